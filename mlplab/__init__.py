@@ -1,0 +1,37 @@
+"""mlplab: find out which training choice is better for a Keras network, fast, fairly and on the record."""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+
+
+def cache_dir() -> Path:
+    """The folder of what mlplab can make again: downloads and compiled programs. Safe to delete."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlplab"
+
+
+def _program_cache() -> Path:
+    # Programs are machine code: those of another processor or another TensorFlow must not be found.
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        processor = sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})
+    except OSError:
+        processor = [platform.node(), platform.processor()]
+    version = ""
+    for package in ("tensorflow-cpu", "tensorflow"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            version = version or importlib.metadata.version(package)
+    key = hashlib.sha256(repr((platform.machine(), processor, version)).encode()).hexdigest()[:16]
+    return cache_dir() / "programs" / key
+
+
+# TensorFlow reads these once, when it is first imported: the silence at start-up and the compile cache.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault(
+    "TF_XLA_FLAGS",
+    f"--tf_xla_persistent_cache_directory={_program_cache()} --tf_xla_persistent_cache_device_types=CPU,XLA_CPU_JIT",
+)

@@ -1,0 +1,304 @@
+"""What can be compared: frozen, validated descriptions that need neither TensorFlow nor MLflow.
+
+A comparison is data. A file holds one `COMPARISON`, and importing the file is what checks it, so that a typing
+error costs a line number and not an hour of training.
+"""
+
+import difflib
+import importlib.util
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+OPTIMIZERS = ("sgd", "adam", "rmsprop")
+ACTIVATIONS = ("relu", "tanh", "sigmoid", "elu", "selu", "gelu", "silu")
+DATASETS = ("mnist", "cifar10", "digits")
+SELECTION_METRICS: Mapping[str, str] = MappingProxyType({"val_accuracy": "max", "val_loss": "min"})
+MAX_SEED = 2**31 - 1
+
+
+class UsageError(ValueError):
+    """The caller's mistake: says what was wrong, the value seen, what is legal and the remedy."""
+
+
+class UnavailableError(RuntimeError):
+    """The world's failure (a missing or damaged file, no network, a dead server), with the remedy."""
+
+
+def choose(what: str, value: object, legal: Iterable[str]) -> str:
+    """Returns `value` if it is one of `legal`, else raises a `UsageError` that lists them and names the closest."""
+    names = list(legal)
+    if isinstance(value, str) and value in names:
+        return value
+    close = difflib.get_close_matches(str(value), names, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise UsageError(f"unknown {what} {value!r}; legal: {', '.join(names)}.{hint}")
+
+
+def _number(what: str, value: object, low: float, high: float, *, open_low: bool = False) -> None:
+    legal = f"a number {'above' if open_low else 'from'} {low:g} to {high:g}"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UsageError(f"{what} is {value!r}, a {type(value).__name__}; legal: {legal}.")
+    if not math.isfinite(value) or value > high or value < low or (open_low and value == low):
+        raise UsageError(f"{what} is {value!r}; legal: {legal}.")
+
+
+def _whole(what: str, value: object, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise UsageError(f"{what} is {value!r}; legal: a whole number from {low} to {high}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One way to train one multilayer perceptron: every choice a comparison can vary.
+
+    Args:
+        name: what the run is called; given by the comparison.
+        hidden: units of each hidden layer, from the input to the output.
+        activation: activation of the hidden layers, a Keras name.
+        dropout: share of each hidden layer's outputs dropped in training, 0 to below 1.
+        l2: weight of the L2 penalty on every kernel.
+        batch_norm: batch normalization before each hidden activation.
+        optimizer: `sgd`, `adam` or `rmsprop`.
+        learning_rate: initial learning rate.
+        momentum: momentum of SGD.
+        decay: Keras' old `decay`: the learning rate at step t is `learning_rate / (1 + decay * t)`.
+        batch_size: images a step; `"full"` for the whole training set.
+        epochs: passes over the training set.
+
+    Raises:
+        UsageError: a value is not legal; the message says which values are.
+    """
+
+    name: str = ""
+    hidden: tuple[int, ...] = (128, 64)
+    activation: str = "relu"
+    dropout: float = 0.0
+    l2: float = 0.0
+    batch_norm: bool = False
+    optimizer: str = "sgd"
+    learning_rate: float = 0.01
+    momentum: float = 0.0
+    decay: float = 0.0
+    batch_size: int | str = 128
+    epochs: int = 50
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or len(self.name) > 100 or not self.name.isprintable():
+            raise UsageError(f"a variant's name is {self.name!r}; legal: up to 100 printable characters.")
+        if not isinstance(self.hidden, tuple | list) or not self.hidden:
+            raise UsageError(f"hidden is {self.hidden!r}; legal: a tuple of layer widths such as (128, 64).")
+        object.__setattr__(self, "hidden", tuple(self.hidden))
+        for units in self.hidden:
+            _whole("a width in hidden", units, 1, 65_536)
+        choose("activation", self.activation, ACTIVATIONS)
+        choose("optimizer", self.optimizer, OPTIMIZERS)
+        _number("dropout", self.dropout, 0, 0.99)
+        _number("l2", self.l2, 0, 10)
+        _number("learning_rate", self.learning_rate, 0, 100, open_low=True)
+        _number("momentum", self.momentum, 0, 1)
+        _number("decay", self.decay, 0, 1)
+        _whole("epochs", self.epochs, 1, 100_000)
+        if not isinstance(self.batch_norm, bool):
+            raise UsageError(f"batch_norm is {self.batch_norm!r}; legal: True or False.")
+        if self.batch_size != "full" and (isinstance(self.batch_size, str | bool) or not self._whole_batch()):
+            raise UsageError(f"batch_size is {self.batch_size!r}; legal: a whole number from 1, or 'full'.")
+        if self.momentum and self.optimizer != "sgd":
+            raise UsageError(
+                f"momentum is {self.momentum!r} with optimizer {self.optimizer!r}; momentum is an option of 'sgd': "
+                "set it to 0 or choose optimizer='sgd'."
+            )
+
+    def _whole_batch(self) -> bool:
+        return isinstance(self.batch_size, int) and 1 <= self.batch_size <= 10_000_000
+
+    def but(self, **changes: Any) -> "Variant":
+        """Returns this variant with `changes`.
+
+        Raises:
+            UsageError: a key is no field of a variant, or a value is not legal.
+        """
+        for key in changes:
+            choose("field of a variant", key, (f.name for f in fields(self)))
+        return replace(self, **changes)
+
+    def steps_per_epoch(self, examples: int) -> int:
+        """Weight updates in an epoch over `examples` images; the last, smaller batch counts."""
+        return -(-examples // self.images_per_step(examples))
+
+    def images_per_step(self, examples: int) -> int:
+        """The batch size in images, where the training set has `examples`."""
+        return examples if isinstance(self.batch_size, str) else min(self.batch_size, examples)
+
+    def params(self) -> dict[str, str | int | float | bool]:
+        """Every field but the name, as flat values that a tracking store takes and a reader understands."""
+        values = asdict(self)
+        del values["name"]
+        return {k: "-".join(map(str, v)) if isinstance(v, tuple) else v for k, v in values.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A question, and the variants whose training answers it.
+
+    Args:
+        question: one sentence that ends in a question mark.
+        dataset: the data set the question is about: `mnist`, `cifar10` or `digits`.
+        base: what all variants share.
+        variants: name of a variant -> its difference from `base`, as fields of `Variant`.
+        select: the validation metric that picks a run's best epoch and the comparison's winner.
+        seed: seed of initial weights, batch order and dropout; shared by all variants.
+        name: given by `load_comparison`: the file's stem.
+
+    Raises:
+        UsageError: fewer than one variant, two equal variants, an unknown field or metric, an illegal value.
+    """
+
+    question: str
+    dataset: str
+    base: Variant = field(default_factory=Variant)
+    variants: Mapping[str, Mapping[str, Any]]
+    select: str = "val_accuracy"
+    seed: int = 1234
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.question, str) or not self.question.strip().endswith("?"):
+            raise UsageError(f"question is {self.question!r}; legal: a sentence that ends in a question mark.")
+        choose("data set", self.dataset, DATASETS)
+        if isinstance(self.select, str) and self.select.startswith("test"):
+            raise UsageError(
+                f"the selection metric is {self.select!r}, but selecting on the test set would spend it; "
+                f"legal: {', '.join(SELECTION_METRICS)}. The test set is evaluated once, at the selected epoch."
+            )
+        choose("selection metric", self.select, SELECTION_METRICS)
+        _whole("seed", self.seed, 0, MAX_SEED)
+        if not isinstance(self.base, Variant):
+            raise UsageError(f"base is {self.base!r}; legal: a Variant.")
+        if not isinstance(self.variants, Mapping) or not self.variants:
+            raise UsageError(
+                f"variants is {self.variants!r}; legal: a dict with at least one entry, from a variant's name to its "
+                "difference from base, such as {'Adam': {'optimizer': 'adam'}}."
+            )
+        frozen = {}
+        for name, change in self.variants.items():
+            if not isinstance(name, str) or not name.strip():
+                raise UsageError(f"a variant's name is {name!r}; legal: a text that is not empty.")
+            if not isinstance(change, Mapping):
+                raise UsageError(f"variant {name!r} is {change!r}; legal: a dict of fields of Variant.")
+            if "name" in change:
+                raise UsageError(f"variant {name!r} sets 'name'; its key in variants is its name: delete the entry.")
+            frozen[name] = MappingProxyType(dict(change))
+        object.__setattr__(self, "variants", MappingProxyType(frozen))
+        seen: dict[Variant, str] = {}
+        for variant in self.resolved():
+            twin = seen.setdefault(variant.but(name=""), variant.name)
+            if twin != variant.name:
+                raise UsageError(
+                    f"variants {twin!r} and {variant.name!r} are equal: both train exactly the same; "
+                    "change a field of one or delete it."
+                )
+
+    def resolved(self) -> tuple[Variant, ...]:
+        """The variants in full: `base` with each one's difference applied."""
+        variants = []
+        for name, change in self.variants.items():
+            try:
+                variants.append(self.base.but(name=name, **change))
+            except UsageError as error:
+                raise UsageError(f"variant {name!r}: {error}") from None
+        return tuple(variants)
+
+    def only(self, names: Iterable[str]) -> "Comparison":
+        """The same comparison with the variants `names` alone, in the comparison's order."""
+        wanted = [choose(f"variant of {self.name or 'this comparison'}", name, self.variants) for name in names]
+        return replace(self, variants={k: v for k, v in self.variants.items() if k in wanted})
+
+    def with_base(self, **changes: Any) -> "Comparison":
+        """The same comparison with `changes` made to every variant, over what a variant itself says."""
+        variants = {k: {f: v for f, v in change.items() if f not in changes} for k, change in self.variants.items()}
+        return replace(self, base=self.base.but(**changes), variants=variants)
+
+    def better(self, a: float, b: float) -> bool:
+        """Whether `a` is a better value of the selection metric than `b`; a value that is not finite is never."""
+        if not math.isfinite(a):
+            return False
+        if not math.isfinite(b):
+            return True
+        return a > b if SELECTION_METRICS[self.select] == "max" else a < b
+
+    def to_json(self) -> str:
+        """The comparison as JSON, variants written out in full; `from_json` reads it back."""
+        record = {
+            "name": self.name,
+            "question": self.question,
+            "dataset": self.dataset,
+            "select": self.select,
+            "seed": self.seed,
+            "base": asdict(self.base),
+            "variants": {name: dict(change) for name, change in self.variants.items()},
+            "resolved": [asdict(variant) for variant in self.resolved()],
+        }
+        return json.dumps(record, indent=2, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Comparison":
+        """The comparison that `to_json` wrote."""
+        record = json.loads(text)
+        del record["resolved"]
+        return cls(**{**record, "base": Variant(**record["base"])})
+
+
+EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
+
+
+def load_comparison(name_or_path: str) -> Comparison:
+    """Imports an experiment's file and returns its `COMPARISON`, named after the file.
+
+    Args:
+        name_or_path: the name of a file in `experiments/`, or the path of one's own.
+
+    Raises:
+        UsageError: no such experiment or file, the file does not import, or has no `COMPARISON`.
+    """
+    if name_or_path.endswith(".py") or "/" in name_or_path:
+        path = Path(name_or_path)
+        if not path.is_file():
+            raise UsageError(f"there is no file {name_or_path!r}; give the path of a Python file with a COMPARISON.")
+    else:
+        path = EXPERIMENTS / f"{choose('experiment', name_or_path, experiment_names())}.py"
+    loader = importlib.util.spec_from_file_location(f"mlplab_experiment_{path.stem}", path)
+    assert loader is not None
+    assert loader.loader is not None
+    module = importlib.util.module_from_spec(loader)
+    try:
+        loader.loader.exec_module(module)
+    except Exception as error:
+        line = _line_in(path, error)
+        raise UsageError(f"{path}{f', line {line}' if line else ''}: {type(error).__name__}: {error}") from error
+    comparison = getattr(module, "COMPARISON", None)
+    if not isinstance(comparison, Comparison):
+        raise UsageError(
+            f"{path} has {'no COMPARISON' if comparison is None else f'a COMPARISON that is {comparison!r}'}; "
+            "legal: COMPARISON = Comparison(...) with `from mlplab.spec import Comparison, Variant`."
+        )
+    return replace(comparison, name=path.stem)
+
+
+def _line_in(path: Path, error: BaseException) -> int | None:
+    line = error.lineno if isinstance(error, SyntaxError) else None
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == str(path):
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return line
+
+
+def experiment_names() -> list[str]:
+    """The names of the experiments that come with the project, in alphabetical order."""
+    return sorted(path.stem for path in EXPERIMENTS.glob("*.py") if not path.stem.startswith("_"))
