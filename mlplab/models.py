@@ -1,6 +1,7 @@
 """From a variant to a compiled Keras model."""
 
 import keras
+import tensorflow as tf
 
 from mlplab.spec import Variant
 
@@ -57,3 +58,17 @@ def _optimizer(variant: Variant) -> keras.optimizers.Optimizer:
     if variant.optimizer == "sgd":
         return keras.optimizers.SGD(rate, momentum=variant.momentum)
     return {"adam": keras.optimizers.Adam, "rmsprop": keras.optimizers.RMSprop}[variant.optimizer](rate)
+
+
+class Export(tf.Module):  # type: ignore[misc]
+    """A trained model as it is served: raw pixels in, class probabilities out, through one compiled call.
+
+    Call it with a float32 tensor of shape (images, features), values 0 to 255; it returns float32 of shape (images,
+    classes). It is saved as a TensorFlow SavedModel, which a server answers from without `Model.predict`'s set-up.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        super().__init__(name="export")
+        self.model = model
+        pixels = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32, name="pixels")
+        self.__call__ = tf.function(lambda pixels: model(pixels, training=False), input_signature=[pixels])

@@ -16,7 +16,7 @@ from typing import Any
 
 OPTIMIZERS = ("sgd", "adam", "rmsprop")
 ACTIVATIONS = ("relu", "tanh", "sigmoid", "elu", "selu", "gelu", "silu")
-DATASETS = ("mnist", "cifar10", "digits")
+DATASETS = ("mnist", "cifar10")
 SELECTION_METRICS: Mapping[str, str] = MappingProxyType({"val_accuracy": "max", "val_loss": "min"})
 MAX_SEED = 2**31 - 1
 
@@ -147,7 +147,7 @@ class Comparison:
 
     Args:
         question: one sentence that ends in a question mark.
-        dataset: the data set the question is about: `mnist`, `cifar10` or `digits`.
+        dataset: the data set the question is about: `mnist` or `cifar10`.
         base: what all variants share.
         variants: name of a variant -> its difference from `base`, as fields of `Variant`.
         select: the validation metric that picks a run's best epoch and the comparison's winner.
@@ -223,13 +223,20 @@ class Comparison:
         variants = {k: {f: v for f, v in change.items() if f not in changes} for k, change in self.variants.items()}
         return replace(self, base=self.base.but(**changes), variants=variants)
 
+    def with_seed(self, seed: int) -> "Comparison":
+        """The same comparison with another seed."""
+        return replace(self, seed=seed)
+
+    @property
+    def maximizes(self) -> bool:
+        """Whether more of the selection metric is better."""
+        return SELECTION_METRICS[self.select] == "max"
+
     def better(self, a: float, b: float) -> bool:
         """Whether `a` is a better value of the selection metric than `b`; a value that is not finite is never."""
         if not math.isfinite(a):
             return False
-        if not math.isfinite(b):
-            return True
-        return a > b if SELECTION_METRICS[self.select] == "max" else a < b
+        return not math.isfinite(b) or (a > b if self.maximizes else a < b)
 
     def to_json(self) -> str:
         """The comparison as JSON, variants written out in full; `from_json` reads it back."""

@@ -1,0 +1,131 @@
+"""What a person at the terminal sees: a live table, or plain lines where the output is no terminal."""
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+
+from rich import box, progress
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from mlplab.results import FAILED, FINISHED, Result
+from mlplab.spec import Variant
+
+PLAIN_LINE_SECONDS = 5.0
+"""Least time between two lines on one training, where the output is no terminal."""
+
+
+def console(stderr: bool = False) -> Console:
+    """A console that does not fold lines where the output is no terminal."""
+    made = Console(stderr=stderr, highlight=False, soft_wrap=False)
+    return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=160, no_color=True)
+
+
+class Progress:
+    """A `run.Watch` for people: one row a variant with epoch, loss, accuracy and the time left."""
+
+    def __init__(self, out: Console, variants: Sequence[Variant]) -> None:
+        self.out = out
+        self.variants = variants
+        self.results: dict[str, Result] = {}
+        self._started = self._printed = time.monotonic()
+        self._state = {variant.name: "waiting" for variant in variants}
+        self._live = Live(get_renderable=self._table, console=out, refresh_per_second=4) if out.is_terminal else None
+
+    def __enter__(self) -> "Progress":
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def started(self, variant: Variant, steps_per_epoch: int) -> None:
+        """Announces a variant."""
+        self._started = time.monotonic()
+        self._state[variant.name] = "compiling"
+        self._say(f"{variant.name}: compiling; {variant.epochs} epochs of {steps_per_epoch:,} steps")
+
+    def epoch(self, result: Result) -> None:
+        """Shows the epoch's values and the time left."""
+        name = result.variant.name
+        self.results[name] = result
+        self._state[name] = f"{self._left(result):.0f} s left"
+        if time.monotonic() - self._printed >= PLAIN_LINE_SECONDS:
+            self._say(
+                f"{name}: epoch {result.epochs} of {result.variant.epochs}, loss {result.last('loss'):.4f}, "
+                f"accuracy {result.last('accuracy'):.4f}, val. accuracy {result.last('val_accuracy'):.4f}, "
+                f"{self._state[name]}"
+            )
+
+    def ended(self, result: Result) -> None:
+        """Shows how a variant ended."""
+        name = result.variant.name
+        self.results[name] = result
+        self._state[name] = "done" if result.status == FINISHED else result.status
+        if result.status == FAILED:
+            (self._live.console if self._live else self.out).print(f"{name} failed:\n{result.error}", markup=False)
+        else:
+            self._say(f"{name}: {result.status} after {result.epochs} epochs, {result.train_seconds:.1f} s of training")
+
+    def _left(self, result: Result) -> float:
+        return (time.monotonic() - self._started) / result.epochs * (result.variant.epochs - result.epochs)
+
+    def _say(self, line: str) -> None:
+        self._printed = time.monotonic()
+        if not self._live:
+            self.out.print(line, markup=False)
+
+    def _table(self) -> Table:
+        table = Table(box=box.SIMPLE_HEAD)
+        table.add_column("variant")
+        for heading in ("epoch", "loss", "accuracy", "val. loss", "val. accuracy", "state"):
+            table.add_column(heading, justify="right")
+        for variant in self.variants:
+            result = self.results.get(variant.name)
+            values = (
+                [f"{result.last(m):.4f}" for m in ("loss", "accuracy", "val_loss", "val_accuracy")] if result else []
+            )
+            epoch = f"{result.epochs if result else 0}/{variant.epochs}"
+            table.add_row(variant.name, epoch, *(values or ["–"] * 4), self._state[variant.name])
+        return table
+
+
+class Download:
+    """Shows a download's progress; call it with the bytes received and the bytes expected, None if unknown."""
+
+    def __init__(self, out: Console) -> None:
+        self.out = out
+        self._bar = progress.Progress(
+            "Downloading", progress.BarColumn(), progress.DownloadColumn(), progress.TimeRemainingColumn(), console=out
+        )
+        self._task: progress.TaskID | None = None
+
+    def __enter__(self) -> "Download":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def __call__(self, received: int, expected: int | None) -> None:
+        """Moves the bar on."""
+        if self._task is None:
+            self._task = self._bar.add_task("download", total=expected)
+            self._bar.start()
+        self._bar.update(self._task, completed=received)
+
+
+def table(cells: Sequence[Sequence[str]], title: str = "") -> Table:
+    """A table of cells, the first row its header, all but the first column set to the right."""
+    made = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left")
+    for index, heading in enumerate(cells[0]):
+        made.add_column(heading, justify="right" if index else "left")
+    for row in cells[1:]:
+        made.add_row(*row)
+    return made
