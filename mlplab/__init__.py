@@ -10,7 +10,9 @@ from pathlib import Path
 
 def cache_dir() -> Path:
     """The folder of what mlplab can make again: downloads and compiled programs. Safe to delete."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlplab"
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    # The XDG specification: a relative path is invalid and to be ignored.
+    return (Path(base) if os.path.isabs(base) else Path("~/.cache").expanduser()) / "mlplab"
 
 
 def _program_cache() -> Path:

@@ -5,7 +5,6 @@ writer to the next), and every file found is verified before anything is trained
 is an error in every mode, and is left exactly as it is. Only the data set ``auto`` may fall back, and says so.
 """
 
-import difflib
 import hashlib
 import io
 import os
@@ -24,7 +23,8 @@ from typing import IO, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from mlplab.spec import UnavailableError, UsageError
+from mlplab import cache_dir
+from mlplab.spec import UnavailableError, UsageError, choose
 
 Arrays = dict[str, npt.NDArray[Any]]
 Progress = Callable[[int, int | None], None]
@@ -227,12 +227,9 @@ def load(
         UsageError: an unknown name, "auto" without ``wanted``, or a data folder that is no folder.
         UnavailableError: data named explicitly are not to be had, or a file found is damaged.
     """
-    for value, legal in ((name, ("auto", "digits", *KNOWN)), (wanted, (None, *KNOWN))):
-        if value not in legal:
-            names = [option for option in legal if option]
-            close = difflib.get_close_matches(str(value).lower(), names, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise UsageError(f"There is no data set {value!r}; legal: {', '.join(names)}.{hint}")
+    choose("data set", name, ("auto", "digits", *KNOWN))
+    if wanted is not None:
+        choose("data set", wanted, KNOWN)
     if name == "digits":
         wanted = wanted or "mnist"
         return _digits(wanted, f"This ran on {_DIGITS}, as asked, in place of {KNOWN[wanted].label}.")
@@ -324,16 +321,10 @@ def _data_dir(data_dir: Path | None) -> Path | None:
     return Path(value).expanduser().absolute() if value else None
 
 
-def _cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG specification: a relative path is invalid and to be ignored.
-    return (Path(base) if os.path.isabs(base) else Path("~/.cache").expanduser()) / "mlplab"
-
-
 def _candidates(known: Known, folder: Path | None) -> list[tuple[str, Path]]:
     keras = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser().absolute() / "datasets"
     places = [(DATA_DIR_VARIABLE, folder / file) for file in known.files] if folder else []
-    places.append(("mlplab's cache", _cache() / known.files[0]))
+    places.append(("mlplab's cache", cache_dir() / known.files[0]))
     return places + [("Keras' cache", keras / file) for file in known.keras_files]
 
 
@@ -540,7 +531,7 @@ def _download(name: str, progress: Progress | None, timeout: float) -> Dataset:
     content = _fetch(known.url, progress, timeout)
     arrays = _read_npz(io.BytesIO(content), known) if known.url.endswith(".npz") else _read_archive(content, known)
     dataset = _dataset(name, arrays, known.url)
-    path = _cache() / known.files[0]
+    path = cache_dir() / known.files[0]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:

@@ -59,30 +59,22 @@ def comparison_curves(metric: str, results: Sequence[Result], data: str) -> Figu
 
 
 def training_times(results: Sequence[Result], data: str) -> Figure:
-    """Seconds of training of each variant, compiling and evaluation apart, and seconds an epoch."""
-    figure = _figure("training time by variant", data, 11, 1.6 + 0.5 * len(results))
+    """Seconds of training of each variant, in all and an epoch; compiling and evaluation are named, not compared."""
+    figure = _figure("training time by variant", data, 11, 1.6 + 0.55 * len(results))
     total, per_epoch = figure.subplots(1, 2, sharey=True)
-    names = [_name(result) for result in results]
-    left = [0.0] * len(results)
-    parts = (
-        ("training", [r.train_seconds for r in results], COLOURS[0], ""),
-        ("evaluation", [r.evaluate_seconds for r in results], COLOURS[5], "//"),
-        ("compiling", [r.compile_seconds for r in results], COLOURS[4], "xx"),
-    )
-    for label, seconds, colour, hatch in parts:
-        total.barh(names, seconds, left=left, color=colour, hatch=hatch, edgecolor="white", label=label, height=0.6)
-        left = [a + b for a, b in zip(left, seconds, strict=True)]
     for row, result in enumerate(results):
-        total.annotate(f" {result.train_seconds:.1f} s training", (left[row], row), va="center", fontsize=8)
         each = result.train_seconds / result.epochs if result.epochs else 0.0
-        per_epoch.barh(row, each, color=COLOURS[0], height=0.6)
-        per_epoch.annotate(f" {each:.3g} s", (each, row), va="center", fontsize=8)
-    total.margins(x=0.3)
-    per_epoch.margins(x=0.2)
-    total.set_xlabel("time (s)")
-    per_epoch.set_xlabel("training time per epoch (s)")
+        apart = f"\n  (and {result.compile_seconds:.1f} s compiling, {result.evaluate_seconds:.1f} s evaluation)"
+        for axes, seconds, text in ((total, result.train_seconds, apart), (per_epoch, each, "")):
+            axes.barh(row, seconds, color=_look(row)[0], height=0.6)
+            axes.annotate(f"  {seconds:.3g} s{text}", (seconds, row), va="center", fontsize=8)
+    total.set_yticks(range(len(results)), [_name(result) for result in results])
     total.invert_yaxis()
-    total.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.28), ncols=3, frameon=False)
+    total.set_xlabel("training time (s)")
+    per_epoch.set_xlabel("training time per epoch (s)")
+    for axes, room in ((total, 1.7), (per_epoch, 1.2)):
+        axes.set_xlim(0, room * max([bar.get_width() for bar in axes.patches], default=1) or 1)
+        axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 

@@ -34,8 +34,9 @@ def choose(what: str, value: object, legal: Iterable[str]) -> str:
     names = list(legal)
     if isinstance(value, str) and value in names:
         return value
-    close = difflib.get_close_matches(str(value), names, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
+    folded = {name.lower(): name for name in names}
+    close = difflib.get_close_matches(str(value).lower(), folded, n=1)
+    hint = f" Did you mean {folded[close[0]]!r}?" if close else ""
     raise UsageError(f"unknown {what} {value!r}; legal: {', '.join(names)}.{hint}")
 
 

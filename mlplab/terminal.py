@@ -29,7 +29,7 @@ class Progress:
         self.out = out
         self.variants = variants
         self.results: dict[str, Result] = {}
-        self._started = self._printed = time.monotonic()
+        self._first_epoch = self._printed = time.monotonic()
         self._state = {variant.name: "waiting" for variant in variants}
         self._live = Live(get_renderable=self._table, console=out, refresh_per_second=4) if out.is_terminal else None
 
@@ -46,7 +46,6 @@ class Progress:
 
     def started(self, variant: Variant, steps_per_epoch: int) -> None:
         """Announces a variant."""
-        self._started = time.monotonic()
         self._state[variant.name] = "compiling"
         self._say(f"{variant.name}: compiling; {variant.epochs} epochs of {steps_per_epoch:,} steps")
 
@@ -54,6 +53,8 @@ class Progress:
         """Shows the epoch's values and the time left."""
         name = result.variant.name
         self.results[name] = result
+        if result.epochs == 1:
+            self._first_epoch = time.monotonic()
         self._state[name] = f"{self._left(result):.0f} s left"
         if time.monotonic() - self._printed >= PLAIN_LINE_SECONDS:
             self._say(
@@ -73,7 +74,10 @@ class Progress:
             self._say(f"{name}: {result.status} after {result.epochs} epochs, {result.train_seconds:.1f} s of training")
 
     def _left(self, result: Result) -> float:
-        return (time.monotonic() - self._started) / result.epochs * (result.variant.epochs - result.epochs)
+        # Timed from the end of the first epoch on: before it lies the compiling.
+        done = result.epochs - 1
+        an_epoch = (time.monotonic() - self._first_epoch) / done if done else result.train_seconds
+        return an_epoch * (result.variant.epochs - result.epochs)
 
     def _say(self, line: str) -> None:
         self._printed = time.monotonic()

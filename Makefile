@@ -1,0 +1,47 @@
+# Two commands matter: `make optimizers` (or any name in experiments/) and `make test`. Each sets up what it needs.
+# Options for a comparison: make optimizers ARGS="-P epochs=5 -P dataset=digits"
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+export MLFLOW_DISABLE_TELEMETRY ?= true
+# For `mlflow run --env-manager local`, which takes the first python it finds.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+EXPERIMENTS := $(basename $(notdir $(wildcard experiments/*.py)))
+
+.PHONY: help test check bench ui clean $(EXPERIMENTS)
+
+help:
+	@echo "make NAME    run a comparison: $(EXPERIMENTS)"
+	@echo "make test    run the tests"
+	@echo "make check   lint, format check and types"
+	@echo "make bench   measure training against Keras, PyTorch and JAX, and the tracking overhead"
+	@echo "make ui      open the MLflow UI on the local store"
+
+.venv/ready: requirements.lock
+	@test -n "$(PYTHON)" && "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	  { echo "mlplab needs Python 3.11, but found '$(PYTHON)'; install it, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
+	"$(PYTHON)" -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@touch .venv/ready
+
+$(EXPERIMENTS): .venv/ready
+	mlflow run . -e $@ --env-manager local $(ARGS)
+
+test: .venv/ready
+	python -m pytest $(ARGS)
+
+check: .venv/ready
+	ruff check .
+	ruff format --check .
+	mypy
+
+bench: .venv/ready
+	python -m pip install --quiet --disable-pip-version-check torch==2.13.0 jax==0.10.2
+	python benchmarks/training.py
+	python benchmarks/tracking.py
+
+ui: .venv/ready
+	mlflow ui
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
