@@ -41,6 +41,7 @@ METRICS_PER_CALL, PARAMS_PER_CALL, TAGS_PER_CALL = 1_000, 100, 100
 # By default a dead server blocks each call for about four minutes.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
@@ -119,19 +120,16 @@ class _Writer(threading.Thread):
                 attempt(run_id, batch, lambda: self._log(run_id, batch))
 
         for item in items:
-            if item.call is None:
-                batches[item.run_id].append(item)
-            else:
+            if item.call is not None:
                 flush(item.run_id)
-                if item.run_id in failed:
-                    kept.append(item)
-                else:
-                    attempt(item.run_id, [item], item.call)
-        for run_id in list(batches):
-            if run_id in failed:
-                kept.extend(batches.pop(run_id))
+            if item.run_id in failed:
+                kept.append(item)
+            elif item.call is not None:
+                attempt(item.run_id, [item], item.call)
             else:
-                flush(run_id)
+                batches[item.run_id].append(item)
+        for run_id in list(batches):
+            flush(run_id)
         with self._lock:
             self._items = kept + self._items
 

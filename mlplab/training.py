@@ -18,7 +18,7 @@ import time
 import warnings
 import weakref
 import zlib
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -130,8 +130,10 @@ def fit(
     if class_weight is not None:
         if sample_weight is not None:
             raise ValueError("class_weight and sample_weight are both given; legal: one of them.")
-        sample_weight = data_adapter_utils.class_weight_to_sample_weights(np.asarray(y), class_weight)
-    data = _on_device((x, y, sample_weight))
+        weights = data_adapter_utils.class_weight_to_sample_weights(np.asarray(y), class_weight)
+    else:
+        weights = sample_weight
+    data = _on_device((x, y, weights))
     examples = _examples(data)
     batch = min(batch_size or 32, examples)
     held_out = None if validation_data is None else _on_device(_three(validation_data))
@@ -148,6 +150,8 @@ def fit(
             test_batch = min(validation_batch_size or max(batch, EVALUATION_BATCH), _examples(held_out))
             test = _program(model, "test", held_out, test_batch, False)
             test.warm_up(model, held_out)
+    except _NotCompilableError as error:
+        return keras_fit(str(error))
     except tf.errors.OpError as error:
         return keras_fit(f"XLA does not compile it: {str(error).splitlines()[0]}")
     clock.compile_seconds += time.perf_counter() - started
@@ -212,6 +216,8 @@ def evaluate(
         try:
             program = _program(model, "test", data, min(batch_size or EVALUATION_BATCH, _examples(data)), False)
             program.warm_up(model, data)
+        except _NotCompilableError as error:
+            reason = str(error)
         except tf.errors.OpError as error:
             reason = f"XLA does not compile it: {str(error).splitlines()[0]}"
     if reason:
@@ -230,6 +236,10 @@ def batch_order(examples: int, seed: int, epoch: int) -> np.ndarray:
 
 
 # The programs: what is compiled, how it is shared, and what is left to Keras.
+
+
+class _NotCompilableError(Exception):
+    """The step is one that a compiled epoch cannot stand in for; the text says why."""
 
 
 class _Program:
@@ -258,7 +268,12 @@ class _Program:
 
             def loop(count: tf.Tensor, first: int, size: int) -> None:
                 def body(i: tf.Tensor) -> tuple[tf.Tensor]:
-                    step(take(arrays, order, first + i * batch, size))
+                    logs = step(
+                        data_adapter_utils.pack_x_y_sample_weight(*take(arrays, order, first + i * batch, size))
+                    )
+                    # Of other logs Keras reports the last batch's.
+                    if not isinstance(logs, dict) or set(logs) != set(model.get_metrics_result()):
+                        raise _NotCompilableError(f"its {kind}_step returns something else than the model's metrics")
                     return (i + 1,)
 
                 tf.while_loop(lambda i: i < count, body, (tf.constant(0),))
@@ -302,6 +317,7 @@ class _Program:
 
 _programs: OrderedDict[str, _Program] = OrderedDict()
 _lock = threading.RLock()
+_traced: Counter[str] = Counter()
 _tokens: "weakref.WeakKeyDictionary[Any, int]" = weakref.WeakKeyDictionary()
 _next_token = itertools.count()
 
@@ -313,12 +329,15 @@ def _program(model: keras.Model, kind: str, data: Any, batch: int, shuffled: boo
     computation, standard = _computation(model, kind)
     shared = json.dumps([kind, batch, shuffled, shapes, structure, computation], sort_keys=True, default=repr)
     with _lock:
-        own = f"{_token(model)}/{_token(model.optimizer)}/{shared}"
+        own = f"{_token(model)}/{_token(model._compile_config)}/{shared}"
         for key in [own, shared] if standard else [own]:
             if key in _programs:
                 _programs.move_to_end(key)
                 return _programs[key]
-        program = _Program(model, kind, data, batch, shuffled, shared if standard else own)
+        key = shared if standard else own
+        # Traced again (after it was thrown out, or where models cannot share) it needs other names.
+        _traced[key] += 1
+        program = _Program(model, kind, data, batch, shuffled, f"{key} {_traced[key]}")
         _programs[shared if standard and program.shareable else own] = program
         if len(_programs) > PROGRAMS_KEPT:
             _programs.popitem(last=False)
@@ -335,30 +354,43 @@ def _computation(model: keras.Model, kind: str) -> tuple[Any, bool]:
     It is where every part is Keras' own, since then the parts' configurations say all they do.
     """
     layers = model._flatten_layers()
-    parts = [model.optimizer, *layers, *tf.nest.flatten([model.loss, *model.metrics])]
-    standard = all(_is_keras(part) for part in parts)
-    position = {layer.name: i for i, layer in enumerate(layers)}
+    operations = [operation for layer in layers for operation in getattr(layer, "operations", [])]
+    compiled = model._compile_config.config
+    given = tf.nest.flatten([compiled[name] for name in ("loss", "metrics", "weighted_metrics")])
+    optimizers = [model.optimizer, getattr(model.optimizer, "inner_optimizer", None)]
+    standard = all(_is_keras(part) for part in [*optimizers, *layers, *operations, *given, *model.metrics])
     config = keras.saving.serialize_keras_object(model) if standard else {}
     if standard and kind == "test":
         del config["compile_config"]["optimizer"]
-    description = [_anonymous(config, position), [layer.trainable for layer in layers]]
-    return description, standard
+    trainable = [[layer.trainable for layer in layers], [variable.trainable for variable in model.variables]]
+    return [_anonymous(config, {}), trainable], standard
 
 
 def _is_keras(part: Any) -> bool:
-    """Whether `part` is of a Keras class, with no function or method of somebody else's put into it."""
+    """Whether `part` is of a Keras class, and nothing that decides what it computes is somebody else's or a tensor.
+
+    Functions, methods, regularizers, constraints and schedules may be put into a Keras object: their configurations
+    need not say what they do. A tensor, such as the mean that a normalization layer adapted to, is in none.
+    """
     if part is None or isinstance(part, str):
         return True
     if inspect.isroutine(part):
-        return (part.__module__ or "").startswith("keras.")
-    own = [value for value in vars(part).values() if inspect.isroutine(value)]
-    return type(part).__module__.startswith("keras.") and all(
-        (value.__module__ or "").startswith("keras.") for value in own
+        return _from_keras(part)
+    held = [value for value in vars(part).values() if not isinstance(value, keras.Variable | keras.Initializer)]
+    return _from_keras(type(part)) and all(
+        _from_keras(value) if callable(value) else not isinstance(value, tf.Tensor) for value in held
     )
 
 
-def _anonymous(config: Any, position: Mapping[str, int]) -> Any:
-    """`config` without what differs between models that compute the same: names, seeds, initial values, rates."""
+def _from_keras(thing: Any) -> bool:
+    return (getattr(thing, "__module__", None) or "").startswith("keras.")
+
+
+def _anonymous(config: Any, names: dict[str, int]) -> Any:
+    """`config` without what differs between models that compute the same: names, seeds, initial values, rates.
+
+    A name becomes the number of names met before it, so that references between layers stay what they are.
+    """
     if isinstance(config, dict):
         kept = {}
         for key, value in config.items():
@@ -368,12 +400,12 @@ def _anonymous(config: Any, position: Mapping[str, int]) -> Any:
                 continue
             if key in ("name", "keras_history", "input_layers", "output_layers"):
                 value = tf.nest.map_structure(
-                    lambda leaf: position.get(leaf, "") if isinstance(leaf, str) else leaf, value
+                    lambda leaf: names.setdefault(leaf, len(names)) if isinstance(leaf, str) else leaf, value
                 )
-            kept[key] = _anonymous(value, position)
+            kept[key] = _anonymous(value, names)
         return kept
     if isinstance(config, list | tuple):
-        return [_anonymous(value, position) for value in config]
+        return [_anonymous(value, names) for value in config]
     return config
 
 
@@ -430,7 +462,11 @@ def _repeatable_names(key: str) -> Iterator[None]:
 
 def _build(model: keras.Model, data: Any) -> None:
     """Creates the variables that Keras creates on first use."""
-    model._symbolic_build(data_batch=tf.nest.map_structure(lambda a: None if a is None else a[:1], data))
+
+    def symbol(tensor: tf.Tensor | None) -> Any:
+        return None if tensor is None else keras.KerasTensor((None, *tensor.shape[1:]), tensor.dtype.name)
+
+    model._symbolic_build(data_batch=tf.nest.map_structure(symbol, data))
     if model.optimizer is not None and not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
 
