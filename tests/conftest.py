@@ -1,0 +1,74 @@
+"""What several test files share."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+# First: it points TensorFlow at the user's cache of compiled programs, which tests share to be quick when run again.
+import mlplab  # noqa: F401  isort: skip
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _cache_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Whatever else would be cached goes to a folder that is thrown away."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """scikit-learn's 1,797 digits in a fixed mixed order: float32 (images, 64) from 0 to 1, int32 labels."""
+    from sklearn.datasets import load_digits
+
+    loaded = load_digits()
+    order = np.random.default_rng(0).permutation(len(loaded.target))
+    return (loaded.data[order] / 16).astype("float32"), loaded.target[order].astype("int32")
+
+
+@pytest.fixture(scope="session")
+def real_data_dir() -> Path:
+    """The folder that holds the real MNIST, else the test is skipped."""
+    folder = Path(os.environ.get("MLPLAB_DATA_DIR") or ROOT.parent / "shared" / "data")
+    if not (folder / "mnist.npz").is_file():
+        pytest.skip(f"no mnist.npz in {folder}; set MLPLAB_DATA_DIR")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with its tables made, which takes seconds; each test copies it."""
+    folder = tmp_path_factory.mktemp("store")
+    with contextlib.chdir(folder):
+        from mlflow import MlflowClient
+
+        MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def store(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A client of a new store, which is the one that MLflow uses by default; the working directory is the test's."""
+    import mlflow
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "mlflow.db").write_bytes(empty_store.read_bytes())
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    yield mlflow.MlflowClient()
+    mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture(scope="session")
+def dataset() -> Any:
+    """The digits as mlplab loads them in MNIST's place: uint8, 784 pixels."""
+    from mlplab import data
+
+    return data.load("digits")
