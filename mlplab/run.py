@@ -54,8 +54,8 @@ def compare(comparison: Comparison, data: Dataset, watch: Watch) -> Outcome:
     kind = {"mlplab.comparison": comparison.name, "mlplab.kind": "comparison"}
     with tracking.parent_run(comparison.name, {**kind, **_tags(comparison, data)}, data) as parent:
         parent.text(comparison.to_json(), "comparison.json")
-        device = _Device.of(data)
-        trained = [_child(parent, variant, comparison, data, device, watch) for variant in comparison.resolved()]
+        device = Device.of(data)
+        trained = [child(parent, variant, comparison, data, device, watch) for variant in comparison.resolved()]
         _conclude(parent, comparison, data, trained)
         found = [result for result, _ in trained]
         parent.finish("FAILED" if any(result.status == FAILED for result in found) else "FINISHED")
@@ -63,7 +63,7 @@ def compare(comparison: Comparison, data: Dataset, watch: Watch) -> Outcome:
 
 
 @dataclass(frozen=True)
-class _Device:
+class Device:
     """A data set's splits as tensors, put on the device once and shared by all trainings; images stay uint8."""
 
     train: tuple[tf.Tensor, tf.Tensor]
@@ -71,13 +71,15 @@ class _Device:
     test: tuple[tf.Tensor, tf.Tensor]
 
     @classmethod
-    def of(cls, data: Dataset) -> "_Device":
+    def of(cls, data: Dataset) -> "Device":
+        """Copies a data set's splits to the device."""
         return cls(*((tf.constant(s.x), tf.constant(s.y)) for s in (data.train, data.validation, data.test)))
 
 
-def _child(
-    parent: tracking.Run, variant: Variant, comparison: Comparison, data: Dataset, device: _Device, watch: Watch
+def child(
+    parent: tracking.Run, variant: Variant, comparison: Comparison, data: Dataset, device: Device, watch: Watch
 ) -> tuple[Result, tracking.Run]:
+    """Trains a variant in a run of its own under `parent`; a variant that raises gives a failed result."""
     result = Result(variant=variant, steps_per_epoch=variant.steps_per_epoch(len(data.train)))
     tags = {"mlplab.comparison": comparison.name, "mlplab.kind": "variant", **_tags(comparison, data)}
     params = {**variant.params(), "seed": comparison.seed, "dataset": data.name}
@@ -113,7 +115,7 @@ def train(
     result: Result,
     comparison: Comparison,
     data: Dataset,
-    device: _Device,
+    device: Device,
     report: Callable[[dict[str, float]], None],
 ) -> keras.Model:
     """Trains `result.variant` and fills `result`; returns the model as it was after the best epoch.
