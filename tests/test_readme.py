@@ -1,0 +1,145 @@
+"""The README's commands as a user types them, in a copy of the project in a folder whose name has spaces."""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+import mlflow
+import pytest
+from conftest import ROOT
+
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language):
+    """The code blocks of a language, in the README's order."""
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+COMMANDS = [
+    line.split("   #")[0].strip() for block in blocks("sh") for line in block.splitlines() if line and line[0] != "#"
+]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory, empty_store):
+    """The project's files as git has them, in a path with spaces, with an empty store and the README's mine.py."""
+    folder = tmp_path_factory.mktemp("my projects") / "mlplab copy"
+    names = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    for name in names:
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    shutil.copy(empty_store, folder / "mlflow.db")
+    (own,) = [block for block in blocks("python") if "COMPARISON" in block]
+    (folder / "mine.py").write_text(own)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def environment():
+    variables = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return variables | {"PATH": path, "MLFLOW_DISABLE_TELEMETRY": "true"}
+
+
+def test_the_two_first_commands_are_cis():
+    """The README's make commands are those that CI runs, on a fresh clone."""
+    ci = (ROOT / ".ci" / "run").read_text().splitlines()
+    made = [command for command in COMMANDS if command.startswith("make")]
+    assert made == ["make optimizers", "make test"]
+    assert set(made) <= set(ci)
+
+
+def test_every_other_command_does_what_the_readme_says(project, environment):
+    """Each command but make's and the UI's exits with 0, and the store then holds the runs they were to make."""
+    ran = 0
+    for command in COMMANDS:
+        if not command.startswith(("make", "export", "mlflow ui")):
+            done = subprocess.run(
+                ["bash", "-c", command], cwd=project, env=environment, capture_output=True, text=True, timeout=300
+            )
+            assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+            ran += 1
+            if command.endswith("-P seed=7"):
+                printed = urllib.parse.unquote(done.stdout)
+                assert f"mlflow ui --backend-store-uri 'sqlite:///{project}/mlflow.db'" in printed
+    assert ran >= 6
+
+    runs = mlflow.MlflowClient(f"sqlite:///{project}/mlflow.db").search_runs(["0"])
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    names = {run.info.run_id: run.info.run_name for run in runs}
+    families = {run.info.run_id: [] for run in runs if "mlflow.parentRunId" not in run.data.tags}
+    for run in runs:
+        if "mlflow.parentRunId" in run.data.tags:
+            families[run.data.tags["mlflow.parentRunId"]].append(run.info.run_name)
+    assert sorted((names[parent], sorted(children)) for parent, children in families.items()) == [
+        ("mine", ["128", "512"]),
+        ("optimizers", ["Adam", "RMSprop"]),
+        ("optimizers", ["Adam", "RMSprop", "SGD"]),
+        ("optimizers", ["Adam", "RMSprop", "SGD"]),
+    ]
+    projects = [run for run in runs if run.data.tags.get("mlflow.project.entryPoint") == "optimizers"]
+    assert {tuple(sorted(run.data.params.items())) for run in projects} == {
+        (("epochs", "5"), ("variant", "Adam,RMSprop")),
+        (("dataset", "digits"), ("seed", "7")),
+    }
+
+
+def test_the_ui_opens_on_the_local_store(project, environment):
+    """`mlflow ui`, as the README gives it, answers with the UI's page."""
+    assert "mlflow ui" in COMMANDS
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    ui = subprocess.Popen(
+        ["bash", "-c", "mlflow ui"],
+        cwd=project,
+        env=environment | {"MLFLOW_PORT": str(port), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        page = ""
+        deadline = time.monotonic() + 90
+        while "MLflow" not in page and time.monotonic() < deadline:
+            time.sleep(0.5)
+            with contextlib.suppress(OSError):
+                page = urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).read().decode()
+        assert "MLflow" in page
+    finally:
+        os.killpg(ui.pid, signal.SIGKILL)
+        ui.wait()
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [("epochs=many", "invalid int value: 'many'"), ("epocs=5", "--epocs"), ("variant=Adamm", "Did you mean 'Adam'?")],
+)
+def test_a_wrong_option_fails_the_run_and_says_why(project, environment, empty_store, tmp_path, option, said):
+    """A misspelt or illegal -P ends `mlflow run` with an error that names it, the project's run FAILED, no children."""
+    (tmp_path / "mlflow.db").write_bytes(empty_store.read_bytes())
+    store = f"sqlite:///{tmp_path}/mlflow.db"
+    done = subprocess.run(
+        ["mlflow", "run", ".", "-e", "optimizers", "--env-manager", "local", "-P", option],
+        cwd=project,
+        env=environment | {"MLFLOW_TRACKING_URI": store},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode != 0
+    assert said in done.stderr
+    assert [run.info.status for run in mlflow.MlflowClient(store).search_runs(["0"])] == ["FAILED"]
