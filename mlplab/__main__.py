@@ -85,16 +85,15 @@ def _run(options: argparse.Namespace, name_or_path: str) -> int:
     from mlplab.data import load
 
     out = terminal.console()
-    out.print(f"[bold]{comparison.question}[/bold]")
+    out.print(comparison.question, style="bold")
     with terminal.Download(out) as download:
         data = load(options.dataset, wanted=comparison.dataset, progress=download)
     out.print(
         f"Data: {data.label}, {len(data.train):,} training, {len(data.validation):,} validation and "
-        f"{len(data.test):,} test images, from {data.source}",
-        markup=False,
+        f"{len(data.test):,} test images, from {data.source}"
     )
     if data.notice:
-        out.print(f"[bold yellow]Note:[/bold yellow] {data.notice}")
+        out.print(f"Note: {data.notice}", style="bold yellow")
     from mlplab.run import compare
 
     with terminal.Progress(out, comparison.resolved()) as progress:
@@ -102,8 +101,8 @@ def _run(options: argparse.Namespace, name_or_path: str) -> int:
     cells = results.to_cells(comparison, outcome.results)
     out.print(terminal.table(cells, f"{comparison.name} on {data.label}, best by {comparison.select} first"))
     if outcome.ui_command:
-        out.print(f"Open the UI:  {outcome.ui_command}", markup=False, soft_wrap=True)
-    out.print(f"This run:     {outcome.page}", markup=False, soft_wrap=True)
+        out.print(f"Open the UI:  {outcome.ui_command}", soft_wrap=True)
+    out.print(f"This run:     {outcome.page}", soft_wrap=True)
     return EXIT_FAILED if any(result.status == results.FAILED for result in outcome.results) else 0
 
 
@@ -144,7 +143,7 @@ def _data(options: argparse.Namespace) -> int:
             found.detail,
         ]
         cells.append(row)
-    terminal.console().print(terminal.table(cells))
+    terminal.console().print(terminal.table(cells, numbers=False))
     return 0
 
 

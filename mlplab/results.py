@@ -67,8 +67,8 @@ class Result:
 
 
 def rank(comparison: Comparison, results: Sequence[Result]) -> list[Result]:
-    """`results` with the best value of the selection metric first; those without one last, in their order."""
-    ranked = [result for result in results if math.isfinite(result.best(comparison.select))]
+    """`results` with the best value of the selection metric first; those that failed or have none last, in order."""
+    ranked = [r for r in results if r.status != FAILED and math.isfinite(r.best(comparison.select))]
     ranked.sort(key=lambda result: result.best(comparison.select), reverse=comparison.maximizes)
     return ranked + [result for result in results if result not in ranked]
 

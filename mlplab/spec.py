@@ -5,9 +5,9 @@ error costs a line number and not an hour of training.
 """
 
 import difflib
-import importlib.util
 import json
 import math
+import runpy
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -44,7 +44,7 @@ def _number(what: str, value: object, low: float, high: float, *, open_low: bool
     legal = f"a number {'above' if open_low else 'from'} {low:g} to {high:g}"
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise UsageError(f"{what} is {value!r}, a {type(value).__name__}; legal: {legal}.")
-    if not math.isfinite(value) or value > high or value < low or (open_low and value == low):
+    if not low <= value <= high or (open_low and value == low):
         raise UsageError(f"{what} is {value!r}; legal: {legal}.")
 
 
@@ -193,7 +193,8 @@ class Comparison:
                 raise UsageError(f"variant {name!r} is {change!r}; legal: a dict of fields of Variant.")
             if "name" in change:
                 raise UsageError(f"variant {name!r} sets 'name'; its key in variants is its name: delete the entry.")
-            frozen[name] = MappingProxyType(dict(change))
+            # A list (so JSON has hidden) could be changed behind the check's back.
+            frozen[name] = MappingProxyType({k: tuple(v) if isinstance(v, list) else v for k, v in change.items()})
         object.__setattr__(self, "variants", MappingProxyType(frozen))
         seen: dict[Variant, str] = {}
         for variant in self.resolved():
@@ -209,6 +210,8 @@ class Comparison:
         variants = []
         for name, change in self.variants.items():
             try:
+                for key in change:
+                    choose("field of a variant", key, (f.name for f in fields(Variant) if f.name != "name"))
                 variants.append(self.base.but(name=name, **change))
             except UsageError as error:
                 raise UsageError(f"variant {name!r}: {error}") from None
@@ -279,16 +282,14 @@ def load_comparison(name_or_path: str) -> Comparison:
             raise UsageError(f"there is no file {name_or_path!r}; give the path of a Python file with a COMPARISON.")
     else:
         path = EXPERIMENTS / f"{choose('experiment', name_or_path, experiment_names())}.py"
-    loader = importlib.util.spec_from_file_location(f"mlplab_experiment_{path.stem}", path)
-    assert loader is not None
-    assert loader.loader is not None
-    module = importlib.util.module_from_spec(loader)
     try:
-        loader.loader.exec_module(module)
+        # Not as a module: any ending will do, and no bytecode is left beside the file, or read where it is outdated.
+        found = runpy.run_path(str(path), run_name=f"mlplab_experiment_{path.stem}")
     except Exception as error:
         line = _line_in(path, error)
-        raise UsageError(f"{path}{f', line {line}' if line else ''}: {type(error).__name__}: {error}") from error
-    comparison = getattr(module, "COMPARISON", None)
+        kind = "" if isinstance(error, UsageError) else f"{type(error).__name__}: "
+        raise UsageError(f"{path}{f', line {line}' if line else ''}: {kind}{error}") from error
+    comparison = found.get("COMPARISON")
     if not isinstance(comparison, Comparison):
         raise UsageError(
             f"{path} has {'no COMPARISON' if comparison is None else f'a COMPARISON that is {comparison!r}'}; "

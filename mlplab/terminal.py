@@ -17,9 +17,14 @@ PLAIN_LINE_SECONDS = 5.0
 
 
 def console(stderr: bool = False) -> Console:
-    """A console that does not fold lines where the output is no terminal."""
-    made = Console(stderr=stderr, highlight=False, soft_wrap=False)
-    return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=160, no_color=True)
+    """A console that does not fold lines where the output is no terminal.
+
+    It prints texts as they are: a variant may be called `[relu]`, which would be markup, or `:x:`, an emoji.
+    """
+    made = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    if not made.is_terminal:
+        made = Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=1_000, no_color=True)
+    return made
 
 
 class Progress:
@@ -69,7 +74,7 @@ class Progress:
         self.results[name] = result
         self._state[name] = "done" if result.status == FINISHED else result.status
         if result.status == FAILED:
-            (self._live.console if self._live else self.out).print(f"{name} failed:\n{result.error}", markup=False)
+            (self._live.console if self._live else self.out).print(f"{name} failed:\n{result.error}")
         else:
             self._say(f"{name}: {result.status} after {result.epochs} epochs, {result.train_seconds:.1f} s of training")
 
@@ -82,7 +87,7 @@ class Progress:
     def _say(self, line: str) -> None:
         self._printed = time.monotonic()
         if not self._live:
-            self.out.print(line, markup=False)
+            self.out.print(line)
 
     def _table(self) -> Table:
         table = Table(box=box.SIMPLE_HEAD)
@@ -115,7 +120,8 @@ class Download:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        if self._task is not None:  # a bar that never started would leave an empty line
+            self._bar.stop()
 
     def __call__(self, received: int, expected: int | None) -> None:
         """Moves the bar on."""
@@ -125,11 +131,11 @@ class Download:
         self._bar.update(self._task, completed=received)
 
 
-def table(cells: Sequence[Sequence[str]], title: str = "") -> Table:
-    """A table of cells, the first row its header, all but the first column set to the right."""
+def table(cells: Sequence[Sequence[str]], title: str = "", *, numbers: bool = True) -> Table:
+    """A table of cells, the first row its header; `numbers`: all but the first column are, and set to the right."""
     made = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left")
     for index, heading in enumerate(cells[0]):
-        made.add_column(heading, justify="right" if index else "left")
+        made.add_column(heading, justify="right" if index and numbers else "left", overflow="fold")
     for row in cells[1:]:
         made.add_row(*row)
     return made

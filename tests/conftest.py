@@ -2,14 +2,21 @@
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-# First: it points TensorFlow at the user's cache of compiled programs, which tests share to be quick when run again.
-import mlplab  # noqa: F401  isort: skip
 import numpy as np
 import pytest
+
+# The programs of tests run for milliseconds: what takes time is to compile them. They are compiled without optimizing
+# and kept from one session to the next, apart from the user's own, which are optimized.
+PROGRAMS = Path(tempfile.gettempdir()) / f"mlplab-tests-{os.environ.get('USER', 'user')}"
+with pytest.MonkeyPatch.context() as patch:
+    patch.setenv("XDG_CACHE_HOME", str(PROGRAMS))
+    import mlplab  # noqa: F401  (it sets what TensorFlow reads when it is first imported)
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 ROOT = Path(__file__).resolve().parent.parent
 

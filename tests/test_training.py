@@ -133,8 +133,29 @@ OPTIMIZERS: dict[str, Callable[[], keras.optimizers.Optimizer]] = {
 KINDS: dict[str, dict[str, Any]] = {
     "plain": {},
     "l2": {"dense": {"kernel_regularizer": keras.regularizers.L2(0.01)}},
-    "batch_norm": {"middle": [keras.layers.BatchNormalization]},
+    # Without biases: normalizing takes them out again, so that their gradients are rounding errors.
+    "batch_norm": {"middle": [keras.layers.BatchNormalization], "dense": {"use_bias": False}},
 }
+
+
+def _make(optimizer: str, kind: str) -> keras.Model:
+    arguments = dict(KINDS[kind])
+    return mlp(*arguments.pop("middle", []), optimizer=OPTIMIZERS[optimizer], **arguments)
+
+
+@functools.cache
+def _built(optimizer: str, kind: str) -> tuple[keras.Model, list[np.ndarray]]:
+    model = _make(optimizer, kind)
+    model.optimizer.build(model.trainable_variables)
+    return model, [variable.numpy() for variable in (*model.variables, *model.optimizer.variables)]
+
+
+def _as_new(optimizer: str, kind: str) -> keras.Model:
+    """A model that Keras has traced before, as it was before: Keras traces once for all batch sizes."""
+    model, values = _built(optimizer, kind)
+    for variable, value in zip((*model.variables, *model.optimizer.variables), values, strict=True):
+        variable.assign(value)
+    return model
 
 
 @pytest.mark.parametrize("batch_size", [1, 100, EXAMPLES])
@@ -144,10 +165,7 @@ def test_an_epoch_ends_at_the_weights_and_history_of_keras(
     optimizer: str, kind: str, batch_size: int, data: Data, held_out: Data
 ) -> None:
     """One epoch in order gives Keras' weights, losses and metrics, whatever the optimizer, penalty or batch size."""
-    arguments = dict(KINDS[kind])
-    make = functools.partial(mlp, *arguments.pop("middle", []), optimizer=OPTIMIZERS[optimizer], **arguments)
-    # Keras is no different with several steps an execution, only quicker.
-    reference = functools.partial(make, steps_per_execution=EXAMPLES // 10 if batch_size == 1 else 1)
+    make, reference = (functools.partial(made, optimizer, kind) for made in (_make, _as_new))
     ours, theirs = assert_trains_as_keras(
         make, *data, reference=reference, batch_size=batch_size, validation_data=held_out
     )
@@ -227,7 +245,7 @@ def test_the_form_of_the_data_does_not_matter(form: str, data: Data) -> None:
 
 @pytest.mark.parametrize("shape", ["list", "dict"])
 def test_several_inputs_and_outputs_train_as_with_keras(shape: str, data: Data) -> None:
-    """A model of two inputs and two weighted losses takes lists and dicts as with Keras."""
+    """Lists and dicts of inputs and outputs train as with Keras, and the outputs' losses add up to the whole."""
     x, y = data
 
     def make() -> keras.Model:
@@ -245,10 +263,14 @@ def test_several_inputs_and_outputs_train_as_with_keras(shape: str, data: Data) 
         return model
 
     tops, bottoms, odd = x[:, :32], x[:, 32:], (y % 2).astype("float32")[:, None]
+    inputs = {"top": tops, "bottom": bottoms} if shape == "dict" else [tops, bottoms]
+    labels = {"label": y, "parity": odd} if shape == "dict" else [y, odd]
+    # Equal batches: of unequal ones Keras reports the mean of the batches' means as an output's loss.
+    assert_trains_as_keras(make, inputs, labels, batch_size=46, validation_split=0.2)
     if shape == "dict":
-        assert_trains_as_keras(make, {"top": tops, "bottom": bottoms}, {"label": y, "parity": odd})
-    else:
-        assert_trains_as_keras(make, [tops, bottoms], [y, odd], validation_split=0.2)
+        model = make()
+        scores = {k: v[-1] for k, v in compiled_fit(model, inputs, labels, batch_size=100).history.items()}
+        assert scores["label_loss"] + 0.3 * scores["parity_loss"] == pytest.approx(scores["loss"], rel=1e-5)
 
 
 def test_a_model_without_a_fixed_input_stays_open_to_any_batch_size(data: Data, held_out: Data) -> None:
@@ -400,7 +422,7 @@ DIFFERENT: dict[str, tuple[Make, Make]] = {
     "momentum set by hand": (mlp, _changed_by_hand),
     "l2": (mlp, lambda: mlp(dense={"kernel_regularizer": keras.regularizers.L2(0.1)})),
     "activation": (mlp, lambda: mlp(activation="tanh")),
-    "loss": (mlp, lambda: mlp(loss="mean_absolute_error")),
+    "loss": (mlp, lambda: mlp(loss=keras.losses.SparseCategoricalCrossentropy(ignore_class=3))),
     "metrics": (mlp, lambda: mlp(metrics=("sparse_top_k_categorical_accuracy",))),
     "a frozen layer": (mlp, _frozen),
     "a frozen variable": (mlp, _frozen_variable),
@@ -562,9 +584,9 @@ OWN: dict[str, Callable[[float], keras.Model]] = {
 
 @pytest.mark.parametrize("case", OWN)
 def test_a_model_with_a_part_of_its_own_does_not_share(case: str, traces: list[str], data: Data) -> None:
-    """What a configuration does not tell is never taken for equal: both of two such models train as with Keras."""
-    for factor in (1.0, 3.0):
-        assert_trains_as_keras(functools.partial(OWN[case], factor), *data, batch_size=115)
+    """What a configuration leaves out is never taken for equal: the second of two models trains as with Keras."""
+    compiled_fit(OWN[case](1.0), *data, batch_size=115)
+    assert_trains_as_keras(functools.partial(OWN[case], 3.0), *data, batch_size=115)
     assert len(training._programs) == 2
 
 
@@ -591,7 +613,7 @@ def test_a_program_thrown_out_can_be_made_again(data: Data, monkeypatch: pytest.
     assert len(training._programs) == 1
 
 
-def test_compiling_changes_no_variable(data: Data, held_out: Data) -> None:
+def test_compiling_changes_no_variable(traces: list[str], data: Data, held_out: Data) -> None:
     """Warming up leaves weights, optimizer slots, seeds and metrics as they were, to the bit."""
     middle = [keras.layers.BatchNormalization, functools.partial(keras.layers.Dropout, 0.5)]
     model = mlp(*middle, optimizer=lambda: keras.optimizers.Adam(0.01))
@@ -599,13 +621,15 @@ def test_compiling_changes_no_variable(data: Data, held_out: Data) -> None:
 
     def state() -> list[np.ndarray]:
         every = [*model.variables, *model.metrics_variables, *model.optimizer.variables]
-        return [np.array(variable) for variable in every]
+        return [variable.numpy() for variable in every]
 
     before = state()
-    assert any(values.dtype == np.uint32 for values in before), "the dropout's seed is among them"
-    programs = len(training._programs)
-    compiled_fit(model, *data, batch_size=50, epochs=0, validation_data=held_out)
-    assert len(training._programs) == programs + 2
+    assert any("seed" in variable.path for variable in model.variables), "the dropout's seed is among them"
+    traced = len(traces)
+    clock = training.Clock()
+    compiled_fit(model, *data, batch_size=50, epochs=0, validation_data=held_out, clock=clock)
+    assert len(traces) > traced
+    assert clock.compile_seconds > 0
     assert all(np.array_equal(a, b) for a, b in zip(before, state(), strict=True))
 
 
@@ -640,7 +664,7 @@ def _recorded(rate: float, seed: int = 1) -> np.ndarray:
     model.compile("sgd", "mse")
     compiled_fit(model, np.ones((300, 40), "float32"), np.zeros(300, "float32"), batch_size=100, epochs=2)
     assert int(recorder.count) == 6
-    return np.array(recorder.seen)
+    return recorder.seen.numpy()
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.3, 0.8])
@@ -898,7 +922,8 @@ def test_what_cannot_be_compiled_is_trained_by_keras_and_said(case: str, data: D
     assert [w.filename for w in caught if "mlplab" in str(w.message)] == [__file__], "the warning points at the caller"
     want = theirs.fit(*inputs, callbacks=callbacks(), **arguments)
     assert difference(ours, theirs) <= 1e-7
-    assert got.history == pytest.approx(want.history) if len(got.history) == 1 else got.history == want.history
+    assert got.history.keys() == want.history.keys()
+    assert all(got.history[name] == pytest.approx(want.history[name]) for name in want.history)
     assert len(clock.train_seconds) == 2
     assert clock.compile_seconds == 0 or "XLA" in reason or "train_step" in reason
 
@@ -919,7 +944,6 @@ WRONG: dict[str, tuple[str, dict[str, Any]]] = {
     "unequal weights": ("cardinal|same", {"sample_weight": np.ones(7)}),
     "unequal validation data": ("cardinal|same", {"validation_data": (np.zeros((5, 64)), np.zeros(6))}),
     "two kinds of weights": ("class_weight", {"class_weight": {0: 1.0}, "sample_weight": WEIGHTS}),
-    "nothing to validate on": ("validation_split is 0.0001 for 230", {"validation_split": 0.0001}),
     "nothing to train on": ("validation_split is 1.0 for 230", {"validation_split": 1.0}),
     "a share above one": ("validation_split is 1.5", {"validation_split": 1.5}),
     "a share below zero": ("validation_split is -0.5", {"validation_split": -0.5}),
@@ -954,16 +978,18 @@ def test_evaluate_gives_what_keras_gives(batch_size: int | None, data: Data) -> 
     """Loss, penalty and metrics equal those of `model.evaluate`, weighted or not, and no weight changes."""
     middle = [keras.layers.BatchNormalization, functools.partial(keras.layers.Dropout, 0.5)]
     model = mlp(
-        *middle, dense={"kernel_regularizer": keras.regularizers.L2(0.01)}, weighted_metrics=["mean_absolute_error"]
+        *middle,
+        dense={"kernel_regularizer": keras.regularizers.L2(0.01)},
+        weighted_metrics=["sparse_top_k_categorical_accuracy"],
     )
     compiled_fit(model, *data, batch_size=115)
-    state = [np.array(v) for v in (*model.variables, *model.optimizer.variables)]
+    state = [v.numpy() for v in (*model.variables, *model.optimizer.variables)]
     for weights in (None, WEIGHTS):
         got = training.evaluate(model, *data, batch_size=batch_size, sample_weight=weights)
         want = model.evaluate(*data, sample_weight=weights, batch_size=100, verbose=0, return_dict=True)
         assert got == pytest.approx(want, rel=1e-5)
-    after = [np.array(v) for v in (*model.variables, *model.optimizer.variables)]
-    assert all(np.array_equal(a, b) for a, b in zip(state, after, strict=True) if a.dtype != np.uint32)
+    after = [v.numpy() for v in (*model.variables, *model.optimizer.variables)]
+    assert all(np.array_equal(a, b) for a, b in zip(state, after, strict=True))
 
 
 def test_evaluate_leaves_to_keras_what_it_cannot_do(data: Data) -> None:
@@ -981,12 +1007,12 @@ def test_a_model_without_an_optimizer_can_be_evaluated(data: Data) -> None:
     assert got == pytest.approx(model.evaluate(*data, verbose=0, return_dict=True), rel=1e-5)
 
 
-def test_evaluations_share_across_optimizers(data: Data) -> None:
+def test_evaluations_share_across_optimizers(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     """The program of an evaluation does not depend on how the model is trained."""
-    programs = training._programs.copy()
+    monkeypatch.setattr(training, "_programs", type(training._programs)())
     for optimizer in OPTIMIZERS.values():
         training.evaluate(mlp(optimizer=optimizer, hidden=11), *data)
-    assert len(training._programs.keys() - programs.keys()) == 1
+    assert len(training._programs) == 1
 
 
 def test_the_clock_tells_compiling_training_and_evaluating_apart(traces: list[str], data: Data, held_out: Data) -> None:

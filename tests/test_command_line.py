@@ -1,0 +1,273 @@
+"""The command line as its user meets it: real processes, each with a home, a cache and a tracking store of its own."""
+
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from mlplab.spec import experiment_names, load_comparison
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAVY = {"tensorflow", "keras", "mlflow", "numpy", "matplotlib", "sklearn"}
+
+# Python imports `sitecustomize` at start: what a process has imported is known when it ends, however it ends.
+HOOK = """
+import atexit, os, sys
+atexit.register(lambda: open(os.environ["IMPORTED"], "w").write(" ".join(sys.modules)))
+"""
+
+
+@dataclass
+class Done:
+    """How a process ended."""
+
+    code: int
+    out: str
+    err: str
+    imported: set[str]
+
+
+class Machine:
+    """A machine without data and network: home, caches, working directory and tracking store in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.store = folder / "store.db"
+        (folder / "hook").mkdir()
+        (folder / "hook" / "sitecustomize.py").write_text(HOOK)
+        closed = "http://127.0.0.1:9"
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLPLAB_", "MLFLOW_"))}
+        self.environment = kept | {
+            "HOME": str(folder),
+            "KERAS_HOME": str(folder / "keras"),
+            "XDG_CACHE_HOME": str(folder / "cache"),
+            "PYTHONPATH": os.pathsep.join([str(folder / "hook"), str(ROOT)]),
+            "IMPORTED": str(folder / "imported"),
+            "MLFLOW_TRACKING_URI": f"sqlite:///{self.store}",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            **dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), closed),
+            **dict.fromkeys(("no_proxy", "NO_PROXY"), ""),
+        }
+
+    def mlplab(self, *arguments: str | Path, **environment: str | Path) -> Done:
+        """Runs `python -m mlplab` with `arguments`."""
+        done = subprocess.run(
+            [sys.executable, "-m", "mlplab", *map(str, arguments)],
+            cwd=self.folder,
+            env=self.environment | {key: str(value) for key, value in environment.items()},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+        imported = set((self.folder / "imported").read_text().split())
+        return Done(done.returncode, done.stdout, done.stderr, imported)
+
+    def runs(self) -> list[tuple[str, str]]:
+        """Name and status of every run in the tracking store, by their start."""
+        with sqlite3.connect(self.store) as store:
+            return store.execute("SELECT name, status FROM runs ORDER BY start_time").fetchall()
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    """A machine of the test's own."""
+    return Machine(tmp_path)
+
+
+# ------------------------------------------------------------------------------------------------------ list and help
+
+
+def test_list_answers_with_every_experiment_and_loads_nothing_heavy(machine: Machine) -> None:
+    """`list` prints each experiment's name and question, and needs none of the libraries that train or record."""
+    done = machine.mlplab("list")
+    assert (done.code, done.err) == (0, "")
+    for name in experiment_names():
+        assert re.search(rf"^{name} +{re.escape(load_comparison(name).question)}$", done.out, re.MULTILINE)
+    assert not done.imported & HEAVY
+
+
+@pytest.mark.parametrize(
+    ("arguments", "texts"),
+    [
+        (["--help"], ["run", "compare", "list", "data", "Exit codes", "MLFLOW_TRACKING_URI"]),
+        (["run", "--help"], ["name", "--dataset", "auto, mnist, cifar10, digits", "--epochs", "--seed", "--variant"]),
+        (["compare", "--help"], ["--spec", "--dataset", "--epochs", "--seed", "--variant"]),
+    ],
+)
+def test_help_names_every_command_and_option(machine: Machine, arguments: list[str], texts: list[str]) -> None:
+    """What can be typed is found with --help, at exit code 0."""
+    done = machine.mlplab(*arguments)
+    assert (done.code, done.err) == (0, "")
+    unfolded = " ".join(done.out.split())
+    for text in texts:
+        assert text in unfolded
+
+
+# ------------------------------------------------------------------------------------------------------------ refusals
+
+BAD = """from mlplab.spec import Comparison
+
+COMPARISON = Comparison(question="Is it?", dataset="mnist", variants={"a": {"optimizer": "adamm"}})
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["run", "optimisers"], "unknown experiment 'optimisers'; legal: {names}. Did you mean 'optimizers'?"),
+        (
+            ["run", "optimizers", "--variant", "adm"],
+            "unknown variant of optimizers 'adm'; legal: SGD, Adam, RMSprop. Did you mean 'Adam'?",
+        ),
+        (
+            ["run", "optimizers", "--variant", "SGD,"],
+            "unknown variant of optimizers ''; legal: SGD, Adam, RMSprop.",
+        ),
+        (
+            ["run", "optimizers", "--dataset", "minst"],
+            "unknown data set 'minst'; legal: auto, mnist, cifar10, digits. Did you mean 'mnist'?",
+        ),
+        (["run", "optimizers", "--epochs", "0"], "epochs is 0; legal: a whole number from 1 to 100000."),
+        (["run", "optimizers", "--seed", "-1"], "seed is -1; legal: a whole number from 0 to 2147483647."),
+        (
+            ["compare", "--spec", "bad.py"],
+            "bad.py, line 3: variant 'a': unknown optimizer 'adamm'; legal: sgd, adam, rmsprop. Did you mean 'adam'?",
+        ),
+        (
+            ["compare", "--spec", "missing.py"],
+            "there is no file 'missing.py'; give the path of a Python file with a COMPARISON.",
+        ),
+    ],
+)
+def test_a_mistake_is_refused_in_one_line_before_anything_is_loaded(
+    machine: Machine, arguments: list[str], text: str
+) -> None:
+    """Wrong usage is exit code 2 and one line that names the remedy, at once: no heavy library, no run, no output."""
+    (machine.folder / "bad.py").write_text(BAD)
+    done = machine.mlplab(*arguments)
+    assert (done.code, done.out) == (2, "")
+    assert done.err == f"mlplab: {text.format(names=', '.join(experiment_names()))}\n"
+    assert not done.imported & HEAVY
+    assert not machine.store.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["run", "optimizers", "--epochs", "many"], "argument --epochs: invalid int value: 'many'"),
+        (["run", "optimizers", "--epoch"], "--epoch"),
+        (["run"], "the following arguments are required: name"),
+        (["compare"], "the following arguments are required: --spec"),
+        ([], "the following arguments are required: COMMAND"),
+    ],
+)
+def test_what_does_not_parse_is_refused_with_the_usage(machine: Machine, arguments: list[str], text: str) -> None:
+    """A malformed command line is exit code 2 with the usage and what is wrong, and loads nothing heavy."""
+    done = machine.mlplab(*arguments)
+    assert done.code == 2
+    assert done.err.startswith("usage: mlplab")
+    assert text in done.err
+    assert not done.imported & HEAVY
+
+
+# ---------------------------------------------------------------------------------------------------------------- data
+
+
+def test_missing_data_is_said_with_places_and_remedies(machine: Machine) -> None:
+    """A data set named but not to be had is exit code 3: one line with every place and way out, and no run."""
+    done = machine.mlplab("run", "optimizers", "--dataset", "mnist")
+    assert done.code == 3
+    assert re.fullmatch(r"mlplab: MNIST was not found\. [^\n]+\n", done.err)
+    for place in ("MLPLAB_DATA_DIR: not set", machine.folder / "cache", machine.folder / "keras", "https://"):
+        assert str(place) in done.err
+    for remedy in ("set MLPLAB_DATA_DIR to a folder that holds mnist.npz", "'digits'", "'auto'"):
+        assert remedy in done.err
+    assert done.out == f"{load_comparison('optimizers').question}\n"
+    assert not done.imported & {"tensorflow", "mlflow"}
+    assert not machine.store.exists()
+
+
+@pytest.mark.parametrize("dataset", ["auto", "mnist"])
+def test_damaged_data_are_never_replaced(machine: Machine, dataset: str) -> None:
+    """A damaged file is exit code 3 and stays as it is, even where `auto` could fall back; no run is created."""
+    folder = machine.folder / "data"
+    folder.mkdir()
+    damaged = folder / "mnist.npz"
+    damaged.write_bytes(b"PK\x03\x04 no archive at all")
+    before = damaged.stat()
+    done = machine.mlplab("run", "optimizers", "--dataset", dataset, MLPLAB_DATA_DIR=folder)
+    assert done.code == 3
+    assert re.fullmatch(r"mlplab: MNIST in '[^\n]+mnist\.npz' is damaged: [^\n]+\n", done.err)
+    assert damaged.read_bytes() == b"PK\x03\x04 no archive at all"
+    assert damaged.stat().st_mtime_ns == before.st_mtime_ns
+    assert [path.name for path in folder.iterdir()] == ["mnist.npz"]
+    assert not machine.store.exists()
+
+
+def test_data_shows_every_place_and_what_is_there(machine: Machine) -> None:
+    """`data` has a row for each place, in full even where it is long: what is missing, damaged and valid."""
+    folder = machine.folder / ("a folder with quite a long name " * 4)
+    folder.mkdir()
+    (folder / "mnist.npz").write_bytes(b"nothing")
+    done = machine.mlplab("data", MLPLAB_DATA_DIR=folder)
+    assert (done.code, done.err) == (0, "")
+    rows = {" ".join(line.split()) for line in done.out.splitlines()}
+    spaced = " ".join(str(folder).split())
+    assert any(row.startswith("mnist MLPLAB_DATA_DIR damaged") and f"{spaced} /mnist.npz" in row for row in rows)
+    assert any(row.startswith("cifar10 MLPLAB_DATA_DIR missing") for row in rows)
+    assert any(row.startswith("digits scikit-learn valid 1,197 + 300 + 300") for row in rows)
+    assert str(machine.folder / "keras" / "datasets" / "mnist.npz") in done.out
+
+
+# ------------------------------------------------------------------------------------------------------------ trainings
+# Each of these processes loads TensorFlow and MLflow and trains.
+
+
+def test_an_experiment_runs_to_its_table(machine: Machine) -> None:
+    """`run` trains, records parent and child, and prints data, table and the UI's command; stderr stays empty."""
+    done = machine.mlplab("run", "optimizers", "--dataset", "digits", "--epochs", "2", "--variant", "Adam")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith(f"{load_comparison('optimizers').question}\nData: digits (stand-in for MNIST), ")
+    assert "1,197 training, 300 validation and 300 test images" in done.out
+    assert "Note: This ran on scikit-learn's" in done.out
+    assert "optimizers on digits (stand-in for MNIST), best by val_accuracy first" in done.out
+    assert re.search(r"^ +Adam( +\d+\.\d{4}){5} +[12] of 2 +\d+\.\d +[\d,]+ *$", done.out, re.MULTILINE)
+    assert f"mlflow ui --backend-store-uri 'sqlite:///{machine.store}'" in done.out
+    assert re.search(r"^This run: +http://127\.0\.0\.1:5000/#/experiments/0/runs/[0-9a-f]{32}$", done.out, re.MULTILINE)
+    assert machine.runs() == [("optimizers", "FINISHED"), ("Adam", "FINISHED")]
+
+
+MINE = """from mlplab.spec import Comparison, Variant
+
+COMPARISON = Comparison(
+    question="Is [relu] :x: better than [/tanh]?",
+    dataset="mnist",
+    base=Variant(hidden=(8,), epochs=9),
+    variants={"[relu] :x:": {}, "[/tanh] a, b": {"activation": "tanh"}, "left out": {"activation": "elu"}},
+)
+"""
+
+
+def test_a_comparison_of_ones_own_runs_whatever_its_variants_are_called(machine: Machine) -> None:
+    """`compare` takes a file by its path, options as `run` does, and prints names as they are, brackets included.
+
+    In `auto` mode, without data and network, it says in plain words that it fell back.
+    """
+    (machine.folder / "mine.py").write_text(MINE)
+    chosen = ["--variant", "[/tanh] a, b", "--variant", "[relu] :x:"]
+    done = machine.mlplab("compare", "--spec", "mine.py", "--epochs", "1", *chosen)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("Is [relu] :x: better than [/tanh]?\n")
+    assert "MNIST was neither found on this machine nor could it be downloaded" in done.out
+    assert "mine on digits (stand-in for MNIST)" in done.out
+    for name in ("[relu] :x:", "[/tanh] a, b"):
+        assert re.search(rf"^ *{re.escape(name)} +0\.\d{{4}} .* 1 of 1 ", done.out, re.MULTILINE)
+    assert "left out" not in done.out
+    assert machine.runs() == [("mine", "FINISHED"), ("[relu] :x:", "FINISHED"), ("[/tanh] a, b", "FINISHED")]
+    assert not (machine.folder / "__pycache__").exists()

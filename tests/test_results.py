@@ -1,0 +1,210 @@
+"""What `mlplab.results` promises: the ranking, and tables that say the same numbers in every form."""
+
+import csv
+import io
+import itertools
+import math
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlplab.results import (
+    COLUMNS,
+    DIVERGED,
+    FAILED,
+    FINISHED,
+    Result,
+    history_csv,
+    rank,
+    rows,
+    to_cells,
+    to_csv,
+    to_markdown,
+)
+from mlplab.spec import Comparison, Variant
+
+NAN = math.nan
+
+
+def comparison(select: str = "val_accuracy") -> Comparison:
+    return Comparison(question="Which?", dataset="mnist", variants={"a": {}}, select=select)
+
+
+def result(name: str, value: float = 0.5, **changes: object) -> Result:
+    """A result of three epochs with `value` of both selection metrics at its best epoch, the second."""
+    history = {
+        "loss": [1.0, 0.5, 0.25],
+        "accuracy": [0.3, 0.6, 0.7],
+        "val_loss": [9.0, value, 9.0],
+        "val_accuracy": [0.0, value, 0.0],
+        "train_seconds": [0.5, 1.0, 1.5],
+    }
+    fields: dict[str, object] = {"history": history, "best_epoch": 2, "steps_per_epoch": 10}
+    return Result(variant=Variant(name=name), **{**fields, **changes})  # type: ignore[arg-type]
+
+
+def names(results: list[Result]) -> list[str]:
+    return [result.variant.name for result in results]
+
+
+# ---------------------------------------------------------------------------------------------------------- ranking
+
+
+@pytest.mark.parametrize(("select", "order"), [("val_accuracy", "bca"), ("val_loss", "acb")])
+def test_the_best_is_first(select: str, order: str) -> None:
+    """More validation accuracy is better, and less validation loss."""
+    found = [result("a", 0.1), result("b", 0.9), result("c", 0.5)]
+    assert "".join(names(rank(comparison(select), found))) == order
+
+
+@pytest.mark.parametrize("select", ["val_accuracy", "val_loss"])
+def test_what_failed_or_has_no_value_is_last(select: str) -> None:
+    """A failed training never wins, even with the best value of all, nor does one without a finite value."""
+    perfect = 1.0 if select == "val_accuracy" else 0.0
+    found = [
+        result("failed", perfect, status=FAILED),
+        result("empty", history={}, best_epoch=None, status=FAILED),
+        result("nan", NAN, status=DIVERGED),
+        result("infinite", math.inf),
+        result("diverged", 0.5, status=DIVERGED),
+        result("good", 0.7 if select == "val_accuracy" else 0.3),
+    ]
+    assert names(rank(comparison(select), found)) == ["good", "diverged", "failed", "empty", "nan", "infinite"]
+
+
+values = st.floats(0, 1) | st.sampled_from([0.25, 0.5, NAN, math.inf])
+
+
+@given(
+    st.lists(st.tuples(values, st.sampled_from([FINISHED, DIVERGED, FAILED]))),
+    st.sampled_from(["val_accuracy", "val_loss"]),
+)
+def test_ranking_loses_nothing_and_is_stable(drawn: list[tuple[float, str]], select: str) -> None:
+    """Every result is in the ranking once; equally good ones, and those without a value, keep their order."""
+    chosen = comparison(select)
+    found = [result(str(index), value, status=status) for index, (value, status) in enumerate(drawn)]
+    ranked = rank(chosen, found)
+    assert sorted(ranked, key=id) == sorted(found, key=id)
+    sound = [r for r in ranked if r.status != FAILED and math.isfinite(r.best(select))]
+    assert ranked[: len(sound)] == sound
+    for a, b in itertools.pairwise(sound):
+        assert not chosen.better(b.best(select), a.best(select))
+        assert a.best(select) != b.best(select) or found.index(a) < found.index(b)
+    last = [found.index(r) for r in ranked[len(sound) :]]
+    assert last == sorted(last)
+
+
+# ----------------------------------------------------------------------------------------------------------- numbers
+
+
+def test_a_training_takes_as_long_as_its_last_epoch_says() -> None:
+    """Train seconds are counted from the first epoch on, so the last value is the whole; without an epoch it is 0."""
+    assert result("a").train_seconds == 1.5
+    assert result("a", history={}, best_epoch=None).train_seconds == 0.0
+
+
+def test_steps_per_second_are_all_steps_over_the_training_time() -> None:
+    """3 epochs of 10 steps in 1.5 seconds are 20 steps a second; without a time there is no rate."""
+    assert result("a").steps_per_second == 20.0
+    assert math.isnan(result("a", history={}, best_epoch=None).steps_per_second)
+
+
+def test_best_and_last_are_of_their_epochs() -> None:
+    """`best` is the value at the best epoch, `last` at the last one; NaN where there is none."""
+    found = result("a", 0.9)
+    assert (found.best("val_accuracy"), found.last("val_accuracy"), found.epochs) == (0.9, 0.0, 3)
+    empty = result("a", history={}, best_epoch=None)
+    assert math.isnan(empty.best("val_accuracy"))
+    assert math.isnan(empty.last("val_accuracy"))
+    assert empty.epochs == 0
+
+
+# ------------------------------------------------------------------------------------------------------------ tables
+
+text = st.text(st.characters(exclude_categories=("C", "Zl", "Zp")), min_size=1, max_size=20).filter(str.isprintable)
+
+
+@st.composite
+def results(draw: st.DrawFn) -> Result:
+    """Any result that a training can leave."""
+    epochs = draw(st.integers(0, 4))
+    series = st.lists(st.floats(), min_size=epochs, max_size=epochs)
+    history = {name: draw(series) for name in ("loss", "accuracy", "val_loss", "val_accuracy")} if epochs else {}
+    seconds = sorted(draw(st.lists(st.floats(1e-3, 1e6), min_size=epochs, max_size=epochs)))
+    return Result(
+        variant=Variant(name=draw(text)),
+        status=draw(st.sampled_from([FINISHED, DIVERGED, FAILED])),
+        history=history | ({"train_seconds": seconds} if epochs else {}),
+        best_epoch=draw(st.integers(1, epochs)) if epochs else None,
+        test=draw(st.fixed_dictionaries({}, optional={"loss": st.floats(), "accuracy": st.floats(0, 1)})),
+        steps_per_epoch=draw(st.integers(1, 10_000)),
+        compile_seconds=draw(st.floats(0, 1e3)),
+    )
+
+
+@given(st.lists(results(), max_size=4))
+def test_the_csv_has_the_same_numbers(found: list[Result]) -> None:
+    """Read back, every cell is the very value of the table, and an empty one where there is none."""
+    header, *body = csv.reader(io.StringIO(to_csv(comparison(), found), newline=""))
+    assert header == list(COLUMNS)
+    table = rows(comparison(), found)
+    assert len(body) == len(table) == len(found)
+    for cells, row in zip(body, table, strict=True):
+        for cell, value in zip(cells, row.values(), strict=True):
+            assert cell == "" if value is None else type(value)(cell) == value
+
+
+def test_the_table_says_what_the_training_left() -> None:
+    """The row has the best epoch's values, the test metrics of that epoch's model, and the clocks."""
+    (row,) = rows(comparison(), [result("a", 0.9, test={"accuracy": 0.88, "loss": 0.4}, compile_seconds=2.0)])
+    assert row == {
+        "variant": "a",
+        "status": FINISHED,
+        "val_accuracy": 0.9,
+        "val_loss": 0.9,
+        "accuracy": 0.6,
+        "loss": 0.5,
+        "test_accuracy": 0.88,
+        "test_loss": 0.4,
+        "best_epoch": 2,
+        "epochs": 3,
+        "train_seconds": 1.5,
+        "compile_seconds": 2.0,
+        "steps_per_second": 20.0,
+    }
+
+
+@given(st.lists(results(), max_size=4))
+def test_the_markdown_table_has_a_row_for_each_result(found: list[Result]) -> None:
+    """Below header and rule is one line for each result, best first, each with as many cells as the header."""
+    header, rule, *body = to_markdown(comparison(), found).rstrip("\n").split("\n")
+    cells = [re.split(r"(?<!\\)\|", line) for line in (header, rule, *body)]
+    assert {len(row) for row in cells} == {len(cells[0])}
+    assert set(rule) == set("|-: ")
+    shown = [row[1].strip().replace("\\|", "|") for row in cells[2:]]
+    assert shown == [row[0].strip() for row in to_cells(comparison(), found)[1:]]
+
+
+def test_a_pipe_in_a_name_does_not_split_a_markdown_cell() -> None:
+    """A pipe is escaped, since it would begin a new cell."""
+    assert "| a \\| b | 0.5000 |" in to_markdown(comparison(), [result("a | b")])
+
+
+def test_readers_are_told_how_a_training_ended() -> None:
+    """A training that did not finish has its state beside its name, and a dash where it has no number."""
+    found = [result("bad", NAN, status=DIVERGED), result("worse", history={}, best_epoch=None, status=FAILED)]
+    bad, worse = to_cells(comparison(), found)[1:]
+    assert bad[:2] == ["bad (diverged)", "–"]
+    assert worse == ["worse (failed)", "–", "–", "–", "–", "–", "– of 0", "0.0", "–"]
+
+
+@given(results())
+def test_the_history_csv_gives_the_history_back(found: Result) -> None:
+    """A row an epoch, numbered from 1, with every metric's very values."""
+    header, *body = csv.reader(io.StringIO(history_csv(found)))
+    assert header == ["epoch", *found.history]
+    assert [row[0] for row in body] == [str(epoch + 1) for epoch in range(found.epochs)]
+    for column, values in enumerate(found.history.values(), start=1):
+        assert [repr(float(row[column])) for row in body] == [repr(value) for value in values]

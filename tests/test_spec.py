@@ -1,0 +1,399 @@
+"""What `mlplab.spec` promises: what is legal passes unchanged, what is not is refused in words that help."""
+
+import json
+import math
+import operator
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError, asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from mlplab.spec import (
+    ACTIVATIONS,
+    DATASETS,
+    MAX_SEED,
+    OPTIMIZERS,
+    SELECTION_METRICS,
+    Comparison,
+    UsageError,
+    Variant,
+    experiment_names,
+    load_comparison,
+)
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def comparison(**changes: Any) -> Comparison:
+    """A small legal comparison with `changes`."""
+    legal: dict[str, Any] = {
+        "question": "Is Adam better than SGD?",
+        "dataset": "mnist",
+        "base": Variant(hidden=(8,), epochs=3),
+        "variants": {"SGD": {}, "Adam": {"optimizer": "adam", "learning_rate": 0.001}},
+    }
+    return Comparison(**{**legal, **changes})
+
+
+def refusal(make: Any, *arguments: Any, **named: Any) -> str:
+    with pytest.raises(UsageError) as caught:
+        make(*arguments, **named)
+    return str(caught.value)
+
+
+# ----------------------------------------------------------------------------------------------------------- values
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "legal"),
+    [
+        ("name", "x" * 101, "up to 100 printable characters"),
+        ("name", "a\nb", "up to 100 printable characters"),
+        ("name", 3, "up to 100 printable characters"),
+        ("hidden", (), "a tuple of layer widths"),
+        ("hidden", 128, "a tuple of layer widths"),
+        ("hidden", "128", "a tuple of layer widths"),
+        ("hidden", (0,), "a whole number from 1 to 65536"),
+        ("hidden", (8, 65_537), "a whole number from 1 to 65536"),
+        ("hidden", (True,), "a whole number from 1 to 65536"),
+        ("hidden", (8.0,), "a whole number from 1 to 65536"),
+        ("activation", None, ", ".join(ACTIVATIONS)),
+        ("optimizer", ["sgd"], ", ".join(OPTIMIZERS)),
+        ("dropout", -0.1, "a number from 0 to 0.99"),
+        ("dropout", 1, "a number from 0 to 0.99"),
+        ("dropout", True, "a number from 0 to 0.99"),
+        ("dropout", "0.5", "a number from 0 to 0.99"),
+        ("l2", -1e-9, "a number from 0 to 10"),
+        ("l2", 10**400, "a number from 0 to 10"),
+        ("batch_norm", 1, "True or False"),
+        ("learning_rate", 0, "a number above 0 to 100"),
+        ("learning_rate", -0.1, "a number above 0 to 100"),
+        ("learning_rate", 100.1, "a number above 0 to 100"),
+        ("learning_rate", None, "a number above 0 to 100"),
+        ("momentum", 1.01, "a number from 0 to 1"),
+        ("decay", 2, "a number from 0 to 1"),
+        ("batch_size", 0, "a whole number from 1, or 'full'"),
+        ("batch_size", "all", "a whole number from 1, or 'full'"),
+        ("batch_size", True, "a whole number from 1, or 'full'"),
+        ("batch_size", 12.0, "a whole number from 1, or 'full'"),
+        ("epochs", 0, "a whole number from 1 to 100000"),
+        ("epochs", 1.5, "a whole number from 1 to 100000"),
+        ("epochs", True, "a whole number from 1 to 100000"),
+    ],
+)
+def test_an_illegal_value_of_a_variant_is_refused(field: str, value: Any, legal: str) -> None:
+    """The message names the field, shows the value seen and says what is legal."""
+    text = refusal(Variant, **{field: value})
+    assert field in text
+    assert repr(value[-1] if isinstance(value, tuple) and value else value) in text
+    assert f"legal: {legal}" in text
+
+
+@pytest.mark.parametrize("field", ["dropout", "l2", "learning_rate", "momentum", "decay"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_number_that_is_not_finite_is_refused(field: str, value: float) -> None:
+    """No field takes NaN or infinity."""
+    assert f"{field} is {value!r}; legal: a number" in refusal(Variant, **{field: value})
+
+
+@pytest.mark.parametrize("value", [0.1, 1.0])
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+def test_momentum_is_refused_where_it_would_be_ignored(optimizer: str, value: float) -> None:
+    """Momentum belongs to SGD; with another optimizer the message names both values and the way out."""
+    text = refusal(Variant, optimizer=optimizer, momentum=value)
+    assert f"momentum is {value} with optimizer {optimizer!r}" in text
+    assert "set it to 0 or choose optimizer='sgd'" in text
+    assert Variant(optimizer=optimizer, momentum=0).momentum == 0
+
+
+@pytest.mark.parametrize(
+    ("make", "seen", "meant", "legal"),
+    [
+        (lambda: Variant(optimizer="adamm"), "unknown optimizer 'adamm'", "adam", OPTIMIZERS),
+        (lambda: Variant(optimizer="SGD"), "unknown optimizer 'SGD'", "sgd", OPTIMIZERS),
+        (lambda: Variant(activation="rleu"), "unknown activation 'rleu'", "relu", ACTIVATIONS),
+        (lambda: comparison(dataset="minst"), "unknown data set 'minst'", "mnist", DATASETS),
+        (lambda: comparison(dataset="digits"), "unknown data set 'digits'", "", DATASETS),
+        (
+            lambda: comparison(select="val_acuracy"),
+            "unknown selection metric 'val_acuracy'",
+            "val_accuracy",
+            SELECTION_METRICS,
+        ),
+        (
+            lambda: comparison(variants={"a": {"learning_rat": 1}}),
+            "variant 'a': unknown field of a variant 'learning_rat'",
+            "learning_rate",
+            ("hidden", "momentum", "epochs"),
+        ),
+        (lambda: comparison(variants={"a": {1: 1}}), "unknown field of a variant 1", "", ("hidden", "epochs")),
+        (lambda: Variant().but(epoch=1), "unknown field of a variant 'epoch'", "epochs", ("hidden", "epochs")),
+        (lambda: comparison().only(["adam"]), "unknown variant of this comparison 'adam'", "Adam", ("SGD", "Adam")),
+        (lambda: load_comparison("optimisers"), "unknown experiment 'optimisers'", "optimizers", experiment_names()),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_closest_one(make: Any, seen: str, meant: str, legal: Any) -> None:
+    """The message quotes the name, lists every legal one, and asks about the closest, where one is close."""
+    text = refusal(make)
+    assert seen in text
+    assert all(name in text for name in legal)
+    assert text.endswith(f"Did you mean {meant!r}?") == bool(meant)
+
+
+def test_the_constructor_refuses_an_unknown_field_by_its_name() -> None:
+    """A misspelt field given to `Variant(...)` itself is an error that quotes it."""
+    with pytest.raises(TypeError, match="learning_rat"):
+        Variant(learning_rat=0.1)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("changes", "texts"),
+    [
+        ({"question": "Adam is better"}, ["'Adam is better'", "ends in a question mark"]),
+        ({"question": ""}, ["''", "ends in a question mark"]),
+        ({"question": None}, ["None", "ends in a question mark"]),
+        ({"select": "test_accuracy"}, ["'test_accuracy'", "test set", "val_accuracy, val_loss"]),
+        ({"seed": -1}, ["seed is -1", f"from 0 to {MAX_SEED}"]),
+        ({"seed": MAX_SEED + 1}, [f"seed is {MAX_SEED + 1}", f"from 0 to {MAX_SEED}"]),
+        ({"seed": True}, ["seed is True", f"from 0 to {MAX_SEED}"]),
+        ({"base": {"hidden": (8,)}}, ["base is {'hidden': (8,)}", "a Variant"]),
+        ({"variants": {}}, ["variants is {}", "at least one entry"]),
+        ({"variants": ["SGD"]}, ["variants is ['SGD']", "a dict"]),
+        ({"variants": {"a": None}}, ["variant 'a' is None", "a dict"]),
+        ({"variants": {"": {}}}, ["name is ''", "not empty"]),
+        ({"variants": {3: {}}}, ["name is 3", "not empty"]),
+        ({"variants": {"a": {"name": "b"}}}, ["variant 'a' sets 'name'", "delete the entry"]),
+        ({"variants": {"a": {}, "b": {"dropout": 0.0}}}, ["'a' and 'b' are equal", "change a field of one"]),
+        ({"variants": {"a": {"hidden": [8]}, "b": {}}}, ["'a' and 'b' are equal"]),
+        ({"variants": {"a": {"epochs": 0}}}, ["variant 'a': epochs is 0", "from 1 to 100000"]),
+        (
+            {"base": Variant(momentum=0.9), "variants": {"a": {"optimizer": "adam"}}},
+            ["variant 'a': momentum is 0.9 with optimizer 'adam'", "set it to 0"],
+        ),
+    ],
+)
+def test_an_illegal_comparison_is_refused(changes: dict[str, Any], texts: list[str]) -> None:
+    """The message shows what was seen and what is legal, and names the variant concerned."""
+    text = refusal(comparison, **changes)
+    for expected in texts:
+        assert expected in text
+
+
+# ------------------------------------------------------------------------------------------------------------ files
+
+FILE = '''"""A spec of one's own."""
+from mlplab.spec import Comparison, Variant
+
+COMPARISON = Comparison(
+    question="Is it?", dataset="mnist", variants={"a": {"optimizer": "adamm"}},
+)
+'''
+
+
+@pytest.mark.parametrize("place", ["absolute", "relative", "another ending"])
+def test_a_spec_is_refused_at_import_with_file_and_line(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However the file is named, the message begins with that name and the line of the COMPARISON at fault."""
+    monkeypatch.chdir(tmp_path)
+    path = {"absolute": tmp_path / "mine.py", "relative": Path("mine.py"), "another ending": tmp_path / "mine.txt"}[
+        place
+    ]
+    path.write_text(FILE)
+    assert refusal(load_comparison, str(path)).startswith(f"{path}, line 4: variant 'a': unknown optimizer 'adamm'")
+
+
+@pytest.mark.parametrize(
+    ("content", "texts"),
+    [
+        ("", ["mine.py has no COMPARISON", "legal: COMPARISON = Comparison(...)"]),
+        ("COMPARISON = {}\n", ["mine.py has a COMPARISON that is {}"]),
+        ("x = 1\n\nCOMPARISON = (\n", ["mine.py, line 3: SyntaxError"]),
+        ("\nimport no_such_module\n", ["mine.py, line 2: ModuleNotFoundError", "no_such_module"]),
+        ("from mlplab.spec import Variant\n\nVariant(epoch=1)\n", ["mine.py, line 3: TypeError", "'epoch'"]),
+        ("def f():\n    return 1 / 0\n\nf()\n", ["mine.py, line 2: ZeroDivisionError"]),
+        ("\0", ["mine.py", "null bytes"]),
+    ],
+)
+def test_a_file_that_is_no_spec_is_refused(content: str, texts: list[str], tmp_path: Path) -> None:
+    """The message says which file, where in it, and what is missing."""
+    path = tmp_path / "mine.py"
+    path.write_text(content)
+    text = refusal(load_comparison, str(path))
+    for expected in texts:
+        assert expected in text
+
+
+@pytest.mark.parametrize("name", ["missing.py", "./missing", "."])
+def test_a_file_that_is_not_there_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message quotes the path as it was given; a folder is no file."""
+    monkeypatch.chdir(tmp_path)
+    assert repr(name) in refusal(load_comparison, name)
+
+
+def test_a_spec_is_named_after_its_file_and_read_anew(tmp_path: Path) -> None:
+    """Loading gives the comparison of the file as it is now, under the file's name, and leaves nothing beside it."""
+    path = tmp_path / "mine.py"
+    for optimizer in ("adam", "sgd "):  # the same size, in the same second: bytecode would be outdated unnoticed
+        path.write_text(FILE.replace("adamm", optimizer.strip()) + "#" * (4 - len(optimizer.strip())))
+        loaded = load_comparison(str(path))
+        assert loaded.name == "mine"
+        assert loaded.resolved()[0].optimizer == optimizer.strip()
+    assert [found.name for found in tmp_path.iterdir()] == ["mine.py"]
+
+
+# ----------------------------------------------------------------------------------------------------------- frozen
+
+
+def test_a_comparison_cannot_be_changed() -> None:
+    """Fields, the mapping of variants, the mapping in it and the lists in that refuse to be changed once checked."""
+    widths = [8, 8]
+    change = {"hidden": widths}
+    frozen = comparison(variants={"a": change})
+    with pytest.raises(FrozenInstanceError):
+        frozen.seed = 1  # type: ignore[misc]
+    with pytest.raises(FrozenInstanceError):
+        frozen.base.epochs = 0  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        frozen.variants["b"] = {}  # type: ignore[index]
+    with pytest.raises(TypeError):
+        frozen.variants["a"]["epochs"] = 0  # type: ignore[index]
+    change["epochs"] = [0]
+    widths.append(0)
+    assert frozen.variants == {"a": {"hidden": (8, 8)}}
+    assert frozen.resolved()[0].hidden == (8, 8)
+
+
+# --------------------------------------------------------------------------------------------------------- hypothesis
+
+whole_batches = st.integers(1, 10_000_000)
+CHANGES = {
+    "hidden": st.lists(st.integers(1, 65_536), min_size=1, max_size=4).map(tuple),
+    "activation": st.sampled_from(ACTIVATIONS),
+    "dropout": st.floats(0, 0.99),
+    "l2": st.floats(0, 10),
+    "batch_norm": st.booleans(),
+    "learning_rate": st.floats(0, 100, exclude_min=True),
+    "decay": st.floats(0, 1),
+    "batch_size": whole_batches | st.just("full"),
+    "epochs": st.integers(1, 100_000),
+}
+optimizers = st.sampled_from(OPTIMIZERS).map(lambda name: {"optimizer": name}) | st.floats(0, 1).map(
+    lambda momentum: {"optimizer": "sgd", "momentum": momentum}
+)
+changes = st.builds(operator.or_, st.fixed_dictionaries({}, optional=CHANGES), optimizers | st.just({}))
+names = st.text(st.characters(exclude_categories=("C", "Z")), min_size=1, max_size=20)
+
+
+@st.composite
+def comparisons(draw: st.DrawFn) -> Comparison:
+    """Any legal comparison."""
+    variants = draw(st.dictionaries(names, changes, min_size=1, max_size=4))
+    base = Variant(**draw(st.fixed_dictionaries({}, optional=CHANGES)))
+    assume(len({base.but(**change) for change in variants.values()}) == len(variants))
+    return Comparison(
+        question=draw(names) + "?",
+        dataset=draw(st.sampled_from(DATASETS)),
+        base=base,
+        variants=variants,
+        select=draw(st.sampled_from(list(SELECTION_METRICS))),
+        seed=draw(st.integers(0, MAX_SEED)),
+        name=draw(st.just("") | names),
+    )
+
+
+@given(comparisons())
+def test_json_gives_the_comparison_back(original: Comparison) -> None:
+    """What `to_json` writes is standard JSON, and `from_json` makes an equal comparison of it."""
+    text = original.to_json()
+    json.loads(text, parse_constant=lambda constant: pytest.fail(f"{constant} is no JSON"))
+    assert Comparison.from_json(text) == original
+    assert Comparison.from_json(text).resolved() == original.resolved()
+
+
+@given(comparisons())
+def test_a_resolved_variant_is_base_with_its_change(original: Comparison) -> None:
+    """Each variant has its key as name, its own values where it gives some, and base's everywhere else."""
+    for variant, (name, change) in zip(original.resolved(), original.variants.items(), strict=True):
+        assert asdict(variant) == {**asdict(original.base), **change, "name": name}
+
+
+@given(comparisons(), st.integers(1, 100_000))
+def test_with_base_wins_over_the_variants(original: Comparison, epochs: int) -> None:
+    """A change to all variants is in each of them, whatever they said; nothing else changes; the original stays."""
+    before = original.resolved()
+    try:
+        changed = original.with_base(epochs=epochs).resolved()
+    except UsageError as error:
+        assert "are equal" in str(error)  # noqa: PT017 - epochs were all that told two of them apart
+        assert len({replace(variant, epochs=epochs, name="") for variant in before}) < len(before)
+        return
+    assert changed == tuple(replace(variant, epochs=epochs) for variant in before)
+    assert original.resolved() == before
+
+
+@given(comparisons(), st.data())
+def test_only_keeps_the_order_of_the_comparison(original: Comparison, data: st.DataObject) -> None:
+    """Selecting variants, in any order and even twice, leaves just these, in the comparison's order."""
+    wanted = data.draw(st.lists(st.sampled_from(list(original.variants)), min_size=1))
+    assert original.only(wanted).resolved() == tuple(v for v in original.resolved() if v.name in wanted)
+
+
+def test_only_refuses_to_keep_nothing() -> None:
+    """A comparison of no variants is no comparison."""
+    assert "variants is" in refusal(comparison().only, [])
+
+
+@given(st.integers(0, MAX_SEED))
+def test_with_seed_changes_the_seed_alone(seed: int) -> None:
+    """The comparison with another seed differs in nothing else."""
+    assert comparison().with_seed(seed) == comparison(seed=seed)
+
+
+@given(whole_batches | st.integers(1, 50) | st.just("full"), st.integers(1, 5_000))
+def test_steps_per_epoch_count_every_batch(batch_size: int | str, examples: int) -> None:
+    """Taking batches until no image is left takes as many steps as `steps_per_epoch` says."""
+    left, steps = examples, 0
+    while left > 0:
+        left -= examples if isinstance(batch_size, str) else batch_size
+        steps += 1
+    variant = Variant(batch_size=batch_size)
+    assert variant.steps_per_epoch(examples) == steps
+    assert 1 <= variant.images_per_step(examples) <= examples
+
+
+@given(st.floats(), st.floats())
+def test_better_never_prefers_a_value_that_is_not_finite(a: float, b: float) -> None:
+    """NaN and infinity lose against every number, and no two values are each better than the other."""
+    for select, prefers in (("val_accuracy", max), ("val_loss", min)):
+        chosen = comparison(select=select)
+        assert not (chosen.better(a, b) and chosen.better(b, a))
+        if not math.isfinite(a):
+            assert not chosen.better(a, b)
+        elif math.isfinite(b):
+            assert chosen.better(a, b) == (a != b and prefers(a, b) == a)
+        else:
+            assert chosen.better(a, b)
+
+
+@given(changes)
+def test_params_are_flat_and_complete(change: dict[str, Any]) -> None:
+    """A tracking store gets every field but the name, none of them a collection, widths joined by dashes."""
+    variant = Variant(**change)
+    params = variant.params()
+    assert set(params) == set(asdict(variant)) - {"name"}
+    assert all(isinstance(value, str | int | float) for value in params.values())
+    assert params["hidden"] == "-".join(str(units) for units in variant.hidden)
+
+
+def test_importing_the_spec_imports_nothing_heavy() -> None:
+    """Neither TensorFlow, Keras, MLflow, NumPy nor Matplotlib is loaded to check a spec."""
+    heavy = ("tensorflow", "keras", "mlflow", "numpy", "matplotlib", "rich", "sklearn")
+    code = f"import sys, mlplab.spec; print([name for name in {heavy!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
