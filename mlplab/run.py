@@ -184,7 +184,7 @@ def _conclude(
     """What the parent run says of its children: tables, figures, winner; and the models worth serving."""
     found = [result for result, _ in trained]
     table = results.to_markdown(comparison, found)
-    ranked = [result for result in results.rank(comparison, found) if result.best_epoch]
+    ranked = [result for result in results.rank(comparison, found) if result.best_epoch and result.status != FAILED]
     parent.text(results.to_csv(comparison, found), "comparison.csv")
     parent.text(table, "comparison.md")
     for metric in figures.METRICS:

@@ -7,6 +7,7 @@ error costs a line number and not an hour of training.
 import difflib
 import json
 import math
+import re
 import runpy
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -287,6 +288,7 @@ def load_comparison(name_or_path: str) -> Comparison:
         found = runpy.run_path(str(path), run_name=f"mlplab_experiment_{path.stem}")
     except Exception as error:
         line = _line_in(path, error)
+        error = _with_legal_names(error)
         kind = "" if isinstance(error, UsageError) else f"{type(error).__name__}: "
         raise UsageError(f"{path}{f', line {line}' if line else ''}: {kind}{error}") from error
     comparison = found.get("COMPARISON")
@@ -296,6 +298,18 @@ def load_comparison(name_or_path: str) -> Comparison:
             "legal: COMPARISON = Comparison(...) with `from mlplab.spec import Comparison, Variant`."
         )
     return replace(comparison, name=path.stem)
+
+
+def _with_legal_names(error: Exception) -> Exception:
+    """A `UsageError` in place of Python's own for a keyword that `Variant` or `Comparison` does not know."""
+    wrong = re.search(r"(Variant|Comparison)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    if wrong:
+        kind: type[Variant | Comparison] = Variant if wrong[1] == "Variant" else Comparison
+        try:
+            choose(f"field of {wrong[1]}", wrong[2], (f.name for f in fields(kind) if f.name != "name"))
+        except UsageError as refusal:
+            return refusal
+    return error
 
 
 def _line_in(path: Path, error: BaseException) -> int | None:

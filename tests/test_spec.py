@@ -397,3 +397,21 @@ def test_importing_the_spec_imports_nothing_heavy() -> None:
     code = f"import sys, mlplab.spec; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (
+            "Comparison(question='?', dataset='mnist', base=Variant(learning_rat=1), variants={'a': {}})",
+            "learning_rate",
+        ),
+        ("Comparison(question='?', dataset='mnist', variant={'a': {}})", "variants"),
+    ],
+)
+def test_a_wrong_keyword_is_refused_with_the_legal_ones(tmp_path, source, said):
+    """A keyword that Variant or Comparison does not know is refused with its line and the name that was meant."""
+    path = tmp_path / "mine.py"
+    path.write_text(f"from mlplab.spec import Comparison, Variant\nCOMPARISON = {source}\n")
+    with pytest.raises(UsageError, match=rf"line 2: unknown field of .* Did you mean '{said}'\?"):
+        load_comparison(str(path))
