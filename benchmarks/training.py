@@ -14,6 +14,7 @@ Data: MNIST and CIFAR-10 as mlplab finds them, else random arrays of their shape
 
 import argparse
 import contextlib
+import itertools
 import multiprocessing
 import os
 import statistics
@@ -27,8 +28,6 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-import itertools
 
 from mlplab.data import load
 from mlplab.spec import UnavailableError, Variant

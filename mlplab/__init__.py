@@ -16,7 +16,7 @@ def cache_dir() -> Path:
 
 
 def _program_cache() -> Path:
-    # Programs are machine code: those of another processor or another TensorFlow must not be found.
+    # Programs are machine code: those of another processor, TensorFlow or set of flags must not be found.
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         processor = sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})
@@ -26,7 +26,8 @@ def _program_cache() -> Path:
     for package in ("tensorflow-cpu", "tensorflow"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             version = version or importlib.metadata.version(package)
-    key = hashlib.sha256(repr((platform.machine(), processor, version)).encode()).hexdigest()[:16]
+    compiled_for = (platform.machine(), processor, version, os.environ.get("XLA_FLAGS", ""))
+    key = hashlib.sha256(repr(compiled_for).encode()).hexdigest()[:16]
     return cache_dir() / "programs" / key
 
 

@@ -190,9 +190,9 @@ def _conclude(
     for metric in figures.METRICS:
         parent.figure(figures.comparison_curves(metric, found, data.label), f"{metric}.png")
     parent.figure(figures.training_times(found, data.label), "training_time.png")
-    notice = f"\n> **{data.notice}**\n" if data.notice else ""
+    notice = f"\n\n> **{data.notice}**" if data.notice else ""
     verdict = f"Best by {comparison.select}: **{ranked[0].variant.name}**." if ranked else "No variant has a result."
-    parent.tags({"mlflow.note.content": f"**{comparison.question}**\n{notice}\n{table}\n{verdict} Data: {data.label}."})
+    parent.tags({"mlflow.note.content": f"**{comparison.question}**\n\n{table}\n{verdict} Data: {data.label}.{notice}"})
     if not ranked:
         return
     winner = ranked[0]

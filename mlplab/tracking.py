@@ -276,6 +276,7 @@ def parent_run(name: str, tags: Mapping[str, Any], data: Dataset) -> Iterator[Ru
     writer = _Writer(client)
     writer.start()
     run = Run(writer, run_id, experiment_id)
+    run._call(lambda: _open_for_training(client, experiment_id))
     run.tags(tags)
     run.data(data)
     try:
@@ -298,6 +299,12 @@ def _open(client: mlflow.MlflowClient, name: str) -> tuple[str, str]:
     else:
         run = client.create_run(_experiment(client), tags=resolve_tags(), run_name=name)
     return run.info.run_id, run.info.experiment_id
+
+
+def _open_for_training(client: mlflow.MlflowClient, experiment_id: str) -> None:
+    """Has the UI open the experiment on its runs, and not, as it does by default, on pages for language models."""
+    if "mlflow.experimentKind" not in client.get_experiment(experiment_id).tags:
+        client.set_experiment_tag(experiment_id, "mlflow.experimentKind", "custom_model_development")
 
 
 def _experiment(client: mlflow.MlflowClient) -> str:

@@ -16,7 +16,7 @@ PROGRAMS = Path(tempfile.gettempdir()) / f"mlplab-tests-{os.environ.get('USER', 
 with pytest.MonkeyPatch.context() as patch:
     patch.setenv("XDG_CACHE_HOME", str(PROGRAMS))
     import mlplab  # noqa: F401  (it sets what TensorFlow reads when it is first imported)
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1")
 
 ROOT = Path(__file__).resolve().parent.parent
 
