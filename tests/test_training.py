@@ -405,6 +405,7 @@ DIFFERENT: dict[str, tuple[Make, Make]] = {
     "metrics": (mlp, lambda: mlp(metrics=("sparse_top_k_categorical_accuracy",))),
     "a frozen layer": (mlp, _frozen),
     "a frozen variable": (mlp, _frozen_variable),
+    "averaged weights": (mlp, lambda: mlp(optimizer=lambda: keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5))),
     "clipping": (mlp, lambda: mlp(optimizer=lambda: keras.optimizers.SGD(0.1, global_clipnorm=0.1))),
     "a schedule": (
         lambda: mlp(optimizer=lambda: keras.optimizers.SGD(keras.optimizers.schedules.InverseTimeDecay(0.1, 1, 0.1))),
