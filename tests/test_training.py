@@ -441,6 +441,17 @@ def _own_layer(factor: float) -> keras.Model:
     return mlp(Scale)
 
 
+def _own_operation(factor: float) -> keras.Model:
+    class Scale(keras.Operation):
+        def call(self, x: Any) -> Any:
+            return x * factor
+
+        def compute_output_spec(self, x: Any) -> Any:
+            return keras.KerasTensor(x.shape, x.dtype)
+
+    return mlp(Scale)
+
+
 def _own_loss(factor: float) -> keras.Model:
     def sparse_categorical_crossentropy(y: Any, predicted: Any) -> Any:
         return factor * keras.losses.sparse_categorical_crossentropy(y, predicted)
@@ -545,6 +556,7 @@ def _normalized(features: int, factor: float) -> keras.Model:
 
 OWN: dict[str, Callable[[float], keras.Model]] = {
     "layer": _own_layer,
+    "operation": _own_operation,
     "loss named like a Keras loss": _own_loss,
     "metric named like a Keras metric": _own_metric,
     "activation named like a Keras activation": _own_activation,
