@@ -200,7 +200,7 @@ def _conclude(
     parent.metrics({f"winner_{comparison.select}": winner.best(comparison.select)})
     served = next((r for r in ranked if r.variant.optimizer == EXPORTED_OPTIMIZER), winner)
     for result, run in trained:
-        if result in (winner, served) and result.weights is not None:
+        if result in (winner, served):
             _log_model(run, result, comparison, data)
 
 

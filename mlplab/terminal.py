@@ -16,14 +16,14 @@ PLAIN_LINE_SECONDS = 5.0
 """Least time between two lines on one training, where the output is no terminal."""
 
 
-def console(stderr: bool = False) -> Console:
+def console() -> Console:
     """A console that does not fold lines where the output is no terminal.
 
     It prints texts as they are: a variant may be called `[relu]`, which would be markup, or `:x:`, an emoji.
     """
-    made = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    made = Console(highlight=False, markup=False, emoji=False)
     if not made.is_terminal:
-        made = Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=1_000, no_color=True)
+        made = Console(highlight=False, markup=False, emoji=False, width=1_000, no_color=True)
     return made
 
 

@@ -6,6 +6,7 @@ silence. A metric point carries its own time, so that delivering it twice stores
 """
 
 import contextlib
+import json
 import logging
 import math
 import os
@@ -185,8 +186,8 @@ class Run:
             name=data.label,
             digest=data.digest,
             source_type="local",
-            source=f'{{"uri": "{data.source}"}}',
-            profile=f'{{"train": {len(data.train)}, "validation": {len(data.validation)}, "test": {len(data.test)}}}',
+            source=json.dumps({"uri": data.source}),
+            profile=json.dumps({name: len(getattr(data, name)) for name in ("train", "validation", "test")}),
         )
         inputs = [DatasetInput(entity, [InputTag("mlflow.data.context", "training")])]
         self._call(lambda: self._writer.client.log_inputs(self.run_id, inputs))
