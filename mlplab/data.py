@@ -555,6 +555,7 @@ def _fetch(url: str, progress: Progress | None, timeout: float) -> bytes:
     from urllib.request import urlopen
 
     answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    late = TimeoutError(f"no answer within {timeout:g} seconds")
 
     def connect() -> None:
         try:
@@ -563,7 +564,9 @@ def _fetch(url: str, progress: Progress | None, timeout: float) -> bytes:
             error.close()  # it is the server's answer, too, and holds the connection
             answers.put(error)
         except URLError as error:
-            answers.put(OSError(str(error.reason)))
+            answers.put(late if isinstance(error.reason, TimeoutError) else OSError(str(error.reason)))
+        except TimeoutError:
+            answers.put(late)
         except Exception as error:
             answers.put(OSError(f"{type(error).__name__}: {error}"))
 
@@ -573,7 +576,7 @@ def _fetch(url: str, progress: Progress | None, timeout: float) -> bytes:
     try:
         answer = answers.get(timeout=timeout)
     except queue.Empty:
-        raise TimeoutError(f"no answer within {timeout:g} seconds") from None
+        raise late from None
     if isinstance(answer, OSError):
         raise answer
     with answer as response:
