@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -212,6 +213,14 @@ def contend(name: str, case: str, pipe: Connection) -> None:
         pipe.send((time.perf_counter() - started) / images)
 
 
+def heard(name: str, pipe: Connection) -> Any:
+    """What a contender's process says; the benchmark ends where one has died."""
+    try:
+        return pipe.recv()
+    except EOFError:
+        sys.exit(f"the process of {name!r} died; its own last lines are above. Out of memory? Nothing more is measured.")
+
+
 def measure(case: str, names: list[str], repetitions: int) -> tuple[dict[str, list[float]], dict[str, str]]:
     """Seconds per image of every contender and repetition, and why a contender is missing."""
     context = multiprocessing.get_context("spawn")
@@ -221,14 +230,14 @@ def measure(case: str, names: list[str], repetitions: int) -> tuple[dict[str, li
         pipes[name], other = context.Pipe()
         context.Process(target=contend, args=(name, case, other), daemon=True).start()
         other.close()
-        if problem := pipes[name].recv():
+        if problem := heard(name, pipes[name]):
             missing[name] = problem
             del pipes[name]
     seconds: dict[str, list[float]] = {name: [] for name in pipes}
     for _ in range(repetitions):
         for name, pipe in pipes.items():
             pipe.send(True)
-            seconds[name].append(pipe.recv())
+            seconds[name].append(heard(name, pipe))
     for pipe in pipes.values():
         pipe.send(False)
     return seconds, missing
