@@ -218,7 +218,7 @@ def heard(name: str, pipe: Connection) -> Any:
     try:
         return pipe.recv()
     except EOFError:
-        sys.exit(f"the process of {name!r} died; its own last lines are above. Out of memory? Nothing more is measured.")
+        sys.exit(f"the process of {name!r} died; its last lines are above. Out of memory? Nothing more is measured.")
 
 
 def measure(case: str, names: list[str], repetitions: int) -> tuple[dict[str, list[float]], dict[str, str]]:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from mlplab.spec import Comparison, UnavailableError, UsageError, choose, experiment_names, load_comparison
+from mlplab.spec import Comparison, UnavailableError, UsageError, choose, experiment_names, load_experiment
 
 EXIT_FAILED, EXIT_USAGE, EXIT_UNAVAILABLE, EXIT_INTERRUPTED = 1, 2, 3, 130
 DATASET_CHOICES = ("auto", "mnist", "cifar10", "digits")
@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace, name_or_path: str) -> int:
-    comparison = _adapted(load_comparison(name_or_path), options)
+    comparison = _adapted(load_experiment(name_or_path), options)
     choose("data set", options.dataset, DATASET_CHOICES)
 
     # Not before the spec and the options are known to be right: TensorFlow takes seconds to load.
@@ -118,7 +118,7 @@ def _adapted(comparison: Comparison, options: argparse.Namespace) -> Comparison:
 
 
 def _list(options: argparse.Namespace) -> int:
-    comparisons = [load_comparison(name) for name in experiment_names()]
+    comparisons = [load_experiment(name) for name in experiment_names()]
     width = max(len(comparison.name) for comparison in comparisons)
     for comparison in comparisons:
         print(f"{comparison.name:<{width}}  {comparison.question}")

@@ -1,14 +1,17 @@
-"""What a training left behind, and a comparison's table of it."""
+"""What trainings and experiments left behind, and the tables of it."""
 
 import csv
 import io
+import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 import numpy as np
 
-from mlplab.spec import Comparison, Variant
+from mlplab.spec import Comparison, Experiment, Variant
 
 FINISHED, DIVERGED, FAILED = "finished", "diverged", "failed"
 
@@ -64,6 +67,136 @@ class Result:
         """The value of `metric` at the last epoch, NaN if there is none."""
         values = self.history.get(metric, [])
         return values[-1] if values else math.nan
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but the weights, as JSON has it."""
+        kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "weights"}
+        return {**kept, "variant": asdict(self.variant)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Result":
+        """What `to_dict` gave."""
+        return cls(**{**values, "variant": Variant(**values["variant"])})
+
+
+@dataclass(kw_only=True)
+class Candidate:
+    """One candidate of a search.
+
+    Attributes:
+        choices: field of `Variant` -> the value drawn.
+        scores: accuracy on each held-out fold, in the folds' order; NaN where the training failed.
+        train_seconds: seconds of training alone, over all folds.
+    """
+
+    choices: dict[str, Any]
+    scores: list[float]
+    train_seconds: float = math.nan
+    run_id: str = ""
+
+    @property
+    def mean(self) -> float:
+        """Mean accuracy over the folds."""
+        return statistics.fmean(self.scores)
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the accuracy over the folds (population's, as scikit-learn's)."""
+        return statistics.pstdev(self.scores)
+
+
+@dataclass(kw_only=True)
+class SearchResult:
+    """A random search's candidates in the order they were drawn, and the best one trained on all training images."""
+
+    candidates: list[Candidate]
+    refit: Result
+
+    @property
+    def best(self) -> Candidate:
+        """The candidate with the highest mean accuracy, the first of equals."""
+        return max(self.candidates, key=lambda c: c.mean if math.isfinite(c.mean) else -math.inf)
+
+
+@dataclass(kw_only=True, eq=False)
+class Predictions:
+    """What a model answered on images.
+
+    Attributes:
+        images: uint8, shape (images, features).
+        image_shape: (28, 28) or (32, 32, 3).
+        labels, predicted: true and predicted class of each image.
+        probability: the probability the model gave its prediction.
+        class_names: the classes' names, by class.
+        test_accuracy: share of right answers on the whole test set.
+        model_uri: where the model was loaded from.
+    """
+
+    images: np.ndarray
+    image_shape: tuple[int, ...]
+    labels: list[int]
+    predicted: list[int]
+    probability: list[float]
+    class_names: tuple[str, ...]
+    test_accuracy: float
+    model_uri: str
+
+
+@dataclass(kw_only=True, eq=False)
+class Record:
+    """An experiment that has run.
+
+    Attributes:
+        data: the data set's label, as it stands beside every number.
+        notice: what a reader must know of the data, or "".
+        seconds: wall time of the experiment from its start to its conclusion, without that of experiments it needs.
+        reused: whether it was found on record instead of run.
+        results: those of a comparison, in the order of its variants.
+        search, predictions: those of a search or a prediction.
+    """
+
+    experiment: Experiment
+    data: str
+    notice: str = ""
+    run_id: str = ""
+    seconds: float = 0.0
+    reused: bool = False
+    results: list[Result] = field(default_factory=list)
+    search: SearchResult | None = None
+    predictions: Predictions | None = None
+
+    def result(self, variant: str) -> Result:
+        """The result of a variant by its name.
+
+        Raises:
+            KeyError: there is none of that name.
+        """
+        return {result.variant.name: result for result in self.results}[variant]
+
+    def to_json(self) -> str:
+        """All but the experiment itself, as JSON; values that are not finite as NaN and Infinity."""
+        record: dict[str, Any] = {"data": self.data, "notice": self.notice, "seconds": self.seconds}
+        record["results"] = [result.to_dict() for result in self.results]
+        if self.search:
+            candidates = [asdict(candidate) for candidate in self.search.candidates]
+            record["search"] = {"candidates": candidates, "refit": self.search.refit.to_dict()}
+        if self.predictions:
+            record["predictions"] = {**vars(self.predictions), "images": self.predictions.images.tolist()}
+        return json.dumps(record, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str, experiment: Experiment, run_id: str) -> "Record":
+        """What `to_json` gave, found on record."""
+        record = json.loads(text)
+        record["results"] = [Result.from_dict(result) for result in record["results"]]
+        if search := record.get("search"):
+            candidates = [Candidate(**candidate) for candidate in search["candidates"]]
+            record["search"] = SearchResult(candidates=candidates, refit=Result.from_dict(search["refit"]))
+        if found := record.get("predictions"):
+            images = np.array(found["images"], np.uint8)
+            shapes = {name: tuple(found[name]) for name in ("image_shape", "class_names")}
+            record["predictions"] = Predictions(**{**found, "images": images, **shapes})
+        return cls(**record, experiment=experiment, run_id=run_id, reused=True)
 
 
 def rank(comparison: Comparison, results: Sequence[Result]) -> list[Result]:

@@ -70,7 +70,8 @@ class Variant:
         momentum: momentum of SGD.
         decay: Keras' old `decay`: the learning rate at step t is `learning_rate / (1 + decay * t)`.
         batch_size: images a step; `"full"` for the whole training set.
-        epochs: passes over the training set.
+        epochs: passes over the training set; with `patience`, at most.
+        patience: stop after so many epochs in which the validation loss has not become lower; 0 never stops early.
 
     Raises:
         UsageError: a value is not legal; the message says which values are.
@@ -88,6 +89,7 @@ class Variant:
     decay: float = 0.0
     batch_size: int | str = 128
     epochs: int = 50
+    patience: int = 0
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or len(self.name) > 100 or not self.name.isprintable():
@@ -105,6 +107,7 @@ class Variant:
         _number("momentum", self.momentum, 0, 1)
         _number("decay", self.decay, 0, 1)
         _whole("epochs", self.epochs, 1, 100_000)
+        _whole("patience", self.patience, 0, 100_000)
         if not isinstance(self.batch_norm, bool):
             raise UsageError(f"batch_norm is {self.batch_norm!r}; legal: True or False.")
         if self.batch_size != "full" and (isinstance(self.batch_size, str | bool) or not self._whole_batch()):
@@ -143,6 +146,27 @@ class Variant:
         return {k: "-".join(map(str, v)) if isinstance(v, tuple) else v for k, v in values.items()}
 
 
+def _question(question: object) -> None:
+    if not isinstance(question, str) or not question.strip().endswith("?"):
+        raise UsageError(f"question is {question!r}; legal: a sentence that ends in a question mark.")
+
+
+def _base(base: object) -> None:
+    if not isinstance(base, Variant):
+        raise UsageError(f"base is {base!r}; legal: a Variant.")
+
+
+@dataclass(frozen=True)
+class WinnerOf:
+    """In the place of a variant's difference from base: what the winner of a search chose, once that is known.
+
+    Args:
+        search: name of an experiment that is a `Search`.
+    """
+
+    search: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
     """A question, and the variants whose training answers it.
@@ -151,10 +175,10 @@ class Comparison:
         question: one sentence that ends in a question mark.
         dataset: the data set the question is about: `mnist` or `cifar10`.
         base: what all variants share.
-        variants: name of a variant -> its difference from `base`, as fields of `Variant`.
+        variants: name of a variant -> its difference from `base`, as fields of `Variant`, or `WinnerOf` a search.
         select: the validation metric that picks a run's best epoch and the comparison's winner.
         seed: seed of initial weights, batch order and dropout; shared by all variants.
-        name: given by `load_comparison`: the file's stem.
+        name: given by `load_experiment`: the file's stem.
 
     Raises:
         UsageError: fewer than one variant, two equal variants, an unknown field or metric, an illegal value.
@@ -163,14 +187,13 @@ class Comparison:
     question: str
     dataset: str
     base: Variant = field(default_factory=Variant)
-    variants: Mapping[str, Mapping[str, Any]]
+    variants: Mapping[str, Mapping[str, Any] | WinnerOf]
     select: str = "val_accuracy"
     seed: int = 1234
     name: str = ""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.question, str) or not self.question.strip().endswith("?"):
-            raise UsageError(f"question is {self.question!r}; legal: a sentence that ends in a question mark.")
+        _question(self.question)
         choose("data set", self.dataset, DATASETS)
         if isinstance(self.select, str) and self.select.startswith("test"):
             raise UsageError(
@@ -179,17 +202,19 @@ class Comparison:
             )
         choose("selection metric", self.select, SELECTION_METRICS)
         _whole("seed", self.seed, 0, MAX_SEED)
-        if not isinstance(self.base, Variant):
-            raise UsageError(f"base is {self.base!r}; legal: a Variant.")
+        _base(self.base)
         if not isinstance(self.variants, Mapping) or not self.variants:
             raise UsageError(
                 f"variants is {self.variants!r}; legal: a dict with at least one entry, from a variant's name to its "
                 "difference from base, such as {'Adam': {'optimizer': 'adam'}}."
             )
-        frozen = {}
+        frozen: dict[str, Mapping[str, Any] | WinnerOf] = {}
         for name, change in self.variants.items():
             if not isinstance(name, str) or not name.strip():
                 raise UsageError(f"a variant's name is {name!r}; legal: a text that is not empty.")
+            if isinstance(change, WinnerOf):
+                frozen[name] = change
+                continue
             if not isinstance(change, Mapping):
                 raise UsageError(f"variant {name!r} is {change!r}; legal: a dict of fields of Variant.")
             if "name" in change:
@@ -198,7 +223,7 @@ class Comparison:
             frozen[name] = MappingProxyType({k: tuple(v) if isinstance(v, list) else v for k, v in change.items()})
         object.__setattr__(self, "variants", MappingProxyType(frozen))
         seen: dict[Variant, str] = {}
-        for variant in self.resolved():
+        for variant in self._known():
             twin = seen.setdefault(variant.but(name=""), variant.name)
             if twin != variant.name:
                 raise UsageError(
@@ -206,10 +231,36 @@ class Comparison:
                     "change a field of one or delete it."
                 )
 
+    @property
+    def searches(self) -> dict[str, str]:
+        """The variants that wait for a search: name of the variant -> name of the search."""
+        return {name: change.search for name, change in self.variants.items() if isinstance(change, WinnerOf)}
+
+    def with_choices(self, name: str, choices: Mapping[str, Any]) -> "Comparison":
+        """The same comparison where variant `name` has what its search chose.
+
+        A variant that trains exactly the same is dropped.
+        """
+        twin = self.base.but(name="", **choices)
+        others = {v.name: self.variants[v.name] for v in self._known() if v.but(name="") != twin}
+        kept = {k: v for k, v in self.variants.items() if k in others or isinstance(v, WinnerOf)}
+        return replace(self, variants={k: choices if k == name else v for k, v in kept.items()})
+
     def resolved(self) -> tuple[Variant, ...]:
-        """The variants in full: `base` with each one's difference applied."""
+        """The variants in full: `base` with each one's difference applied.
+
+        Raises:
+            UsageError: a variant waits for its search; `with_choices` tells it.
+        """
+        for name, search in self.searches.items():
+            raise UsageError(f"variant {name!r} is the winner of {search!r}, which is not known yet; run that first.")
+        return self._known()
+
+    def _known(self) -> tuple[Variant, ...]:
         variants = []
         for name, change in self.variants.items():
+            if isinstance(change, WinnerOf):
+                continue
             try:
                 for key in change:
                     choose("field of a variant", key, (f.name for f in fields(Variant) if f.name != "name"))
@@ -225,7 +276,11 @@ class Comparison:
 
     def with_base(self, **changes: Any) -> "Comparison":
         """The same comparison with `changes` made to every variant, over what a variant itself says."""
-        variants = {k: {f: v for f, v in change.items() if f not in changes} for k, change in self.variants.items()}
+        variants: dict[str, Mapping[str, Any] | WinnerOf] = {}
+        for name, change in self.variants.items():
+            if isinstance(change, Mapping):
+                change = {f: v for f, v in change.items() if f not in changes}
+            variants[name] = change
         return replace(self, base=self.base.but(**changes), variants=variants)
 
     def with_seed(self, seed: int) -> "Comparison":
@@ -252,7 +307,7 @@ class Comparison:
             "select": self.select,
             "seed": self.seed,
             "base": asdict(self.base),
-            "variants": {name: dict(change) for name, change in self.variants.items()},
+            "variants": {k: dict(change) for k, change in self.variants.items() if isinstance(change, Mapping)},
             "resolved": [asdict(variant) for variant in self.resolved()],
         }
         return json.dumps(record, indent=2, ensure_ascii=False)
@@ -265,17 +320,161 @@ class Comparison:
         return cls(**{**record, "base": Variant(**record["base"])})
 
 
+@dataclass(frozen=True)
+class Range:
+    """The numbers of a search from `low` to `high`; `log`: evenly over their magnitudes, as for a learning rate."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        _number("low", self.low, 0, 1e9, open_low=self.log)
+        _number("high", self.high, self.low, 1e9, open_low=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """A random search: candidates drawn from a space, each cross-validated; the best is trained anew on all folds.
+
+    Args:
+        question: one sentence that ends in a question mark.
+        dataset: the data set the question is about.
+        base: what all candidates share.
+        space: field of `Variant` -> the values to draw from: a list, or a `Range`. From lists alone candidates are
+            drawn without repetition.
+        candidates: how many are drawn; at most as many as lists alone allow.
+        folds: of the stratified cross-validation over the training images.
+        seed: of the drawing, the folds, and every training.
+        name: given by `load_experiment`.
+
+    Raises:
+        UsageError: an unknown field, an illegal value, more candidates than there are.
+    """
+
+    question: str
+    dataset: str
+    base: Variant = field(default_factory=Variant)
+    space: Mapping[str, tuple[Any, ...] | list[Any] | Range]
+    candidates: int = 10
+    folds: int = 3
+    seed: int = 1234
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        _question(self.question)
+        choose("data set", self.dataset, DATASETS)
+        _base(self.base)
+        _whole("candidates", self.candidates, 1, 100_000)
+        _whole("folds", self.folds, 2, 100)
+        _whole("seed", self.seed, 0, MAX_SEED)
+        if not isinstance(self.space, Mapping) or not self.space:
+            raise UsageError(
+                f"space is {self.space!r}; legal: a dict from a field of Variant to its values, such as "
+                "{'dropout': [0.2, 0.5], 'learning_rate': Range(1e-3, 1e-1, log=True)}."
+            )
+        frozen: dict[str, tuple[Any, ...] | Range] = {}
+        for name, values in self.space.items():
+            choose("field of a variant", name, (f.name for f in fields(Variant) if f.name != "name"))
+            if not isinstance(values, Range | list | tuple) or not values:
+                raise UsageError(f"the values of {name!r} are {values!r}; legal: a list that is not empty, or a Range.")
+            frozen[name] = values if isinstance(values, Range) else tuple(values)
+            for value in (values.low, values.high) if isinstance(values, Range) else values:
+                self.base.but(**{name: value})
+        object.__setattr__(self, "space", MappingProxyType(frozen))
+        lists = [values for values in frozen.values() if isinstance(values, tuple)]
+        if len(lists) == len(frozen):
+            possible = math.prod(map(len, lists))
+            if self.candidates > possible:
+                raise UsageError(
+                    f"candidates is {self.candidates}, but the lists in space allow {possible} different ones; "
+                    f"legal: up to {possible}, or a Range in the space."
+                )
+
+    def with_base(self, **changes: Any) -> "Search":
+        """The same search with `changes` made to what its candidates share; a field it searches keeps its values."""
+        return replace(self, base=self.base.but(**changes))
+
+    def with_seed(self, seed: int) -> "Search":
+        """The same search with another seed."""
+        return replace(self, seed=seed)
+
+    def to_json(self) -> str:
+        """The search as JSON."""
+        space = {k: asdict(v) if isinstance(v, Range) else v for k, v in self.space.items()}
+        record = {f.name: getattr(self, f.name) for f in fields(self)} | {"base": asdict(self.base), "space": space}
+        return json.dumps(record, indent=2, ensure_ascii=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What a trained model answers: a comparison's logged model, loaded again, on the first images of the test set.
+
+    Args:
+        question: one sentence that ends in a question mark.
+        of: name of the comparison.
+        variant: the variant of it whose model is asked.
+        images: how many test images are shown.
+    """
+
+    question: str
+    of: str
+    variant: str
+    images: int = 25
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        _question(self.question)
+        _whole("images", self.images, 1, 100)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The experiments it is about."""
+        return (self.of,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overview:
+    """The training times of several comparisons side by side.
+
+    Args:
+        question: one sentence that ends in a question mark.
+        of: names of the comparisons, in the order they are to be shown.
+    """
+
+    question: str
+    of: tuple[str, ...]
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        _question(self.question)
+        if not isinstance(self.of, tuple | list) or not self.of:
+            raise UsageError(f"of is {self.of!r}; legal: names of experiments.")
+        object.__setattr__(self, "of", tuple(self.of))
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The experiments it is about."""
+        return self.of
+
+
+Experiment = Comparison | Search | Prediction | Overview
+KINDS: Mapping[str, type[Experiment]] = MappingProxyType(
+    {"COMPARISON": Comparison, "SEARCH": Search, "PREDICTION": Prediction, "OVERVIEW": Overview}
+)
+"""What the file of an experiment holds: exactly one of these names."""
+
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
 
 
-def load_comparison(name_or_path: str) -> Comparison:
-    """Imports an experiment's file and returns its `COMPARISON`, named after the file.
+def load_experiment(name_or_path: str) -> Experiment:
+    """Imports an experiment's file and returns what it holds (see `KINDS`), named after the file.
 
     Args:
         name_or_path: the name of a file in `experiments/`, or the path of one's own.
 
     Raises:
-        UsageError: no such experiment or file, the file does not import, or has no `COMPARISON`.
+        UsageError: no such experiment or file, the file does not import, or holds none of `KINDS` or several.
     """
     if name_or_path.endswith(".py") or "/" in name_or_path:
         path = Path(name_or_path)
@@ -291,20 +490,23 @@ def load_comparison(name_or_path: str) -> Comparison:
         error = _with_legal_names(error)
         kind = "" if isinstance(error, UsageError) else f"{type(error).__name__}: "
         raise UsageError(f"{path}{f', line {line}' if line else ''}: {kind}{error}") from error
-    comparison = found.get("COMPARISON")
-    if not isinstance(comparison, Comparison):
+    held = [name for name in KINDS if name in found]
+    if len(held) != 1 or not isinstance(found[held[0]], KINDS[held[0]]):
+        seen = f"a {held[0]} that is {found[held[0]]!r}" if len(held) == 1 else " and ".join(held) or "no COMPARISON"
         raise UsageError(
-            f"{path} has {'no COMPARISON' if comparison is None else f'a COMPARISON that is {comparison!r}'}; "
-            "legal: COMPARISON = Comparison(...) with `from mlplab.spec import Comparison, Variant`."
+            f"{path} has {seen}; legal: COMPARISON = Comparison(...) with `from mlplab.spec import Comparison, "
+            f"Variant`, or one of {', '.join(f'{n} = {kind.__name__}(...)' for n, kind in KINDS.items())}."
         )
-    return replace(comparison, name=path.stem)
+    experiment: Experiment = replace(found[held[0]], name=path.stem)
+    return experiment
 
 
 def _with_legal_names(error: Exception) -> Exception:
-    """A `UsageError` in place of Python's own for a keyword that `Variant` or `Comparison` does not know."""
-    wrong = re.search(r"(Variant|Comparison)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
-    if wrong:
-        kind: type[Variant | Comparison] = Variant if wrong[1] == "Variant" else Comparison
+    """A `UsageError` in place of Python's own for a keyword that a class of this module does not know."""
+    wrong = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    kinds = {kind.__name__: kind for kind in (Variant, *KINDS.values())}
+    if wrong and wrong[1] in kinds:
+        kind: Any = kinds[wrong[1]]
         try:
             choose(f"field of {wrong[1]}", wrong[2], (f.name for f in fields(kind) if f.name != "name"))
         except UsageError as refusal:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mlplab.spec import experiment_names, load_comparison
+from mlplab.spec import experiment_names, load_experiment
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = {"tensorflow", "keras", "mlflow", "numpy", "matplotlib", "sklearn"}
@@ -88,7 +88,7 @@ def test_list_answers_with_every_experiment_and_loads_nothing_heavy(machine: Mac
     done = machine.mlplab("list")
     assert (done.code, done.err) == (0, "")
     for name in experiment_names():
-        assert re.search(rf"^{name} +{re.escape(load_comparison(name).question)}$", done.out, re.MULTILINE)
+        assert re.search(rf"^{name} +{re.escape(load_experiment(name).question)}$", done.out, re.MULTILINE)
     assert not done.imported & HEAVY
 
 
@@ -188,7 +188,7 @@ def test_missing_data_is_said_with_places_and_remedies(machine: Machine) -> None
         assert str(place) in done.err
     for remedy in ("set MLPLAB_DATA_DIR to a folder that holds mnist.npz", "'digits'", "'auto'"):
         assert remedy in done.err
-    assert done.out == f"{load_comparison('optimizers').question}\n"
+    assert done.out == f"{load_experiment('optimizers').question}\n"
     assert not done.imported & {"tensorflow", "mlflow"}
     assert not machine.store.exists()
 
@@ -233,7 +233,7 @@ def test_an_experiment_runs_to_its_table(machine: Machine) -> None:
     """`run` trains, records parent and child, and prints data, table and the UI's command; stderr stays empty."""
     done = machine.mlplab("run", "optimizers", "--dataset", "digits", "--epochs", "2", "--variant", "Adam")
     assert (done.code, done.err) == (0, "")
-    assert done.out.startswith(f"{load_comparison('optimizers').question}\nData: digits (stand-in for MNIST), ")
+    assert done.out.startswith(f"{load_experiment('optimizers').question}\nData: digits (stand-in for MNIST), ")
     assert "1,197 training, 300 validation and 300 test images" in done.out
     assert "Note: This ran on scikit-learn's" in done.out
     assert "optimizers on digits (stand-in for MNIST), best by val_accuracy first" in done.out

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from mlplab.spec import Comparison, experiment_names, load_comparison
+from mlplab.spec import Comparison, experiment_names, load_experiment
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
@@ -54,7 +54,7 @@ def test_an_experiment_is_data(path: Path) -> None:
     assert isinstance(words, ast.ImportFrom)
     assert isinstance(comparison, ast.Assign)
     assert ast.unparse(comparison.targets[0]) == "COMPARISON"
-    loaded = load_comparison(path.stem)
+    loaded = load_experiment(path.stem)
     assert isinstance(loaded, Comparison)
     assert loaded.name == path.stem
 

@@ -23,7 +23,7 @@ from mlplab.spec import (
     UsageError,
     Variant,
     experiment_names,
-    load_comparison,
+    load_experiment,
 )
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -134,7 +134,7 @@ def test_momentum_is_refused_where_it_would_be_ignored(optimizer: str, value: fl
         (lambda: comparison(variants={"a": {1: 1}}), "unknown field of a variant 1", "", ("hidden", "epochs")),
         (lambda: Variant().but(epoch=1), "unknown field of a variant 'epoch'", "epochs", ("hidden", "epochs")),
         (lambda: comparison().only(["adam"]), "unknown variant of this comparison 'adam'", "Adam", ("SGD", "Adam")),
-        (lambda: load_comparison("optimisers"), "unknown experiment 'optimisers'", "optimizers", experiment_names()),
+        (lambda: load_experiment("optimisers"), "unknown experiment 'optimisers'", "optimizers", experiment_names()),
     ],
 )
 def test_an_unknown_name_is_refused_with_the_closest_one(make: Any, seen: str, meant: str, legal: Any) -> None:
@@ -205,7 +205,7 @@ def test_a_spec_is_refused_at_import_with_file_and_line(
         place
     ]
     path.write_text(FILE)
-    assert refusal(load_comparison, str(path)).startswith(f"{path}, line 4: variant 'a': unknown optimizer 'adamm'")
+    assert refusal(load_experiment, str(path)).startswith(f"{path}, line 4: variant 'a': unknown optimizer 'adamm'")
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_a_file_that_is_no_spec_is_refused(content: str, texts: list[str], tmp_p
     """The message says which file, where in it, and what is missing."""
     path = tmp_path / "mine.py"
     path.write_text(content)
-    text = refusal(load_comparison, str(path))
+    text = refusal(load_experiment, str(path))
     for expected in texts:
         assert expected in text
 
@@ -233,7 +233,7 @@ def test_a_file_that_is_no_spec_is_refused(content: str, texts: list[str], tmp_p
 def test_a_file_that_is_not_there_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The message quotes the path as it was given; a folder is no file."""
     monkeypatch.chdir(tmp_path)
-    assert repr(name) in refusal(load_comparison, name)
+    assert repr(name) in refusal(load_experiment, name)
 
 
 def test_a_spec_is_named_after_its_file_and_read_anew(tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_a_spec_is_named_after_its_file_and_read_anew(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     for optimizer in ("adam", "sgd "):  # the same size, in the same second: bytecode would be outdated unnoticed
         path.write_text(FILE.replace("adamm", optimizer.strip()) + "#" * (4 - len(optimizer.strip())))
-        loaded = load_comparison(str(path))
+        loaded = load_experiment(str(path))
         assert loaded.name == "mine"
         assert loaded.resolved()[0].optimizer == optimizer.strip()
     assert [found.name for found in tmp_path.iterdir()] == ["mine.py"]
@@ -414,4 +414,4 @@ def test_a_wrong_keyword_is_refused_with_the_legal_ones(tmp_path, source, said):
     path = tmp_path / "mine.py"
     path.write_text(f"from mlplab.spec import Comparison, Variant\nCOMPARISON = {source}\n")
     with pytest.raises(UsageError, match=rf"line 2: unknown field of .* Did you mean '{said}'\?"):
-        load_comparison(str(path))
+        load_experiment(str(path))
