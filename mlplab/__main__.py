@@ -4,9 +4,25 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
-from mlplab.spec import Comparison, UnavailableError, UsageError, choose, experiment_names, load_experiment
+from mlplab.spec import (
+    Comparison,
+    Experiment,
+    Options,
+    UnavailableError,
+    UsageError,
+    choose,
+    experiment_names,
+    load_experiment,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mlplab.results import Record
+    from mlplab.run import Lab
 
 EXIT_FAILED, EXIT_USAGE, EXIT_UNAVAILABLE, EXIT_INTERRUPTED = 1, 2, 3, 130
 DATASET_CHOICES = ("auto", "mnist", "cifar10", "digits")
@@ -48,9 +64,14 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("name", help="its name; `python -m mlplab list` shows them")
     run.set_defaults(command=lambda options: _run(options, options.name))
     own = commands.add_parser("compare", help="run a comparison from a file of your own")
-    own.add_argument("--spec", required=True, help="path of a Python file with a COMPARISON")
+    own.add_argument("--spec", required=True, help="path of a Python file with a COMPARISON, or a SEARCH")
     own.set_defaults(command=lambda options: _run(options, options.spec))
-    for command in (run, own):
+    report = commands.add_parser("report", help="run every experiment that is not on record, and write the report")
+    report.add_argument(
+        "--folder", default="report", help="where report.html, report.md and the figures go (default: %(default)s)"
+    )
+    report.set_defaults(command=_report)
+    for command in (run, own, report):
         command.add_argument(
             "--dataset",
             default="auto",
@@ -61,6 +82,17 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--seed", type=int, help="of initial weights, batch order and dropout (default: the spec's)"
         )
+        command.add_argument(
+            "--jobs", type=int, default=1, help="trainings of a search at a time (default: %(default)s)"
+        )
+        command.add_argument(
+            "--profile",
+            choices=("full", "smoke"),
+            default="full",
+            help="smoke: few epochs, to see that all of it works (default: %(default)s)",
+        )
+        if command is report:
+            continue
         command.add_argument(
             "--variant",
             action="append",
@@ -77,51 +109,82 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace, name_or_path: str) -> int:
-    comparison = _adapted(load_experiment(name_or_path), options)
-    choose("data set", options.dataset, DATASET_CHOICES)
+    changes = _options(options)
+    experiment = changes.adapt(_only(load_experiment(name_or_path), options.variant))
+    lab, out = _lab(options, changes)
+    record, command, page = lab.run(experiment)
+    _lead(out, command, page)
+    return _code([record])
 
+
+def _report(options: argparse.Namespace) -> int:
+    changes = _options(options)
+    for name in experiment_names():
+        changes.adapt(load_experiment(name))
+    lab, out = _lab(options, changes)
+    html, records, command, page = lab.report(Path(options.folder))
+    from mlplab import terminal
+
+    parts = sorted(records.values(), key=lambda record: record.seconds, reverse=True)
+    cells = [["part", "wall time (s)", ""]]
+    cells += [[r.experiment.name, f"{r.seconds:.1f}", "on record already" if r.reused else ""] for r in parts]
+    out.print(terminal.table(cells, "Time of each part"))
+    out.print(f"The report:   {html.resolve()}", soft_wrap=True)
+    _lead(out, command, page)
+    return _code(list(records.values())) if len(records) == len(experiment_names()) else EXIT_FAILED
+
+
+def _options(options: argparse.Namespace) -> Options:
+    choose("data set", options.dataset, DATASET_CHOICES)
+    if options.jobs < 1:
+        raise UsageError(f"jobs is {options.jobs}; legal: a whole number from 1.")
+    return Options(epochs=options.epochs, seed=options.seed, smoke=options.profile == "smoke")
+
+
+def _lab(options: argparse.Namespace, changes: Options) -> "tuple[Lab, Console]":
     # Not before the spec and the options are known to be right: TensorFlow takes seconds to load.
-    from mlplab import results, terminal
-    from mlplab.data import load
+    from mlplab import terminal
+    from mlplab.data import Dataset, load
 
     out = terminal.console()
-    out.print(comparison.question, style="bold")
-    with terminal.Download(out) as download:
-        data = load(options.dataset, wanted=comparison.dataset, progress=download)
-    out.print(
-        f"Data: {data.label}, {len(data.train):,} training, {len(data.validation):,} validation and "
-        f"{len(data.test):,} test images, from {data.source}"
-    )
-    if data.notice:
-        out.print(f"Note: {data.notice}", style="bold yellow")
-    from mlplab.run import compare
 
-    with terminal.Progress(out, comparison.resolved()) as progress:
-        outcome = compare(comparison, data, progress)
-    cells = results.to_cells(comparison, outcome.results)
-    out.print(terminal.table(cells, f"{comparison.name} on {data.label}, best by {comparison.select} first"))
-    if outcome.ui_command:
-        out.print(f"Open the UI:  {outcome.ui_command}", soft_wrap=True)
-    out.print(f"This run:     {outcome.page}", soft_wrap=True)
-    return EXIT_FAILED if any(result.status == results.FAILED for result in outcome.results) else 0
+    def data(wanted: str) -> Dataset:
+        with terminal.Download(out) as download:
+            return load(options.dataset, wanted=wanted, progress=download)
+
+    from mlplab.run import Lab
+
+    return Lab(data, terminal.Screen(out), changes, options.jobs), out
 
 
-def _adapted(comparison: Comparison, options: argparse.Namespace) -> Comparison:
-    names = [
-        name for given in options.variant for name in ([given] if given in comparison.variants else given.split(","))
-    ]
-    if names:
-        comparison = comparison.only(name.strip() for name in names)
-    if options.epochs is not None:
-        comparison = comparison.with_base(epochs=options.epochs)
-    return comparison if options.seed is None else comparison.with_seed(options.seed)
+def _lead(out: "Console", command: str, page: str) -> None:
+    """Says where to look at a run."""
+    if command:
+        out.print(f"Open the UI:  {command}", soft_wrap=True)
+    out.print(f"This run:     {page}", soft_wrap=True)
+
+
+def _code(records: "list[Record]") -> int:
+    failed = any(result.status == "failed" for record in records for result in record.results)
+    return EXIT_FAILED if failed else 0
+
+
+def _only(experiment: Experiment, given: list[str]) -> Experiment:
+    """The experiment with the variants that `--variant` names, if it names any."""
+    if not given:
+        return experiment
+    if not isinstance(experiment, Comparison):
+        kind = type(experiment).__name__
+        raise UsageError(f"variant is {','.join(given)!r}, but {experiment.name} is a {kind}; legal for comparisons.")
+    names = [name for text in given for name in ([text] if text in experiment.variants else text.split(","))]
+    return experiment.only(name.strip() for name in names)
 
 
 def _list(options: argparse.Namespace) -> int:
-    comparisons = [load_experiment(name) for name in experiment_names()]
-    width = max(len(comparison.name) for comparison in comparisons)
-    for comparison in comparisons:
-        print(f"{comparison.name:<{width}}  {comparison.question}")
+    experiments = [load_experiment(name) for name in experiment_names()]
+    width = max(len(experiment.name) for experiment in experiments)
+    for experiment in experiments:
+        print(f"{experiment.name:<{width}}  {experiment.question}")
     print("\nRun one with: mlflow run . -e NAME   or   python -m mlplab run NAME")
     return 0
 

@@ -286,12 +286,51 @@ def to_cells(comparison: Comparison, results: Sequence[Result]) -> list[list[str
 
 
 def _number(value: str | int | float | None, form: str) -> str:
-    return format(value, form) if isinstance(value, int | float) else "–"
+    return format(value, form) if isinstance(value, int | float) and math.isfinite(value) else "–"
+
+
+def search_cells(search: SearchResult) -> list[list[str]]:
+    """A search's candidates for readers, best first: a header, then a row for each."""
+    names = list(search.candidates[0].choices)
+    cells = [["candidate", *(name.replace("_", " ") for name in names), "mean score", "std", "folds", "train (s)"]]
+    places = {id(candidate): place for place, candidate in enumerate(search.candidates, start=1)}
+    ranked = sorted(search.candidates, key=lambda c: -c.mean if math.isfinite(c.mean) else math.inf)
+    for candidate in ranked:
+        scores = " ".join(_number(score, ".4f") for score in candidate.scores)
+        measured = [_number(candidate.mean, ".4f"), _number(candidate.std, ".4f"), scores]
+        choices = [f"{candidate.choices[name]}" for name in names]
+        cells.append([str(places[id(candidate)]), *choices, *measured, _number(candidate.train_seconds, ".1f")])
+    return cells
+
+
+def time_cells(records: Sequence[Record]) -> list[list[str]]:
+    """The training times of several comparisons for readers: a header, then a row for each variant."""
+    cells = [["comparison", "variant", "epochs", "train (s)", "s/epoch", "compile (s)", "steps/epoch"]]
+    for record in records:
+        for result in record.results:
+            each = result.train_seconds / result.epochs if result.epochs else math.nan
+            cells.append(
+                [
+                    record.experiment.name,
+                    result.variant.name,
+                    str(result.epochs),
+                    _number(result.train_seconds, ".1f"),
+                    _number(each, ".3f"),
+                    _number(result.compile_seconds, ".1f"),
+                    f"{result.steps_per_epoch:,}",
+                ]
+            )
+    return cells
 
 
 def to_markdown(comparison: Comparison, results: Sequence[Result]) -> str:
     """The table for readers as Markdown."""
-    header, *body = [[cell.replace("|", "\\|") for cell in row] for row in to_cells(comparison, results)]
+    return markdown(to_cells(comparison, results))
+
+
+def markdown(cells: Sequence[Sequence[str]]) -> str:
+    """Cells, the first row their header, as a Markdown table; numbers to the right."""
+    header, *body = [[cell.replace("|", "\\|") for cell in row] for row in cells]
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *body]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 

@@ -1,10 +1,17 @@
-"""The whole story: a comparison and its data become trainings, and the trainings a record in the tracking store."""
+"""The whole story: an experiment and its data become trainings, and the trainings a record in the tracking store."""
 
 import contextlib
+import csv
+import hashlib
+import io
+import json
 import math
+import threading
+import time
 import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,17 +19,31 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mlplab import figures, models, results, tracking, training
+from mlplab import figures, models, report, results, search, tracking, training
 from mlplab.data import Dataset
-from mlplab.results import DIVERGED, FAILED, Result
-from mlplab.spec import Comparison, Variant
+from mlplab.results import DIVERGED, FAILED, Candidate, Predictions, Record, Result, SearchResult
+from mlplab.spec import (
+    Comparison,
+    Experiment,
+    Options,
+    Overview,
+    Prediction,
+    Search,
+    UsageError,
+    Variant,
+    experiment_names,
+    load_experiment,
+)
 
 EXPORTED_OPTIMIZER = "rmsprop"
 """The best variant with this optimizer has its model logged besides the winner's: it is the one that is served."""
 
+NUMBERS_COME_FROM = ("spec.py", "models.py", "training.py", "search.py", "run.py")
+"""The files of this package that decide an experiment's numbers; a change to one makes its record outdated."""
+
 
 class Watch(Protocol):
-    """What a comparison tells while it runs."""
+    """What an experiment tells while it runs."""
 
     def started(self, variant: Variant, steps_per_epoch: int) -> None:
         """A variant begins; its programs are compiled first."""
@@ -34,32 +55,331 @@ class Watch(Protocol):
         """A variant is over: finished, diverged or failed."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """The results in the order of the comparison's variants, and where to look at them."""
+class Screen(Protocol):
+    """Whom a lab tells what it does."""
 
-    results: list[Result]
-    ui_command: str
-    page: str
+    def experiment(
+        self, experiment: Experiment, data: Dataset, variants: Sequence[Variant]
+    ) -> AbstractContextManager[Watch]:
+        """An experiment begins; what is yielded watches its trainings."""
+
+    def recorded(self, record: Record) -> None:
+        """An experiment is over, or was found on record."""
+
+    def failed(self, name: str, error: str) -> None:
+        """An experiment of a report raised; the report goes on."""
 
 
-def compare(comparison: Comparison, data: Dataset, watch: Watch) -> Outcome:
-    """Trains every variant, each in a run of its own under the comparison's run, and concludes.
+class Lab:
+    """Runs experiments, each in an MLflow run, and finds those that are on record already.
 
-    A variant that raises is recorded as failed, and its siblings go on.
-
-    Raises:
-        UnavailableError: the tracking store is not to be reached, or did not take everything in the end.
+    Args:
+        load: gives the data set for what an experiment wants, `mnist` or `cifar10`.
+        options: changes made to every experiment.
+        jobs: trainings of a search at a time.
     """
-    kind = {"mlplab.comparison": comparison.name, "mlplab.kind": "comparison"}
-    with tracking.parent_run(comparison.name, {**kind, **_tags(comparison, data)}, data) as parent:
-        parent.text(comparison.to_json(), "comparison.json")
-        device = Device.of(data)
-        trained = [child(parent, variant, comparison, data, device, watch) for variant in comparison.resolved()]
-        _conclude(parent, comparison, data, trained)
-        found = [result for result, _ in trained]
-        parent.finish("FAILED" if any(result.status == FAILED for result in found) else "FINISHED")
-        return Outcome(found, *tracking.address(parent))
+
+    def __init__(self, load: Callable[[str], Dataset], screen: Screen, options: Options, jobs: int = 1) -> None:
+        self.options = options
+        self.jobs = jobs
+        self.records: dict[str, Record] = {}
+        self._load, self._screen = load, screen
+        self._data: dict[str, tuple[Dataset, Device]] = {}
+
+    def run(self, experiment: Experiment) -> tuple[Record, str, str]:
+        """Runs an experiment anew; experiments that it needs are found on record, or run under it.
+
+        Returns:
+            What came out, the command that opens the UI on the store, and the run's page there.
+
+        Raises:
+            UsageError: it needs an experiment that is not there.
+            UnavailableError: the data or the tracking store are not to be had, or the store did not take everything.
+        """
+        self._check(experiment)
+        with tracking.parent_run(experiment.name, _kind(experiment)) as run:
+            record = self._perform(experiment, run)
+            return record, *tracking.address(run)
+
+    def report(self, folder: Path) -> tuple[Path, dict[str, Record], str, str]:
+        """Runs every experiment of the project that is not on record, and writes the report of all into `folder`.
+
+        Returns:
+            The HTML page, the records by name, the command that opens the UI and the page of the report's run there.
+
+        Raises:
+            UsageError: the folder cannot be written to.
+            UnavailableError: as `run` raises it.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"the report's folder {folder} cannot be made: {error}; name another.") from error
+        names = experiment_names()
+        for name in names:
+            self._check(load_experiment(name))
+        started = time.perf_counter()
+        with tracking.parent_run("report", {"mlplab.experiment": "report", "mlplab.kind": "report"}) as run:
+            for name in names:
+                try:
+                    self._need(name, run)
+                except Exception:
+                    self._screen.failed(name, traceback.format_exc())
+            seconds = time.perf_counter() - started
+            run.metrics({"seconds": seconds, **{f"seconds.{n}": r.seconds for n, r in self.records.items()}})
+            page, _ = report.write(self.records, folder, tracking.circumstances(), seconds)
+            run.folder(folder)
+            incomplete = set(names) - set(self.records) or any(_failed(record) for record in self.records.values())
+            run.finish("FAILED" if incomplete else "FINISHED")
+            return page, self.records, *tracking.address(run)
+
+    def _check(self, experiment: Experiment) -> None:
+        """Loads the data, so that what is missing or damaged is said before a run starts."""
+        if isinstance(experiment, Prediction | Overview):
+            for name in experiment.needs:
+                self._check(load_experiment(name))
+        else:
+            self._data_of(experiment)
+            for name in experiment.searches.values() if isinstance(experiment, Comparison) else ():
+                self._check(load_experiment(name))
+
+    def _data_of(self, experiment: Comparison | Search) -> "tuple[Dataset, Device]":
+        if experiment.dataset not in self._data:
+            data = self._load(experiment.dataset)
+            self._data[experiment.dataset] = data, Device.of(data)
+        return self._data[experiment.dataset]
+
+    def _need(self, name: str, parent: tracking.Run) -> Record:
+        """The record of an experiment: met before, found in the store, or run now under `parent`."""
+        if name in self.records:
+            return self.records[name]
+        experiment = self.options.adapt(load_experiment(name))
+        if isinstance(experiment, Comparison):
+            experiment = self._with_winners(experiment, parent)
+        if isinstance(experiment, Comparison | Search):
+            data, _ = self._data_of(experiment)
+            found = parent.find(_fingerprint(experiment, data))
+            text = parent.read(found.run_id, "record.json") if found else None
+            if found and text:
+                record = Record.from_json(text, experiment, found.run_id)
+                self.records[name] = record
+                self._screen.recorded(record)
+                return record
+        run = parent.child(name, {}, {**_kind(experiment), **tracking.circumstances()})
+        try:
+            return self._perform(experiment, run)
+        except BaseException as error:
+            run.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+            raise
+
+    def _with_winners(self, comparison: Comparison, parent: tracking.Run) -> Comparison:
+        for variant, name in comparison.searches.items():
+            record = self._need(name, parent)
+            if record.search is None:
+                raise UsageError(f"variant {variant!r} is the winner of {name!r}, which is no Search.")
+            comparison = comparison.with_choices(variant, record.search.best.choices)
+        return comparison
+
+    def _perform(self, experiment: Experiment, run: tracking.Run) -> Record:
+        """Does an experiment in `run`, and ends that."""
+        if isinstance(experiment, Comparison):
+            experiment = self._with_winners(experiment, run)
+        needed = [self._need(name, run) for name in getattr(experiment, "needs", ())]
+        started = time.perf_counter()
+        if isinstance(experiment, Comparison):
+            record = self._compare(experiment, run)
+        elif isinstance(experiment, Search):
+            record = self._search(experiment, run)
+        elif isinstance(experiment, Prediction):
+            record = self._predict(experiment, needed[0], run)
+        else:
+            record = self._overview(experiment, needed, run)
+        record.seconds = time.perf_counter() - started
+        record.run_id = run.run_id
+        run.text(record.to_json(), "record.json")
+        run.metrics({"seconds": record.seconds})
+        run.finish("FAILED" if _failed(record) else "FINISHED")
+        self.records[experiment.name] = record
+        self._screen.recorded(record)
+        return record
+
+    def _compare(self, comparison: Comparison, run: tracking.Run) -> Record:
+        data, device = self._data_of(comparison)
+        run.tags({**_tags(comparison, data), tracking.FINGERPRINT: _fingerprint(comparison, data)})
+        run.data(data)
+        run.text(comparison.to_json(), "comparison.json")
+        with self._screen.experiment(comparison, data, comparison.resolved()) as watch:
+            trained = [child(run, variant, comparison, data, device, watch) for variant in comparison.resolved()]
+        _conclude(run, comparison, data, trained)
+        return _record(comparison, data, results=[result for result, _ in trained])
+
+    def _search(self, spec: Search, run: tracking.Run) -> Record:
+        data, device = self._data_of(spec)
+        run.tags({**_tags(spec, data), tracking.FINGERPRINT: _fingerprint(spec, data)})
+        run.data(data)
+        run.text(spec.to_json(), "search.json")
+        variants = search.candidates(spec)
+        finished: dict[str, Candidate] = {}
+        prints = {variant.name: _candidate_fingerprint(spec, variant, data) for variant in variants}
+        for variant in variants:
+            if found := run.find(prints[variant.name]):
+                finished[variant.name] = Candidate(**json.loads(found.tags["mlplab.candidate"]))
+                run.twin(variant.name, found, {"mlplab.experiment": spec.name})
+        with self._screen.experiment(spec, data, [_over_folds(variant, spec) for variant in variants]) as watch:
+            journal = _Journal(spec, data, run, prints, watch)
+            try:
+                done = search.random_search(
+                    spec, data.train.x, data.train.y, data.classes, journal, finished=finished, n_jobs=self.jobs
+                )
+            except BaseException:
+                journal.interrupted()
+                raise
+        refit = done.refit
+        refit.test = training.evaluate(done.model, *device.test)
+        validated = training.evaluate(done.model, *device.validation)
+        found_all = SearchResult(candidates=done.candidates, refit=refit)
+        best = found_all.best
+        run.text(_columns(done.cv_results), "cv_results.csv")
+        run.figure(figures.search_parallel(found_all, data.label), "parallel_coordinates.png")
+        run.figure(figures.search_slices(found_all, data.label), "slices.png")
+        run.figure(figures.learning_curves(refit, data.label), "learning_curves.png")
+        run.params({f"best.{name}": value for name, value in best.choices.items()})
+        run.metrics({"best_score": best.mean, "best_score_std": best.std})
+        run.metrics({f"refit_test_{k}": v for k, v in refit.test.items()})
+        run.metrics({f"refit_val_{k}": v for k, v in validated.items()})
+        table = results.markdown(results.search_cells(found_all))
+        says = ", ".join(f"{name} {value:g}" for name, value in best.choices.items())
+        verdict = f"Best of {len(done.candidates)} candidates by mean accuracy over {spec.folds} folds: **{says}**."
+        run.tags({"mlflow.note.content": f"**{spec.question}**\n\n{table}\n{verdict} Data: {data.label}."})
+        run.file("model.keras", done.model.save)
+        origin = {**_tags(spec, data), "experiment": spec.name, "run_id": run.run_id}
+        run.model(models.Export(done.model), data.test.x[:2].astype(np.float32), data.classes, origin)
+        return _record(spec, data, search=found_all)
+
+    def _predict(self, spec: Prediction, of: Record, run: tracking.Run) -> Record:
+        comparison = load_experiment(spec.of)
+        assert isinstance(comparison, Comparison)
+        data, _ = self._data_of(comparison)
+        run.data(data)
+        uri, model = tracking.load_model(of.result(spec.variant).run_id)
+        probabilities = model(data.test.x)
+        predicted = probabilities.argmax(axis=1)
+        shown = slice(0, spec.images)
+        found = Predictions(
+            images=data.test.x[shown],
+            image_shape=data.image_shape,
+            labels=data.test.y[shown].tolist(),
+            predicted=predicted[shown].tolist(),
+            probability=probabilities.max(axis=1)[shown].tolist(),
+            class_names=data.class_names,
+            test_accuracy=float((predicted == data.test.y).mean()),
+            model_uri=uri,
+        )
+        run.figure(figures.predictions(found, data.label), "predictions.png")
+        run.metrics({"test_accuracy": found.test_accuracy})
+        run.tags({**_tags(comparison, data), "model_uri": uri})
+        return _record(spec, data, predictions=found)
+
+    def _overview(self, spec: Overview, needed: Sequence[Record], run: tracking.Run) -> Record:
+        run.figure(figures.overview_times(needed), "training_time.png")
+        table = results.markdown(results.time_cells(needed))
+        run.text(table, "training_times.md")
+        run.tags({"mlflow.note.content": f"**{spec.question}**\n\n{table}\nData: {needed[0].data}."})
+        return Record(experiment=spec, data=needed[0].data, notice=needed[0].notice)
+
+
+def _record(experiment: Experiment, data: Dataset, **found: Any) -> Record:
+    return Record(experiment=experiment, data=data.label, notice=data.notice or "", **found)
+
+
+def _failed(record: Record) -> bool:
+    return any(result.status == FAILED for result in record.results)
+
+
+def _kind(experiment: Experiment) -> dict[str, str]:
+    return {"mlplab.experiment": experiment.name, "mlplab.kind": type(experiment).__name__.lower()}
+
+
+def _fingerprint(experiment: Comparison | Search, data: Dataset) -> str:
+    """What decides an experiment's numbers, in 32 hex digits: its spec and seed, the data, the code, the versions."""
+    spec = {k: v for k, v in json.loads(experiment.to_json()).items() if k not in ("question", "base", "variants")}
+    return _digest([spec, asdict(experiment.base) if isinstance(experiment, Search) else "", data.digest])
+
+
+def _candidate_fingerprint(spec: Search, candidate: Variant, data: Dataset) -> str:
+    return _digest([asdict(candidate.but(name="")), spec.folds, spec.seed, data.digest])
+
+
+def _digest(what: Any) -> str:
+    code = [hashlib.sha256((Path(__file__).parent / name).read_bytes()).hexdigest() for name in NUMBERS_COME_FROM]
+    return hashlib.sha256(json.dumps([what, code, tracking.versions()]).encode()).hexdigest()[:32]
+
+
+def _columns(cv_results: Mapping[str, Any]) -> str:
+    """scikit-learn's `cv_results_` as CSV, a row a candidate."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(cv_results)
+    writer.writerows(zip(*cv_results.values(), strict=True))
+    return text.getvalue()
+
+
+def _over_folds(candidate: Variant, spec: Search) -> Variant:
+    """A candidate as it is shown while it runs: its folds' epochs counted on."""
+    return candidate.but(epochs=min(candidate.epochs * spec.folds, 100_000))
+
+
+class _Journal:
+    """Records the candidates of a search, each in a run from its first fold's start to its last fold's end."""
+
+    def __init__(
+        self, spec: Search, data: Dataset, parent: tracking.Run, prints: Mapping[str, str], watch: Watch
+    ) -> None:
+        self.spec, self.data, self.parent, self.prints, self.watch = spec, data, parent, prints, watch
+        self._open: dict[str, tuple[tracking.Run, Result]] = {}
+        self._lock = threading.RLock()
+
+    def started(self, candidate: Variant) -> None:
+        """Creates the candidate's run."""
+        with self._lock:
+            tags = {"mlplab.experiment": self.spec.name, "mlplab.kind": "candidate", **_tags(self.spec, self.data)}
+            params = {**candidate.params(), "seed": self.spec.seed, "folds": self.spec.folds, "dataset": self.data.name}
+            run = self.parent.child(candidate.name, params, tags, self.data)
+            result = Result(variant=_over_folds(candidate, self.spec), run_id=run.run_id)
+            self._open[candidate.name] = run, result
+            fold = len(self.data.train) * (self.spec.folds - 1) // self.spec.folds
+            self.watch.started(result.variant, candidate.steps_per_epoch(fold))
+
+    def epoch(self, candidate: Variant, fold: int, epoch: int, values: dict[str, float]) -> None:
+        """Records an epoch of a fold."""
+        with self._lock:
+            run, result = self._open[candidate.name]
+            run.metrics({f"fold_{fold}_{name}": value for name, value in values.items()}, step=epoch)
+            for name, value in values.items():
+                result.history.setdefault(name, []).append(value)
+            self.watch.epoch(result)
+
+    def ended(self, candidate: Variant, found: Candidate, error: str = "") -> None:
+        """Records the folds' scores and ends the run."""
+        with self._lock:
+            run, result = self._open.pop(candidate.name)
+            found.run_id = run.run_id
+            run.metrics({f"fold_{fold}_score": score for fold, score in enumerate(found.scores, start=1)})
+            run.metrics({"mean_score": found.mean, "std_score": found.std, "train_seconds": found.train_seconds})
+            if error:
+                result.status, result.error = FAILED, error
+                run.text(error, "traceback.txt")
+            else:
+                run.tags({"mlplab.candidate": json.dumps(asdict(found))})
+                run.tags({tracking.FINGERPRINT: self.prints[candidate.name]})
+            run.finish("FAILED" if error else "FINISHED")
+            self.watch.ended(result)
+
+    def interrupted(self) -> None:
+        """Ends the runs that are open."""
+        with self._lock:
+            for run, _ in self._open.values():
+                run.finish("KILLED")
 
 
 @dataclass(frozen=True)
@@ -81,7 +401,7 @@ def child(
 ) -> tuple[Result, tracking.Run]:
     """Trains a variant in a run of its own under `parent`; a variant that raises gives a failed result."""
     result = Result(variant=variant, steps_per_epoch=variant.steps_per_epoch(len(data.train)))
-    tags = {"mlplab.comparison": comparison.name, "mlplab.kind": "variant", **_tags(comparison, data)}
+    tags = {"mlplab.experiment": comparison.name, "mlplab.kind": "variant", **_tags(comparison, data)}
     params = {**variant.params(), "seed": comparison.seed, "dataset": data.name}
     run = parent.child(variant.name, params, tags, data)
     result.run_id = run.run_id
@@ -128,14 +448,16 @@ def train(
     model = models.build(variant, data.features, data.classes, comparison.seed)
     result.parameters = model.count_params()
     clock = training.Clock()
-    recorder = _Recorder(result, comparison, clock, report)
+    callbacks: list[keras.callbacks.Callback] = [_Recorder(result, comparison, clock, report)]
+    if variant.patience:
+        callbacks.append(keras.callbacks.EarlyStopping(monitor="val_loss", patience=variant.patience))
     training.fit(
         model,
         *device.train,
         batch_size=variant.images_per_step(len(data.train)),
         epochs=variant.epochs,
         validation_data=device.validation,
-        callbacks=[recorder],
+        callbacks=callbacks,
         verbose=0,
         seed=comparison.seed,
         clock=clock,
@@ -212,7 +534,7 @@ def _log_model(run: tracking.Run, result: Result, comparison: Comparison, data: 
     run.model(models.Export(model), example, data.classes, origin | {"run_id": run.run_id})
 
 
-def _tags(comparison: Comparison, data: Dataset) -> dict[str, Any]:
+def _tags(comparison: Comparison | Search, data: Dataset) -> dict[str, Any]:
     return {
         "dataset": data.label,
         "dataset.name": data.name,

@@ -464,6 +464,43 @@ KINDS: Mapping[str, type[Experiment]] = MappingProxyType(
 )
 """What the file of an experiment holds: exactly one of these names."""
 
+SMOKE_EPOCHS, SMOKE_CANDIDATES, SMOKE_FOLDS = 2, 2, 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a command changes in every experiment it runs; None leaves what the experiment says.
+
+    Args:
+        epochs: of every training.
+        seed: of every experiment.
+        smoke: few epochs, candidates and folds: to see that all of it works.
+    """
+
+    epochs: int | None = None
+    seed: int | None = None
+    smoke: bool = False
+
+    def adapt(self, experiment: "Experiment") -> "Experiment":
+        """The experiment with the changes.
+
+        Raises:
+            UsageError: a value is not legal.
+        """
+        if not isinstance(experiment, Comparison | Search):
+            return experiment
+        if self.seed is not None:
+            experiment = experiment.with_seed(self.seed)
+        if self.epochs is not None:
+            experiment = experiment.with_base(epochs=self.epochs)
+        elif self.smoke:
+            experiment = experiment.with_base(epochs=SMOKE_EPOCHS)
+        if self.smoke and isinstance(experiment, Search):
+            candidates = min(SMOKE_CANDIDATES, experiment.candidates)
+            experiment = replace(experiment, candidates=candidates, folds=min(SMOKE_FOLDS, experiment.folds))
+        return experiment
+
+
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
 
 

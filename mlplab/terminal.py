@@ -1,7 +1,8 @@
 """What a person at the terminal sees: a live table, or plain lines where the output is no terminal."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 
 from rich import box, progress
@@ -9,8 +10,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from mlplab.results import FAILED, FINISHED, Result
-from mlplab.spec import Variant
+from mlplab import results
+from mlplab.data import Dataset
+from mlplab.results import FAILED, FINISHED, Record, Result
+from mlplab.spec import Comparison, Experiment, Variant
 
 PLAIN_LINE_SECONDS = 5.0
 """Least time between two lines on one training, where the output is no terminal."""
@@ -25,6 +28,49 @@ def console() -> Console:
     if not made.is_terminal:
         made = Console(highlight=False, markup=False, emoji=False, width=1_000, no_color=True)
     return made
+
+
+class Screen:
+    """A `run.Screen` for people: each experiment's question, data, progress and table."""
+
+    def __init__(self, out: Console) -> None:
+        self.out = out
+
+    @contextmanager
+    def experiment(self, experiment: Experiment, data: Dataset, variants: Sequence[Variant]) -> "Iterator[Progress]":
+        """Shows what is asked of which data, then the progress."""
+        self.out.print(experiment.question, style="bold")
+        self.out.print(
+            f"Data: {data.label}, {len(data.train):,} training, {len(data.validation):,} validation and "
+            f"{len(data.test):,} test images, from {data.source}"
+        )
+        if data.notice:
+            self.out.print(f"Note: {data.notice}", style="bold yellow")
+        with Progress(self.out, variants) as progress:
+            yield progress
+
+    def recorded(self, record: Record) -> None:
+        """Shows what came out."""
+        experiment, name = record.experiment, record.experiment.name
+        if record.reused:
+            self.out.print(f"{name}: on record already, in run {record.run_id}")
+        elif isinstance(experiment, Comparison):
+            cells = results.to_cells(experiment, record.results)
+            self.out.print(table(cells, f"{name} on {record.data}, best by {experiment.select} first"))
+        elif record.search:
+            cells = results.search_cells(record.search)
+            self.out.print(table(cells, f"{name} on {record.data}, best mean accuracy over the folds first"))
+        elif record.predictions:
+            found = record.predictions
+            self.out.print(
+                f"{name}: {found.model_uri} has {found.test_accuracy:.2%} of {record.data}'s test images right"
+            )
+        if not record.reused:
+            self.out.print(f"{name}: {record.seconds:.1f} s")
+
+    def failed(self, name: str, error: str) -> None:
+        """Shows an experiment of a report that raised."""
+        self.out.print(f"{name} failed:\n{error}", style="bold red")
 
 
 class Progress:
@@ -62,10 +108,10 @@ class Progress:
             self._first_epoch = time.monotonic()
         self._state[name] = f"{self._left(result):.0f} s left"
         if time.monotonic() - self._printed >= PLAIN_LINE_SECONDS:
+            validated = f"val. accuracy {result.last('val_accuracy'):.4f}, " if "val_accuracy" in result.history else ""
             self._say(
                 f"{name}: epoch {result.epochs} of {result.variant.epochs}, loss {result.last('loss'):.4f}, "
-                f"accuracy {result.last('accuracy'):.4f}, val. accuracy {result.last('val_accuracy'):.4f}, "
-                f"{self._state[name]}"
+                f"accuracy {result.last('accuracy'):.4f}, {validated}{self._state[name]}"
             )
 
     def ended(self, result: Result) -> None:
@@ -96,9 +142,8 @@ class Progress:
             table.add_column(heading, justify="right")
         for variant in self.variants:
             result = self.results.get(variant.name)
-            values = (
-                [f"{result.last(m):.4f}" for m in ("loss", "accuracy", "val_loss", "val_accuracy")] if result else []
-            )
+            metrics = ("loss", "accuracy", "val_loss", "val_accuracy")
+            values = [f"{result.last(m):.4f}" if m in result.history else "–" for m in metrics] if result else []
             epoch = f"{result.epochs if result else 0}/{variant.epochs}"
             table.add_row(variant.name, epoch, *(values or ["–"] * 4), self._state[variant.name])
         return table

@@ -146,6 +146,18 @@ class _Writer(threading.Thread):
             del metrics[:METRICS_PER_CALL], params[:PARAMS_PER_CALL], tags[:TAGS_PER_CALL]
 
 
+FINGERPRINT = "mlplab.fingerprint"
+"""The tag by which what has been done already is found: it says what decided the numbers."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A finished run on record."""
+
+    run_id: str
+    tags: dict[str, str]
+
+
 class Run:
     """A run in the tracking store. Its methods return at once; what they say is written beside the training."""
 
@@ -154,14 +166,31 @@ class Run:
         self.experiment_id = experiment_id
         self._writer = writer
 
-    def child(self, name: str, params: Mapping[str, Any], tags: Mapping[str, Any], data: Dataset) -> "Run":
+    def child(
+        self, name: str, params: Mapping[str, Any], tags: Mapping[str, Any], data: Dataset | None = None
+    ) -> "Run":
         """Creates a run under this one and says what it is: its params, tags and data set."""
         every = {**resolve_tags(), **_texts(tags), "mlflow.parentRunId": self.run_id}
         created = self._writer.client.create_run(self.experiment_id, tags=every, run_name=name)
         run = Run(self._writer, created.info.run_id, self.experiment_id)
         run.params(params)
-        run.data(data)
+        if data is not None:
+            run.data(data)
         return run
+
+    def twin(self, name: str, found: Found, tags: Mapping[str, Any]) -> None:
+        """Creates a run under this one that repeats a finished one: its times, params, data set and metrics."""
+        client = self._writer.client
+        every = {**_texts(tags), "mlflow.parentRunId": self.run_id, "mlplab.reused_from": found.run_id}
+        source = client.get_run(found.run_id)
+        created = client.create_run(self.experiment_id, source.info.start_time, {**source.data.tags, **every}, name)
+        run = Run(self._writer, created.info.run_id, self.experiment_id)
+        run.params(source.data.params)
+        inputs = source.inputs.dataset_inputs
+        run._call(lambda: client.log_inputs(run.run_id, inputs))
+        for metric in source.data.metrics:
+            run._put(metrics=tuple(client.get_metric_history(found.run_id, metric)))
+        run._call(lambda: client.set_terminated(run.run_id, "FINISHED", source.info.end_time))
 
     def params(self, params: Mapping[str, Any]) -> None:
         """Logs params; MLflow takes each but once."""
@@ -179,6 +208,24 @@ class Run:
         now = int(time.time() * 1000)
         finite = {k: v if math.isfinite(v) else math.nan for k, v in values.items()}
         self._put(metrics=tuple(Metric(k, float(v), now, step) for k, v in finite.items()))
+
+    def find(self, fingerprint: str) -> Found | None:
+        """The latest finished run in this experiment of MLflow's that bears a fingerprint, if there is one."""
+        runs = self._writer.client.search_runs(
+            [self.experiment_id],
+            f"tags.`{FINGERPRINT}` = '{fingerprint}' and attributes.status = 'FINISHED'",
+            max_results=1,
+            order_by=["attributes.end_time DESC"],
+        )
+        return Found(runs[0].info.run_id, dict(runs[0].data.tags)) if runs else None
+
+    def read(self, run_id: str, path: str) -> str | None:
+        """A text artifact of a finished run, None where it is missing."""
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                return Path(self._writer.client.download_artifacts(run_id, path, folder)).read_text()
+            except (OSError, mlflow.MlflowException):
+                return None
 
     def data(self, data: Dataset) -> None:
         """Logs the data set as the run's input, under our own digest: MLflow's hashes the first few images only."""
@@ -199,6 +246,10 @@ class Run:
     def figure(self, figure: Figure, path: str) -> None:
         """Writes a figure as an image artifact."""
         self._call(lambda: self._writer.client.log_figure(self.run_id, figure, path))
+
+    def folder(self, path: Path) -> None:
+        """Writes what a folder holds as artifacts, now."""
+        self._writer.client.log_artifacts(self.run_id, str(path))
 
     def file(self, name: str, save: Callable[[Path], object]) -> None:
         """Writes a file artifact that `save` makes: it is called now, with the path to save to."""
@@ -259,8 +310,8 @@ class Run:
 
 
 @contextlib.contextmanager
-def parent_run(name: str, tags: Mapping[str, Any], data: Dataset) -> Iterator[Run]:
-    """The run that holds a comparison: the project's own under `mlflow run`, else a new one named `name`.
+def parent_run(name: str, tags: Mapping[str, Any], data: Dataset | None = None) -> Iterator[Run]:
+    """The run that holds an experiment: the project's own under `mlflow run`, else a new one named `name`.
 
     It ends FAILED if the block raises, KILLED if it is interrupted. Leaving it waits until everything is written.
 
@@ -280,7 +331,8 @@ def parent_run(name: str, tags: Mapping[str, Any], data: Dataset) -> Iterator[Ru
     run = Run(writer, run_id, experiment_id)
     run._call(lambda: _open_for_training(client, experiment_id))
     run.tags(tags)
-    run.data(data)
+    if data is not None:
+        run.data(data)
     try:
         yield run
     except BaseException as error:
@@ -365,6 +417,25 @@ def _code() -> dict[str, str]:
         return {"git.commit": git("rev-parse", "HEAD"), "git.dirty": str(bool(git("status", "--porcelain"))).lower()}
     except (OSError, subprocess.SubprocessError):
         return {"git.commit": "unknown", "git.dirty": "unknown"}
+
+
+def load_model(run_id: str) -> tuple[str, Callable[[np.ndarray], np.ndarray]]:
+    """The model logged in a run, loaded from the store: its address, and what maps raw pixels to probabilities.
+
+    Pixels: shape (images, features), 0 to 255; probabilities: float32, shape (images, classes).
+
+    Raises:
+        UnavailableError: the run has no model, or the store does not give it.
+    """
+    uri = f"runs:/{run_id}/model"
+    try:
+        loaded = mlflow.tensorflow.load_model(uri)
+    except Exception as error:
+        raise UnavailableError(
+            f"the model {uri} cannot be loaded from {mlflow.get_tracking_uri()}: {error}. A comparison logs the models "
+            "of its winner and of its best RMSprop variant; run the comparison again where its artifacts were deleted."
+        ) from error
+    return uri, lambda pixels: np.asarray(loaded(pixels.astype(np.float32)))
 
 
 def address(run: Run) -> tuple[str, str]:

@@ -14,8 +14,9 @@ EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
 LAYERS = (
     {"__main__"},
     {"run", "terminal"},
-    {"search", "training", "tracking", "report"},
-    {"models", "data", "statistics", "figures"},
+    {"search", "report"},
+    {"training", "tracking"},
+    {"models", "data", "statistics", "figures", "claims"},
     {"results"},
     {"spec"},
     {"__init__"},

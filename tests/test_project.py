@@ -15,7 +15,7 @@ from mlplab.spec import Comparison, experiment_names, load_experiment
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
-EXTRA_ENTRY_POINTS = {"compare"}
+EXTRA_ENTRY_POINTS = {"compare", "report"}
 """What `mlflow run -e` offers besides the experiments."""
 
 

@@ -1,0 +1,571 @@
+"""The student report anew: one page with every figure, every number beside ours, and a verdict on every claim.
+
+The page is made as a list of blocks (headings, paragraphs, tables, figures), and written twice: as HTML that needs no
+other file, and as Markdown beside a folder of figures.
+"""
+
+import base64
+import html
+import io
+import math
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from mlplab import claims, figures, results
+from mlplab.claims import CLAIMS, NOT_REPRODUCED, NOT_TESTABLE, REPRODUCED, Claim, Records, Verdict
+from mlplab.results import FAILED, FINISHED, Record, Result
+from mlplab.spec import Comparison, Overview, Prediction, load_experiment
+
+TITLE = "Keras MLPs on MNIST and CIFAR-10: a student report, run again"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A figure of the report.
+
+    Args:
+        number: as the report has it; "" where it has none.
+        experiment: what it shows.
+        pictures: of which kinds it consists: `curves` (learning curves, one picture a variant), `accuracy`, `loss`,
+            `time` (comparisons), `predictions`, `parallel`, `slices` (searches), `overview`.
+        variant: for learning curves: the one to show; "" for all.
+    """
+
+    number: str
+    experiment: str
+    pictures: tuple[str, ...]
+    variant: str = ""
+
+
+PARTS = (
+    (
+        "Part 1: MNIST, MLP 784-128-64-10",
+        (
+            Planned("2", "batch_modes", ("curves",), "batch size 1"),
+            Planned("3", "batch_modes", ("curves",), "mini-batch SGD"),
+            Planned("4", "batch_modes", ("curves",), "full batch"),
+            Planned("5", "batch_modes", ("time",)),
+            Planned("6", "batch_1000", ("curves",)),
+            Planned("7", "decay_momentum", ("accuracy",)),
+            Planned("8", "decay_momentum", ("loss",)),
+            Planned("9", "decay_momentum", ("time",)),
+            Planned("10", "sgd_decay_momentum", ("accuracy",)),
+            Planned("11", "sgd_decay_momentum", ("loss",)),
+            Planned("12", "sgd_decay_momentum", ("time",)),
+            Planned("13", "optimizers", ("accuracy",)),
+            Planned("14", "optimizers", ("loss",)),
+            Planned("15", "optimizers", ("time",)),
+            Planned("16", "predict", ("predictions",)),
+        ),
+    ),
+    (
+        "Part 2: CIFAR-10, MLP 3072-128-64-10",
+        (
+            Planned("17", "cifar_baseline", ("curves",)),
+            Planned("18", "l2", ("curves",)),
+            Planned("19", "l2", ("accuracy",)),
+            Planned("20", "l2", ("loss",)),
+            Planned("21", "dropout", ("accuracy",)),
+            Planned("22", "dropout", ("loss",)),
+            Planned("23", "early_stopping", ("curves",)),
+            Planned("24", "batch_norm", ("accuracy", "loss")),
+            Planned("", "random_search", ("parallel",)),
+            Planned("", "random_search", ("slices",)),
+            Planned("24b", "best_found", ("curves",)),
+            Planned("25", "training_times", ("overview",)),
+        ),
+    ),
+)
+"""The report in its order: the parts with their figures, and through them the experiments."""
+
+EXPERIMENTS = tuple(dict.fromkeys(planned.experiment for _, plan in PARTS for planned in plan))
+"""The experiments in the report's order."""
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A heading; 1 is the title."""
+
+    level: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """A paragraph; `strong` for what must not be overlooked."""
+
+    text: str
+    strong: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a header and rows; `cards`: long texts, each row becomes a card on a narrow screen."""
+
+    cells: Sequence[Sequence[str]]
+    cards: bool = False
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure: its label ("Figure 2", or ""), its caption, and its pictures' file names and texts in their place."""
+
+    label: str
+    caption: str
+    files: tuple[tuple[str, str], ...]
+
+
+Block = Heading | Paragraph | Table | Picture
+
+
+def write(records: Records, folder: Path, circumstances: Mapping[str, str], seconds: float) -> tuple[Path, Path]:
+    """Writes the report, each file complete or not at all.
+
+    Args:
+        records: name of an experiment -> its record; one that is missing is reported as such.
+        folder: where to; made if need be. Files of an earlier report are replaced.
+        circumstances: what the numbers depend on, such as versions, processor and commit, by name.
+        seconds: wall time of all of it.
+
+    Returns:
+        The paths of `report.html`, which holds its figures itself, and of `report.md`, which shows those in `figures/`.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix=".report-", dir=folder))
+    try:
+        images: dict[str, bytes] = {}
+        page = _page(records, circumstances, seconds, images)
+        for name, content in images.items():
+            (made / name).write_bytes(content)
+        (made / "report.md").write_text(_markdown(page), "utf-8")
+        (made / "report.html").write_text(_html(page, images), "utf-8")
+        (folder / "figures").mkdir(exist_ok=True)
+        for name in images:
+            os.replace(made / name, folder / "figures" / name)
+        for name in ("report.md", "report.html"):
+            os.replace(made / name, folder / name)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    return folder / "report.html", folder / "report.md"
+
+
+# ---------------------------------------------------------------------------------------------------------- contents
+
+
+def _page(records: Records, circumstances: Mapping[str, str], seconds: float, images: dict[str, bytes]) -> list[Block]:
+    """The report as blocks; the pictures that they show are added to `images`."""
+    verdicts = [(claim, claims.judge(claim, records)) for claim in CLAIMS]
+    counts = {status: sum(verdict.status == status for _, verdict in verdicts) for status in claims.STATUSES}
+    page: list[Block] = [
+        Heading(1, TITLE),
+        Paragraph(
+            "A student report compared ways to train small multilayer perceptrons. Here its experiments are run anew "
+            "at its own settings: each figure is drawn again under its number, each published number stands beside "
+            "the measured one, and each claim is judged."
+        ),
+        *[Paragraph(text, strong=True) for text in _warnings(records)],
+        Heading(2, "Summary"),
+        Paragraph(
+            f"Of the report's {len(CLAIMS)} claims {counts[REPRODUCED]} are reproduced, {counts[NOT_REPRODUCED]} are "
+            f"not reproduced and {counts[NOT_TESTABLE]} are not testable. All of it took {_duration(seconds)}."
+        ),
+        Heading(2, "Claims"),
+        Paragraph(
+            "Numbers of accuracy and loss are those of the last epoch, as in the report. One seed: a difference below "
+            f"{claims.SEED_POINTS:g} points of accuracy is not a verdict. Seconds are not testable where the hardware "
+            "is not named; relations of times are."
+        ),
+        _claims_table(verdicts),
+        Heading(2, "Published numbers and ours"),
+        _numbers_table(verdicts, records),
+    ]
+    for title, plan in PARTS:
+        page.append(Heading(2, title))
+        for name in dict.fromkeys(planned.experiment for planned in plan):
+            page += _experiment(name, [p for p in plan if p.experiment == name], records, verdicts, images)
+    page += [Heading(2, "Time of each part"), _times_table(records, seconds)]
+    seeds = sorted({str(r.experiment.seed) for r in records.values() if hasattr(r.experiment, "seed")})
+    known = {"data": ", ".join(dict.fromkeys(r.data for r in records.values())), "seed": ", ".join(seeds)}
+    page += [
+        Heading(2, "Data and circumstances"),
+        Table([("what", "value"), *((k, v or "–") for k, v in {**known, **circumstances}.items())], cards=True),
+    ]
+    return page
+
+
+def _warnings(records: Records) -> list[str]:
+    """What a reader must know before any number: stand-in data, few epochs, what is missing."""
+    found = []
+    for notice in dict.fromkeys(r.notice for r in records.values() if r.notice):
+        about = [name for name in EXPERIMENTS if name in records and records[name].notice == notice]
+        found.append(f"{notice} ({', '.join(about)})")
+    changed = {name: claims.shortened(records[name]) for name in EXPERIMENTS if name in records}
+    if any(changed.values()):
+        listed = "; ".join(f"{name}: {how}" for name, how in changed.items() if how)
+        found.append(f"Not at the report's settings, so that no claim is judged by it: {listed}.")
+    if missing := [name for name in EXPERIMENTS if name not in records]:
+        found.append(f"No record: {', '.join(missing)}. What needs them is missing or not testable.")
+    return found
+
+
+def _claims_table(verdicts: Sequence[tuple[Claim, Verdict]]) -> Table:
+    rows = [("no.", "claim", "published", "measured", "verdict", "evidence")]
+    for number, (claim, verdict) in enumerate(verdicts, start=1):
+        said = f"{verdict.evidence} Reproduced means: {claim.rule}."
+        rows.append((str(number), claim.text, claim.published, verdict.measured, verdict.status, said))
+    return Table(rows, cards=True)
+
+
+def _numbers_table(verdicts: Sequence[tuple[Claim, Verdict]], records: Records) -> Table:
+    rows = [("what", "experiment", "published", "ours", "ours against it")]
+    for claim, verdict in verdicts:
+        for number in claim.numbers:
+            value = number.measured(records)
+            shown = (number.text, number.show(value), number.distance(value))
+            rows.append((number.what, number.experiment, *shown))
+        if not claim.numbers and any(character.isdigit() for character in claim.published):
+            rows.append((claim.text, claim.experiments[0], claim.published, verdict.measured, verdict.status))
+    return Table(rows)
+
+
+def _experiment(
+    name: str,
+    plan: Sequence[Planned],
+    records: Records,
+    verdicts: Sequence[tuple[Claim, Verdict]],
+    images: dict[str, bytes],
+) -> list[Block]:
+    """An experiment's section."""
+    record = records.get(name)
+    page: list[Block] = [Heading(3, name), Paragraph((record.experiment if record else load_experiment(name)).question)]
+    if record is None:
+        page.append(Paragraph(f"{name} left no record: it failed or was not run.", strong=True))
+    else:
+        if record.notice:
+            page.append(Paragraph(record.notice, strong=True))
+        for result in record.results:
+            if result.status != FINISHED:
+                page.append(Paragraph(_ending(result), strong=True))
+        page += _tables(record, records)
+    judged = [(n, c, v) for n, (c, v) in enumerate(verdicts, start=1) if c.experiments[0] == name]
+    for number, claim, verdict in judged:
+        page.append(Paragraph(f"Claim {number}, “{claim.text}”: {verdict.status}."))
+    for planned in plan:
+        page.append(_picture(planned, records, images))
+    return page
+
+
+def _ending(result: Result) -> str:
+    if result.status == FAILED:
+        why = (result.error.strip().splitlines() or ["without a message"])[-1]
+        return f"The training “{result.variant.name}” failed: {why}"
+    return f"The training “{result.variant.name}” diverged in epoch {result.epochs} and was ended."
+
+
+def _tables(record: Record, records: Records) -> list[Block]:
+    """The tables of an experiment's results."""
+    experiment = record.experiment
+    if isinstance(experiment, Comparison):
+        return [
+            Table(results.to_cells(experiment, record.results)),
+            Paragraph(f"Data: {record.data}. Values of the best epoch by {experiment.select}."),
+        ]
+    if isinstance(experiment, Overview):
+        rows = [("experiment", "variant", "epochs", "train (s)", "s/epoch", "batch size")]
+        for of in _shown(experiment, records):
+            for result in of.results:
+                each = f"{result.train_seconds / result.epochs:.3g}" if result.epochs else "–"
+                took = (str(result.epochs), f"{result.train_seconds:.1f}", each, str(result.variant.batch_size))
+                rows.append((of.experiment.name, result.variant.name, *took))
+        return [Table(rows)]
+    if record.search:
+        fields = list(record.search.candidates[0].choices)
+        header = [*fields, "mean accuracy", "std", "train (s)"]
+        ranked = sorted(record.search.candidates, key=lambda c: c.mean if math.isfinite(c.mean) else -1, reverse=True)
+        body = [
+            [*(str(c.choices[f]) for f in fields), f"{c.mean:.4f}", f"{c.std:.4f}", f"{c.train_seconds:.1f}"]
+            for c in ranked
+        ]
+        best = record.search.refit
+        refitted = (
+            f"The best, trained again on all training images: validation accuracy {best.best('val_accuracy'):.4f}"
+        )
+        test = f", test accuracy {best.test['accuracy']:.4f}" if "accuracy" in best.test else ""
+        return [Table([header, *body]), Paragraph(f"{refitted}{test}. Data: {record.data}.")]
+    if record.predictions:
+        return [Paragraph(f"Model: {record.predictions.model_uri}. Data: {record.data}.")]
+    return []
+
+
+def _times_table(records: Records, seconds: float) -> Table:
+    rows = [("part", "wall time (s)", "how", "MLflow run")]
+    for name in EXPERIMENTS:
+        record = records.get(name)
+        if record is None:
+            rows.append((name, "–", "no record", "–"))
+        else:
+            how = "on record, time of then" if record.reused else "run"
+            rows.append((name, f"{record.seconds:.1f}", how, record.run_id or "–"))
+    return Table([*rows, ("the report as a whole", f"{seconds:.1f}", "this time", "–")])
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} seconds" if seconds < 120 else f"{seconds / 60:.1f} minutes"
+
+
+# ----------------------------------------------------------------------------------------------------------- figures
+
+
+def _picture(planned: Planned, records: Records, images: dict[str, bytes]) -> Picture:
+    """Draws a figure into `images` and says what is seen; a picture that cannot be drawn is said to be missing."""
+    label = f"Figure {planned.number}" if planned.number else ""
+    record = records.get(planned.experiment)
+    if record is None:
+        return Picture(label, f"Not drawn: {planned.experiment} left no record.", ())
+    drawn = [drawing for kind in planned.pictures for drawing in _drawings(kind, planned.variant, record, records)]
+    if not drawn:
+        return Picture(label, f"Not drawn: {planned.experiment} has no result for it.", ())
+    number = f"{planned.number.rstrip('b'):0>2}{'b' if planned.number.endswith('b') else ''}"
+    stem = f"figure_{number}" if planned.number else f"{planned.experiment}_{planned.pictures[0]}"
+    files = []
+    for place, (title, caption, draw) in enumerate(drawn, start=1):
+        name = f"{stem}_{place}.png" if len(drawn) > 1 else f"{stem}.png"
+        file = io.BytesIO()
+        draw().savefig(file, format="png")
+        images[name] = file.getvalue()
+        files.append((name, title))
+    return Picture(label, " ".join(dict.fromkeys(caption for _, caption, _ in drawn)), tuple(files))
+
+
+Drawing = tuple[str, str, Callable[[], Figure]]
+"""A picture: the text in its place, what it shows, and what draws it."""
+
+
+def _drawings(kind: str, variant: str, record: Record, records: Records) -> list[Drawing]:
+    """The pictures of a kind that a record gives."""
+    data, found = record.data, record.results
+    if kind == "curves":
+        chosen = [result for result in found if variant in ("", result.variant.name)]
+        return [_curves(result, data) for result in chosen]
+    if kind == "predictions" and record.predictions:
+        shown = record.predictions
+        right = sum(label == answer for label, answer in zip(shown.labels, shown.predicted, strict=True))
+        caption = (
+            f"The loaded model's answers on {len(shown.labels)} test images: {right} are right; on all test images "
+        )
+        says = f"{caption}{100 * shown.test_accuracy:.2f} %."
+        return [("test images with true and predicted class", says, lambda: figures.predictions(shown, data))]
+    if kind in ("parallel", "slices") and record.search:
+        search = record.search
+        draw = figures.search_parallel if kind == "parallel" else figures.search_slices
+        return [(f"candidates of the search, {kind}", _search_caption(record, kind), lambda: draw(search, data))]
+    if kind == "overview" and isinstance(record.experiment, Overview):
+        of = _shown(record.experiment, records)
+        caption = _time_caption([result for one in of for result in one.results])
+        return [("training times by variant", caption, lambda: figures.overview_times(of))] if of else []
+    if kind == "time" and found:
+        draw_times = lambda: figures.training_times(found, data)  # noqa: E731
+        return [("training times by variant", _time_caption(found), draw_times)]
+    if kind in figures.METRICS and found:
+        caption = _metric_caption(kind, found)
+        return [(f"{kind} by variant", caption, lambda: figures.comparison_curves(kind, found, data))]
+    return []
+
+
+def _shown(overview: Overview, records: Records) -> list[Record]:
+    return [records[name] for name in overview.of if name in records and records[name].results]
+
+
+def _curves(result: Result, data: str) -> Drawing:
+    return (
+        f"learning curves of {result.variant.name}",
+        _curve_caption(result),
+        lambda: figures.learning_curves(result, data),
+    )
+
+
+def _curve_caption(result: Result) -> str:
+    name = result.variant.name
+    if not result.epochs:
+        return f"{name}: no epoch was completed."
+    last = {metric: result.last(metric) for metric in ("accuracy", "val_accuracy", "loss", "val_loss")}
+    best = f" The best epoch is {result.best_epoch}." if result.best_epoch else ""
+    return (
+        f"{name}: after {_count(result.epochs, 'epoch')} accuracy {last['accuracy']:.4f} in training and "
+        f"{last['val_accuracy']:.4f} in validation, loss {last['loss']:.4f} and {last['val_loss']:.4f}.{best}"
+    )
+
+
+def _metric_caption(metric: str, found: Sequence[Result]) -> str:
+    trained = [r for r in found if r.epochs]
+    listed = ", ".join(f"{r.variant.name} {r.last(metric):.4f} / {r.last(f'val_{metric}'):.4f}" for r in trained)
+    word = "Accuracy" if metric == "accuracy" else "Loss"
+    return f"{word} in the last epoch (training / validation): {listed or 'none was completed'}."
+
+
+def _time_caption(found: Sequence[Result]) -> str:
+    each = [(r.train_seconds / r.epochs, r.variant.name) for r in found if r.epochs and r.train_seconds]
+    if len(each) < 2:
+        return "Seconds of training, compiling and evaluation apart."
+    (fast, fastest), (slow, slowest) = min(each), max(each)
+    return (
+        f"Seconds of training, compiling and evaluation apart. Per epoch {fastest} is the fastest with {fast:.3g} s, "
+        f"{slowest} the slowest with {slow:.3g} s, {slow / fast:.3g} times as long."
+    )
+
+
+def _search_caption(record: Record, kind: str) -> str:
+    assert record.search is not None
+    means = [c.mean for c in record.search.candidates if math.isfinite(c.mean)]
+    span = f"mean accuracies from {min(means):.4f} to {max(means):.4f}" if means else "no mean accuracy"
+    best = record.search.best
+    how = "each line a candidate" if kind == "parallel" else "each point a candidate, one picture a choice"
+    return (
+        f"The search's {_count(len(record.search.candidates), 'candidate')}, {how}: {span}. "
+        f"Best: {claims.choices_text(best.choices)}."
+    )
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
+# ---------------------------------------------------------------------------------------------------------- Markdown
+
+
+def _md(text: str) -> str:
+    """`text` so that Markdown shows it as it is, on one line."""
+    text = re.sub(r"([\\`*\[\]|~$])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
+    return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)
+
+
+def _markdown(page: Sequence[Block]) -> str:
+    return "\n".join(_markdown_block(block) for block in page)
+
+
+def _markdown_block(block: Block) -> str:
+    match block:
+        case Heading():
+            return f"{'#' * block.level} {_md(block.text)}\n"
+        case Paragraph():
+            return f"> **{_md(block.text)}**\n" if block.strong else f"{_md(block.text)}\n"
+        case Table():
+            header, *body = [[_md(cell) for cell in row] for row in block.cells]
+            lines = [header, ["---"] * len(header), *body]
+            return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        case Picture():
+            images = "\n".join(f"![{_md(alt)}](figures/{name})" for name, alt in block.files)
+            label = f"**{block.label}.** " if block.label else ""
+            return f"{images}\n\n{label}{_md(block.caption)}\n"
+
+
+# -------------------------------------------------------------------------------------------------------------- HTML
+
+BADGES = {REPRODUCED: "good", NOT_REPRODUCED: "bad", NOT_TESTABLE: "open"}
+
+STYLE = """
+:root { color-scheme: light dark; --text: #1b1f24; --faint: #59636e; --back: #fff; --line: #d1d9e0; --soft: #f4f6f8;
+  --good: #116329; --bad: #a40e26; --open: #6b5200; --warn: #fff4d6; }
+@media (prefers-color-scheme: dark) { :root { --text: #e3e8ee; --faint: #9aa6b2; --back: #12161b; --line: #333c46;
+  --soft: #1b2128; --good: #5bd07b; --bad: #ff8a94; --open: #e2c04d; --warn: #3a3013; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 76rem; padding: 1rem 1.25rem 4rem; color: var(--text); background: var(--back);
+  font: 1rem/1.55 system-ui, sans-serif; overflow-wrap: break-word; }
+h1 { font-size: 1.8rem; line-height: 1.25; }
+h2 { margin: 2.5rem 0 .5rem; border-bottom: 1px solid var(--line); padding-bottom: .25rem; font-size: 1.4rem; }
+h3 { margin: 2.2rem 0 .3rem; font-size: 1.15rem; }
+p { max-width: 48rem; margin: .5rem 0; }
+p.strong { background: var(--warn); border-left: .3rem solid var(--open); padding: .6rem .8rem; font-weight: 600; }
+nav { display: flex; flex-wrap: wrap; gap: .2rem .9rem; font-size: .9rem; }
+a { color: inherit; }
+.table { overflow-x: auto; margin: .8rem 0; }
+table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .35rem .6rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
+th { background: var(--soft); }
+td.number { text-align: right; white-space: nowrap; }
+.cards td:last-child { min-width: 16rem; }
+.badge { font-weight: 700; white-space: nowrap; }
+.good { color: var(--good); } .bad { color: var(--bad); } .open { color: var(--open); }
+figure { margin: 1.2rem 0 1.8rem; }
+figure img { display: block; max-width: 100%; height: auto; border-radius: .3rem; background: #fff; margin-bottom: .5rem; }
+figcaption { max-width: 48rem; font-size: .92rem; color: var(--faint); }
+@media (max-width: 46rem) {
+  .cards thead { display: none; }
+  .cards, .cards tbody, .cards tr, .cards td { display: block; }
+  .cards tr { border: 1px solid var(--line); border-radius: .4rem; margin-bottom: .8rem; }
+  .cards td { border: 0; min-width: 0; text-align: left; white-space: normal; }
+  .cards td::before { content: attr(data-label) ": "; color: var(--faint); }
+}
+@media print { nav { display: none; } body { max-width: none; font-size: 10pt; } figure, tr { break-inside: avoid; }
+  h2, h3 { break-after: avoid; } .table { overflow: visible; } }
+""".strip()
+
+
+def _html(page: Sequence[Block], images: Mapping[str, bytes]) -> str:
+    """The page as one HTML file with its style and pictures in it."""
+    links = [
+        f'<a href="#{_anchor(block.text)}">{html.escape(block.text)}</a>'
+        for block in page
+        if isinstance(block, Heading) and block.level > 1
+    ]
+    body = [_html_block(block, images) for block in page]
+    body.insert(1, f"<nav>{' '.join(links)}</nav>")
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{html.escape(TITLE)}</title>\n<style>\n{STYLE}\n</style>\n</head>\n<body>\n"
+        + "\n".join(body)
+        + "\n</body>\n</html>\n"
+    )
+
+
+def _anchor(text: str) -> str:
+    return re.sub(r"\W+", "-", text.lower()).strip("-")
+
+
+def _html_block(block: Block, images: Mapping[str, bytes]) -> str:
+    match block:
+        case Heading():
+            return f'<h{block.level} id="{_anchor(block.text)}">{html.escape(block.text)}</h{block.level}>'
+        case Paragraph():
+            strong = ' class="strong"' if block.strong else ""
+            return f"<p{strong}>{html.escape(block.text)}</p>"
+        case Table():
+            return _html_table(block)
+        case Picture():
+            shown = "".join(
+                f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{base64.b64encode(images[name]).decode()}">'
+                for name, alt in block.files
+            )
+            label = f"<strong>{html.escape(block.label)}.</strong> " if block.label else ""
+            return f"<figure>{shown}<figcaption>{label}{html.escape(block.caption)}</figcaption></figure>"
+
+
+def _html_table(table: Table) -> str:
+    header, *body = table.cells
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
+    rows = []
+    for row in body:
+        cells = []
+        for label, cell in zip(header, row, strict=True):
+            number = ' class="number"' if re.fullmatch(r"[-+−]?[\d,.]+|–", cell) else ""
+            text = html.escape(cell)
+            shown = f'<span class="badge {BADGES[cell]}">{text}</span>' if cell in BADGES else text
+            cells.append(f'<td data-label="{html.escape(label)}"{number}>{shown}</td>')
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    kind = ' class="cards"' if table.cards else ""
+    return (
+        f'<div class="table"><table{kind}><thead><tr>{head}</tr></thead><tbody>\n'
+        + "\n".join(rows)
+        + "\n</tbody></table></div>"
+    )

@@ -1,0 +1,456 @@
+"""What `mlplab.search` promises: scikit-learn's own search, the compiled training below it, a journal of it all."""
+
+import math
+import pickle
+import time
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from scikeras.wrappers import KerasClassifier
+from sklearn.base import clone, is_classifier
+from sklearn.model_selection import ParameterSampler, StratifiedKFold, check_cv, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler
+
+from mlplab import figures, models, training
+from mlplab import search as searching
+from mlplab.results import Candidate, Result, SearchResult
+from mlplab.search import Classifier, Found, candidates, random_search
+from mlplab.spec import Range, Search, UsageError, Variant
+
+SMALL = Variant(hidden=(8,), epochs=2, batch_size=64)
+
+
+def network(seed: int = 1) -> keras.Model:
+    """A model function as a user of scikeras writes it, on the digits' 64 pixels from 0 to 1."""
+    start = [keras.initializers.GlorotUniform(seed=seed + place) for place in range(2)]
+    layers = [
+        keras.Input((64,)),
+        keras.layers.Dense(8, "relu", kernel_initializer=start[0]),
+        keras.layers.Dense(10, "softmax", kernel_initializer=start[1]),
+    ]
+    model = keras.Sequential(layers)
+    model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def classifier(**changes: Any) -> Classifier:
+    return Classifier(network, **{"batch_size": 64, "epochs": 2, "verbose": 0, "fit__seed": 5, **changes})
+
+
+class Notes:
+    """A journal that keeps what it is told, and raises or sleeps where a test wants it to."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Any, ...]] = []
+        self.found: dict[str, Candidate] = {}
+        self.errors: dict[str, str] = {}
+
+    def started(self, candidate: Variant) -> None:
+        self.told.append(("started", candidate.name))
+
+    def epoch(self, candidate: Variant, fold: int, epoch: int, values: dict[str, float]) -> None:
+        assert set(values) == {"loss", "accuracy", "train_seconds"}
+        self.told.append(("epoch", candidate.name, fold, epoch))
+
+    def ended(self, candidate: Variant, found: Candidate, error: str = "") -> None:
+        self.told.append(("ended", candidate.name))
+        self.found[candidate.name], self.errors[candidate.name] = found, error
+        found.run_id = f"run of {candidate.name}"
+
+
+def a_search(**changes: Any) -> Search:
+    space = {"learning_rate": [0.003, 0.03, 0.3], "dropout": [0.0, 0.2]}
+    values = {"base": SMALL, "space": space, "candidates": 3, "folds": 3, "seed": 7, **changes}
+    return Search(question="Which is best?", dataset="mnist", **values)
+
+
+@pytest.fixture(scope="module")
+def images(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
+    """300 digits, uint8, and their labels."""
+    return dataset.train.x[:300], dataset.train.y[:300]
+
+
+@pytest.fixture(scope="module")
+def done(images: tuple[np.ndarray, np.ndarray]) -> tuple[Found, Notes, set[str]]:
+    """A search that has run in one job, what its journal was told, and the programs it added."""
+    notes = Notes()
+    before = set(training._programs)
+    found = random_search(a_search(), *images, 10, notes)
+    return found, notes, set(training._programs) - before
+
+
+def test_the_adapter_is_a_classifier_again(digits: tuple[np.ndarray, np.ndarray]) -> None:
+    """scikit-learn takes the adapter for a classifier, so that an integer `cv` is stratified."""
+    assert is_classifier(classifier())
+    assert isinstance(check_cv(3, digits[1], classifier=is_classifier(classifier())), StratifiedKFold)
+
+
+def test_scikeras_own_is_still_none() -> None:
+    """The workaround is still needed: KerasClassifier itself is none. When this fails, delete `__sklearn_tags__`."""
+    assert not is_classifier(KerasClassifier(network))
+
+
+def test_the_adapter_trains_compiled(digits: tuple[np.ndarray, np.ndarray]) -> None:
+    """The adapter trains with the compiled fit: the same weights as by hand, and no falling back to Keras."""
+    x, y = digits
+    by_hand = network(seed=3)
+    training.fit(by_hand, x, y, batch_size=64, epochs=2, verbose=0, seed=5)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "mlplab trains this with keras")
+        fitted = classifier(model__seed=3).fit(x, y)
+    for mine, theirs in zip(fitted.model_.get_weights(), by_hand.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(fitted.predict_proba(x), by_hand.predict(x, verbose=0), atol=1e-6)
+    assert fitted.history_["loss"] == pytest.approx(by_hand.history.history["loss"])
+    assert fitted.score(x, y) == np.mean(fitted.predict(x) == y)
+
+
+def test_the_adapter_is_an_ordinary_estimator(digits: tuple[np.ndarray, np.ndarray]) -> None:
+    """It can be cloned, pickled when fitted, put in a pipeline, and cross-validated in processes of joblib's."""
+    x, y = digits[0][:200], digits[1][:200]
+    copy = clone(classifier(model__seed=4))
+    assert copy.get_params()["model__seed"] == 4
+    fitted = copy.set_params(epochs=3).fit(x, y)
+    assert len(fitted.history_["loss"]) == 3
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(fitted)).predict(x), fitted.predict(x))
+    piped = make_pipeline(MinMaxScaler(), classifier())
+    one = cross_val_score(piped, x, y, cv=2)
+    assert one.tolist() == cross_val_score(piped, x, y, cv=2, n_jobs=2).tolist()
+
+
+def test_the_adapter_trains_on_sample_weights(digits: tuple[np.ndarray, np.ndarray]) -> None:
+    """Sample weights reach the training: images of weight 0 are not learnt."""
+    x, y = digits
+    weights = (y < 2).astype("float32")
+    assert set(classifier(epochs=20).fit(x, y, sample_weight=weights).predict(x)) <= {0, 1}
+
+
+def test_names_are_labels_too(digits: tuple[np.ndarray, np.ndarray]) -> None:
+    """Labels may be texts, and predictions are then, too."""
+    x, y = digits[0], np.array([f"digit {label}" for label in digits[1]])
+    assert set(classifier().fit(x, y).predict(x)) <= set(y)
+
+
+def test_candidates_are_those_that_are_drawn(done: tuple[Found, Notes, set[str]]) -> None:
+    """`candidates` says beforehand, in order, what RandomizedSearchCV then draws from lists."""
+    names = [variant.name for variant in candidates(a_search())]
+    drawn = [{"learning_rate": v.learning_rate, "dropout": v.dropout} for v in candidates(a_search())]
+    assert names == ["candidate 1", "candidate 2", "candidate 3"]
+    assert [dict(params) for params in done[0].cv_results["params"]] == drawn
+    assert [candidate.choices for candidate in done[0].candidates] == drawn
+    space = {name: list(values) for name, values in a_search().space.items()}
+    assert drawn == list(ParameterSampler(space, 3, random_state=7))
+
+
+def test_ranges_draw_python_numbers_between_their_ends() -> None:
+    """A Range draws floats, evenly or over magnitudes, and whole numbers where the field takes those alone."""
+    space = {
+        "learning_rate": Range(1e-4, 1.0, log=True),
+        "dropout": Range(0.1, 0.5),
+        "batch_size": Range(1, 3),
+        "epochs": Range(1, 1000, log=True),
+        "hidden": [(8,), (8, 8)],
+    }
+    drawn = candidates(a_search(space=space, candidates=400))
+    rates, drops = [v.learning_rate for v in drawn], [v.dropout for v in drawn]
+    assert {type(v) for v in rates + drops} == {float}
+    assert {type(v.batch_size) for v in drawn} == {type(v.epochs) for v in drawn} == {int}
+    assert 1e-4 <= min(rates) < 1e-3 < 0.1 < max(rates) <= 1
+    assert np.median(rates) == pytest.approx(0.01, rel=0.9)
+    assert 0.1 <= min(drops) < 0.12 < 0.48 < max(drops) <= 0.5
+    counts = Counter(v.batch_size for v in drawn)
+    assert set(counts) == {1, 2, 3}
+    assert min(counts.values()) > 100
+    assert min(v.epochs for v in drawn) == 1
+    assert max(v.epochs for v in drawn) > 500
+
+
+def test_the_winner_is_trained_on_all_images(
+    done: tuple[Found, Notes, set[str]], images: tuple[np.ndarray, np.ndarray]
+) -> None:
+    """The model is the best candidate's, trained on all images as `training.fit` trains it by hand."""
+    found = done[0]
+    best = SearchResult(candidates=found.candidates, refit=found.refit).best
+    winner = candidates(a_search())[found.candidates.index(best)]
+    by_hand = models.build(winner, images[0].shape[1], 10, 7)
+    training.fit(by_hand, *images, batch_size=64, epochs=2, verbose=0, seed=7)
+    for mine, theirs in zip(found.model.get_weights(), by_hand.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-6)
+    assert found.refit.variant == winner
+    assert (found.refit.epochs, found.refit.best_epoch, found.refit.steps_per_epoch) == (2, 2, 5)
+    assert found.refit.parameters == by_hand.count_params()
+    assert set(found.refit.history) == {"loss", "accuracy", "learning_rate", "train_seconds"}
+    assert found.refit.weights is not None
+
+
+def test_scores_are_those_of_stratified_folds(
+    done: tuple[Found, Notes, set[str]], images: tuple[np.ndarray, np.ndarray]
+) -> None:
+    """A candidate's scores, in the folds' order, are scikit-learn's; trained by hand on the fold they are the same."""
+    found, (x, y) = done[0], images
+    scores = np.array([[found.cv_results[f"split{k}_test_score"][i] for k in range(3)] for i in range(3)])
+    assert scores.tolist() == [candidate.scores for candidate in found.candidates]
+    folds = StratifiedKFold(3, shuffle=True, random_state=7)
+    for (rows, held_out), score in zip(folds.split(x, y), found.candidates[1].scores, strict=True):
+        model = models.build(candidates(a_search())[1], x.shape[1], 10, 7)
+        training.fit(model, x[rows], y[rows], batch_size=64, epochs=2, verbose=0, seed=7)
+        assert training.evaluate(model, x[held_out], y[held_out])["accuracy"] == pytest.approx(score)
+
+
+def test_the_journal_is_told_in_order(done: tuple[Found, Notes, set[str]]) -> None:
+    """Of each candidate: its start, every epoch of fold after fold, its end; then the next candidate."""
+    expected: list[tuple[Any, ...]] = []
+    for variant in candidates(a_search()):
+        epochs = [("epoch", variant.name, fold, epoch) for fold in (1, 2, 3) for epoch in (1, 2)]
+        expected += [("started", variant.name), *epochs, ("ended", variant.name)]
+    assert done[1].told == expected
+    assert list(done[1].found.values()) == done[0].candidates
+    assert [c.run_id for c in done[0].candidates] == [f"run of candidate {place}" for place in (1, 2, 3)]
+    assert all(c.train_seconds > 0 for c in done[0].candidates)
+
+
+def test_folds_share_programs(done: tuple[Found, Notes, set[str]]) -> None:
+    """Candidates that differ in their learning rate, and the folds of each, train with one program.
+
+    There are two structures, with and without dropout, and two sizes, a fold's and that of all images.
+    """
+    structures = len({candidate.choices["dropout"] > 0 for candidate in done[0].candidates})
+    assert 0 < len(done[2]) <= structures + 1
+
+
+def test_two_jobs_score_as_one(done: tuple[Found, Notes, set[str]], images: tuple[np.ndarray, np.ndarray]) -> None:
+    """With two jobs `cv_results_` and the winner's weights are those of one job, and the journal hears as much."""
+    notes = Notes()
+    two = random_search(a_search(), *images, 10, notes, n_jobs=2)
+    for name, values in done[0].cv_results.items():
+        if not name.endswith("_time"):
+            assert list(two.cv_results[name]) == list(values), name
+    for mine, theirs in zip(two.model.get_weights(), done[0].model.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    assert sorted(notes.told) == sorted(done[1].told)
+    for variant in candidates(a_search()):
+        own = [told for told in notes.told if told[1] == variant.name]
+        assert (own[0][0], own[-1][0]) == ("started", "ended")
+
+
+def test_finished_candidates_are_not_trained_again(
+    done: tuple[Found, Notes, set[str]], images: tuple[np.ndarray, np.ndarray]
+) -> None:
+    """What is on record is not trained: its scores and times stand in the results as they were, all others too."""
+    on_record = {"candidate 1": done[0].candidates[0], "candidate 3": done[0].candidates[2]}
+    notes = Notes()
+    found = random_search(a_search(), *images, 10, notes, finished=on_record)
+    assert {told[1] for told in notes.told} == {"candidate 2"}
+    assert [c.scores for c in found.candidates] == [c.scores for c in done[0].candidates]
+    assert found.candidates[0] is on_record["candidate 1"]
+    for name in ("mean_test_score", "std_test_score", "rank_test_score"):
+        assert found.cv_results[name].tolist() == done[0].cv_results[name].tolist()
+    assert found.cv_results["mean_fit_time"][2] == pytest.approx(on_record["candidate 3"].train_seconds / 3)
+
+
+def test_a_record_of_another_search_is_refused(images: tuple[np.ndarray, np.ndarray]) -> None:
+    """A candidate on record that this search would not draw is refused before anything is trained."""
+    foreign = Candidate(choices={"learning_rate": 0.7, "dropout": 0.0}, scores=[0.5, 0.5, 0.5])
+    with pytest.raises(UsageError, match=r"candidate 2 on record .*0\.7.* leave it out"):
+        random_search(a_search(), *images, 10, Notes(), finished={"candidate 2": foreign})
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_a_failing_candidate_does_not_stop_the_rest(
+    images: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch, n_jobs: int
+) -> None:
+    """A candidate whose training raises scores NaN, its error is told, and the others are searched on."""
+    build = models.build
+    bad = candidates(a_search())[1]
+
+    def failing(variant: Variant, *rest: Any) -> keras.Model:
+        if variant == bad.but(name=""):
+            raise MemoryError("not this one")
+        return build(variant, *rest)
+
+    monkeypatch.setattr(models, "build", failing)
+    notes = Notes()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        found = random_search(a_search(), *images, 10, notes, n_jobs=n_jobs)
+    assert [math.isnan(c.mean) for c in found.candidates] == [False, True, False]
+    assert found.cv_results["rank_test_score"][1] == 3
+    assert notes.errors["candidate 2"].count("MemoryError: not this one") == 3
+    assert "fold 2:\nTraceback" in notes.errors["candidate 2"]
+    assert notes.errors["candidate 1"] == notes.errors["candidate 3"] == ""
+
+
+def test_a_failing_fold_leaves_the_others(
+    images: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where one fold raises, the candidate's other folds are scored, and its mean is NaN."""
+    calls = iter(range(100))
+    predict = Classifier._predict_raw
+
+    def failing(self: Classifier, X: np.ndarray, **rest: Any) -> np.ndarray:
+        if next(calls) == 1:
+            raise ValueError("no answer")
+        return predict(self, X, **rest)
+
+    monkeypatch.setattr(Classifier, "_predict_raw", failing)
+    notes = Notes()
+    found = random_search(a_search(), *images, 10, notes)
+    assert [math.isnan(score) for score in found.candidates[0].scores] == [False, True, False]
+    assert "fold 2:" in notes.errors["candidate 1"]
+    assert "no answer" in notes.errors["candidate 1"]
+    assert math.isnan(found.cv_results["mean_test_score"][0])
+
+
+def test_when_all_fail_the_error_says_why(
+    images: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no candidate is left, the search raises with the first one's traceback."""
+
+    def failing(*_: Any) -> keras.Model:
+        raise MemoryError("none of them")
+
+    monkeypatch.setattr(models, "build", failing)
+    with pytest.raises(RuntimeError, match=r"(?s)all 3 candidates of the search failed.*none of them"):
+        random_search(a_search(), *images, 10, Notes())
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_an_interrupt_gets_out(images: tuple[np.ndarray, np.ndarray], n_jobs: int) -> None:
+    """KeyboardInterrupt ends the search, and nothing more is told afterwards."""
+    notes = Notes()
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    notes.ended = interrupted  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        random_search(a_search(), *images, 10, notes, n_jobs=n_jobs)
+    told = len(notes.told)
+    time.sleep(0.3)
+    assert len(notes.told) == told
+
+
+@pytest.mark.parametrize("method", ["started", "epoch", "ended"])
+def test_a_broken_journal_ends_the_search(images: tuple[np.ndarray, np.ndarray], method: str) -> None:
+    """What the journal raises is not taken for a failed training: it gets out as it is."""
+
+    def broken(*_: Any) -> None:
+        raise OSError("disk full")
+
+    notes = Notes()
+    setattr(notes, method, broken)
+    with pytest.raises(OSError, match="disk full"):
+        random_search(a_search(), *images, 10, notes)
+    assert len({told[1] for told in notes.told}) <= 1
+
+
+def test_a_diverged_training_ends_and_counts(images: tuple[np.ndarray, np.ndarray]) -> None:
+    """A loss that is no number ends that training; its accuracy counts, and it does not win."""
+    # The penalty alone multiplies the weights by -17 a step.
+    search = a_search(base=SMALL.but(epochs=30, l2=0.1), space={"learning_rate": [0.01, 90.0]}, candidates=2)
+    notes = Notes()
+    found = random_search(search, *images, 10, notes)
+    wild = next(c for c in found.candidates if c.choices["learning_rate"] == 90.0)
+    name = next(name for name, candidate in notes.found.items() if candidate is wild)
+    assert max(told[3] for told in notes.told if told[:2] == ("epoch", name)) < 30
+    assert all(0 <= score < 0.5 for score in wild.scores)
+    assert found.refit.variant.learning_rate == 0.01
+
+
+def test_equal_candidates_are_each_told_of(images: tuple[np.ndarray, np.ndarray]) -> None:
+    """Where a range of whole numbers draws the same twice, both have their own scores, which are equal."""
+    search = a_search(space={"epochs": Range(1, 2)}, candidates=3, folds=2)
+    notes = Notes()
+    found = random_search(search, *images, 10, notes)
+    assert [told[1] for told in notes.told if told[0] == "ended"] == ["candidate 1", "candidate 2", "candidate 3"]
+    scores: dict[int, list[list[float]]] = {}
+    for candidate in found.candidates:
+        scores.setdefault(candidate.choices["epochs"], []).append(candidate.scores)
+    assert all(each == same[0] for same in scores.values() for each in same)
+
+
+def test_all_fields_can_be_searched(images: tuple[np.ndarray, np.ndarray]) -> None:
+    """Structure, optimizer and the full batch are searched like any number."""
+    space = {"hidden": [(4,), (4, 4)], "optimizer": ["adam"], "batch_size": ["full"], "batch_norm": [True]}
+    found = random_search(a_search(space=space, candidates=2, folds=2), *images, 10, Notes())
+    assert sorted(candidate.choices["hidden"] for candidate in found.candidates) == [(4,), (4, 4)]
+    assert found.refit.steps_per_epoch == 1
+    assert found.refit.variant.optimizer == "adam"
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"base": SMALL.but(patience=3)}, "patience is 3, but a search's folds have no validation set"),
+        ({"space": {"optimizer": ["adam"]}, "base": SMALL.but(momentum=0.9), "candidates": 1}, "momentum is 0.9"),
+        ({"folds": 50}, r"folds is 50, but a class has \d+ images"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused(
+    images: tuple[np.ndarray, np.ndarray], changes: dict[str, Any], says: str
+) -> None:
+    """The caller's mistakes are refused before anything is trained."""
+    notes = Notes()
+    with pytest.raises(UsageError, match=says):
+        random_search(a_search(**changes), *images, 10, notes)
+    assert not notes.told
+
+
+SPACE = {
+    "learning_rate": [0.001, 0.01, 0.1],
+    "dropout": [0.2, 0.3, 0.5],
+    "batch_size": [32, 64, "full"],
+    "hidden": [(128, 64), (256,)],
+}
+
+
+def searched(candidates: int = 12, failed: int = 1) -> SearchResult:
+    """A search's result as one leaves it."""
+    rng = np.random.default_rng(0)
+    found = []
+    for place in range(candidates):
+        choices = {name: values[rng.integers(len(values))] for name, values in SPACE.items()}
+        score = 0.3 + 0.06 * math.log10(choices["learning_rate"] * 1000) - 0.1 * choices["dropout"]
+        scores = [math.nan] * 3 if place < failed else (score + rng.normal(0, 0.01, 3)).tolist()
+        found.append(Candidate(choices=choices, scores=scores))
+    return SearchResult(candidates=found, refit=Result(variant=Variant(name="candidate 2")))
+
+
+def test_the_parallel_coordinates_have_an_axis_for_each_field(tmp_path: Path) -> None:
+    """One axis a searched field and one for the accuracy, a line for each candidate with a score, the best thick."""
+    figure = figures.search_parallel(searched(), "CIFAR-10")
+    axes = figure.axes[0]
+    names = [label.get_text() for label in axes.get_xticklabels()]
+    assert names == ["learning rate", "dropout", "batch size", "hidden", "mean accuracy"]
+    widths = [line.get_linewidth() for line in axes.lines if len(line.get_xdata()) == 5]
+    assert len(widths) == 11
+    assert widths.count(max(widths)) == 1
+    assert len(figure.axes) == 2  # the colour bar
+    figure.savefig(tmp_path / "figure.png")
+
+
+def test_the_slices_have_a_panel_for_each_field(tmp_path: Path) -> None:
+    """One panel a searched field, accuracy against its values; magnitudes on a logarithmic axis."""
+    figure = figures.search_slices(searched(), "CIFAR-10")
+    assert [axes.get_xlabel() for axes in figure.axes] == ["learning rate", "dropout", "batch size", "hidden"]
+    assert [axes.get_xscale() for axes in figure.axes] == ["log", "linear", "linear", "linear"]
+    figure.savefig(tmp_path / "figure.png")
+
+
+def test_figures_of_a_single_or_failed_candidate(tmp_path: Path) -> None:
+    """One candidate, or none that has a score, still makes a figure."""
+    for result in (searched(1, 0), searched(2, 2)):
+        for draw in (figures.search_parallel, figures.search_slices):
+            draw(result, "CIFAR-10").savefig(tmp_path / "figure.png")
+
+
+def test_the_module_keeps_scikeras_to_itself() -> None:
+    """One adapter over scikeras: no other module of the package imports it."""
+    package = Path(searching.__file__).parent
+    assert [path.name for path in package.glob("*.py") if "import KerasClassifier" in path.read_text()] == ["search.py"]
