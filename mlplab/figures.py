@@ -134,16 +134,17 @@ def search_parallel(search: SearchResult, data: str) -> Figure:
     for column, scale in zip(columns, [*scales, accuracy], strict=True):
         axes.axvline(column, color="0.6", linewidth=1)
         for value, text in scale.ticks:
-            label = {"fontsize": 9, "va": "center", "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 1}}
-            axes.text(column + 0.04, scale.place(value), text, zorder=4, alpha=0.9, **label)
+            box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+            axes.text(column + 0.04, scale.place(value), text, fontsize=9, va="center", zorder=4, bbox=box)
             axes.plot(column, scale.place(value), color="0.4", marker="_", zorder=3)
     for candidate in scored:
         # Lines of equal choices would lie on each other.
         apart = 0.03 * (scored.index(candidate) / max(1, len(scored) - 1) - 0.5)
         heights = [s.place(candidate.choices[n]) + apart for n, s in zip(fields, scales, strict=True)]
         best = candidate is search.best
-        style = {"linewidth": 3.5 if best else 1.4, "alpha": 1.0 if best else 0.8, "zorder": 2.5 if best else 2}
-        axes.plot(columns, [*heights, accuracy.place(candidate.mean)], color=colours.to_rgba(candidate.mean), **style)
+        style: dict[str, Any] = {"linewidth": 3.5, "zorder": 2.5} if best else {"linewidth": 1.4, "alpha": 0.8}
+        colour = colours.to_rgba(np.array([candidate.mean]))[0]
+        axes.plot(columns, [*heights, accuracy.place(candidate.mean)], color=colour, **style)
     if scored:
         figure.colorbar(colours, ax=axes, label="mean accuracy over the folds (share of images)", pad=0.02)
     else:
@@ -159,8 +160,8 @@ def search_parallel(search: SearchResult, data: str) -> Figure:
 def search_slices(search: SearchResult, data: str) -> Figure:
     """Accuracy against each searched field: every candidate's mean and, small, its folds."""
     fields = list(search.candidates[0].choices)
-    columns = min(3, len(fields))
-    rows = -(-len(fields) // columns)
+    rows = -(-len(fields) // 3)
+    columns = -(-len(fields) // rows)
     figure = _figure("Random search: accuracy by choice", data, max(6, 4 * columns), 0.8 + 3.4 * rows)
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
     for axes in panels.flat[len(fields) :]:
@@ -173,11 +174,13 @@ def search_slices(search: SearchResult, data: str) -> Figure:
             best = candidate is search.best
             colour = COLOURS[1] if best else COLOURS[0]
             axes.plot([at] * len(candidate.scores), candidate.scores, "_", color=colour, alpha=0.5, markersize=9)
-            mean = {"markersize": 9 if best else 6, "markeredgecolor": "white", "zorder": 4 if best else 3}
-            axes.plot(at, candidate.mean, "D" if best else "o", color=colour, **mean)
+            mean: dict[str, Any] = (
+                {"marker": "D", "markersize": 9, "zorder": 4} if best else {"marker": "o", "zorder": 3}
+            )
+            axes.plot(at, candidate.mean, color=colour, markeredgecolor="white", **mean)
         if scale.log:
             axes.set_xscale("log")
-        axes.set_xticks([scale.value(value) for value, _ in scale.ticks], [text for _, text in scale.ticks], minor=False)
+        axes.set_xticks([scale.value(value) for value, _ in scale.ticks], [text for _, text in scale.ticks])
         axes.xaxis.set_minor_locator(NullLocator())
         axes.margins(x=0.12)
         axes.set_xlabel(name.replace("_", " "))
@@ -206,11 +209,10 @@ class _Scale:
             # Numbers among texts, such as a batch size beside "full", in their order and first.
             self.known = sorted(set(values), key=lambda v: (isinstance(v, str), v if isinstance(v, int) else 0, str(v)))
         low, high = (self.known[0], self.known[-1]) if self.numbers else (0, len(self.known) - 1)
-        self.log = self.numbers and low > 0 and high / low >= SPIKE
+        # Magnitudes, and most values near the low end, as when they are drawn by magnitude.
+        self.log = self.numbers and 0 < 10 * low <= high and 4 * statistics.median(self.known) <= low + high
         # A single value stands in the middle.
         self.ends = (float(low), float(high)) if low < high else (low - 0.5, low + 0.5)
-        if self.log and low == high:
-            self.log = False
 
     @property
     def ticks(self) -> list[tuple[Any, str]]:
@@ -219,8 +221,10 @@ class _Scale:
             return [(v, "-".join(map(str, v)) if isinstance(v, tuple) else str(v)) for v in self.known]
         if len(self.known) <= 5:
             return [(value, f"{value:.4g}") for value in self.known]
-        space = np.geomspace if self.log else np.linspace
-        return [(float(value), f"{value:.2g}" if self.log else f"{value:.3g}") for value in space(*self.ends, 5)]
+        low, high = self.ends
+        powers = [10.0**power for power in range(math.floor(math.log10(low)), 10)] if self.log else []
+        nice = [value for value in powers or MaxNLocator(5).tick_values(low, high) if low <= value <= high]
+        return [(float(value), f"{value:.4g}") for value in (nice if len(nice) > 1 else self.ends)]
 
     def value(self, value: Any) -> float:
         """The place of a value on a Matplotlib axis."""

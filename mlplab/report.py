@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from mlplab import claims, figures, results
 from mlplab.claims import CLAIMS, NOT_REPRODUCED, NOT_TESTABLE, REPRODUCED, Claim, Records, Verdict
 from mlplab.results import FAILED, FINISHED, Record, Result
-from mlplab.spec import Comparison, Overview, Prediction, load_experiment
+from mlplab.spec import Comparison, Overview, load_experiment
 
 TITLE = "Keras MLPs on MNIST and CIFAR-10: a student report, run again"
 
@@ -221,7 +221,7 @@ def _warnings(records: Records) -> list[str]:
 def _claims_table(verdicts: Sequence[tuple[Claim, Verdict]]) -> Table:
     rows = [("no.", "claim", "published", "measured", "verdict", "evidence")]
     for number, (claim, verdict) in enumerate(verdicts, start=1):
-        said = f"{verdict.evidence} Reproduced means: {claim.rule}."
+        said = f"{verdict.evidence} Rule: {claim.rule}." if claim.rule else verdict.evidence
         rows.append((str(number), claim.text, claim.published, verdict.measured, verdict.status, said))
     return Table(rows, cards=True)
 
@@ -289,19 +289,14 @@ def _tables(record: Record, records: Records) -> list[Block]:
                 rows.append((of.experiment.name, result.variant.name, *took))
         return [Table(rows)]
     if record.search:
-        fields = list(record.search.candidates[0].choices)
-        header = [*fields, "mean accuracy", "std", "train (s)"]
-        ranked = sorted(record.search.candidates, key=lambda c: c.mean if math.isfinite(c.mean) else -1, reverse=True)
-        body = [
-            [*(str(c.choices[f]) for f in fields), f"{c.mean:.4f}", f"{c.std:.4f}", f"{c.train_seconds:.1f}"]
-            for c in ranked
-        ]
+        cells = results.search_cells(record.search)
         best = record.search.refit
         refitted = (
-            f"The best, trained again on all training images: validation accuracy {best.best('val_accuracy'):.4f}"
+            "The best, trained again on all training images: validation accuracy "
+            f"{record.search.validation.get('accuracy', math.nan):.4f}"
         )
         test = f", test accuracy {best.test['accuracy']:.4f}" if "accuracy" in best.test else ""
-        return [Table([header, *body]), Paragraph(f"{refitted}{test}. Data: {record.data}.")]
+        return [Table(cells), Paragraph(f"{refitted}{test}. Data: {record.data}.")]
     if record.predictions:
         return [Paragraph(f"Model: {record.predictions.model_uri}. Data: {record.data}.")]
     return []
@@ -338,7 +333,7 @@ def _picture(planned: Planned, records: Records, images: dict[str, bytes]) -> Pi
     number = f"{planned.number.rstrip('b'):0>2}{'b' if planned.number.endswith('b') else ''}"
     stem = f"figure_{number}" if planned.number else f"{planned.experiment}_{planned.pictures[0]}"
     files = []
-    for place, (title, caption, draw) in enumerate(drawn, start=1):
+    for place, (title, _, draw) in enumerate(drawn, start=1):
         name = f"{stem}_{place}.png" if len(drawn) > 1 else f"{stem}.png"
         file = io.BytesIO()
         draw().savefig(file, format="png")
@@ -492,12 +487,13 @@ a { color: inherit; }
 table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .6rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
 th { background: var(--soft); }
-td.number { text-align: right; white-space: nowrap; }
+.number { text-align: right; white-space: nowrap; }
 .cards td:last-child { min-width: 16rem; }
 .badge { font-weight: 700; white-space: nowrap; }
 .good { color: var(--good); } .bad { color: var(--bad); } .open { color: var(--open); }
 figure { margin: 1.2rem 0 1.8rem; }
-figure img { display: block; max-width: 100%; height: auto; border-radius: .3rem; background: #fff; margin-bottom: .5rem; }
+figure img { display: block; max-width: 100%; height: auto; margin-bottom: .5rem; border-radius: .3rem;
+  background: #fff; }
 figcaption { max-width: 48rem; font-size: .92rem; color: var(--faint); }
 @media (max-width: 46rem) {
   .cards thead { display: none; }
@@ -548,20 +544,26 @@ def _html_block(block: Block, images: Mapping[str, bytes]) -> str:
                 for name, alt in block.files
             )
             label = f"<strong>{html.escape(block.label)}.</strong> " if block.label else ""
-            return f"<figure>{shown}<figcaption>{label}{html.escape(block.caption)}</figcaption></figure>"
+            return f"<figure>{shown}<figcaption>{label}{_text(block.caption)}</figcaption></figure>"
+
+
+def _text(text: str) -> str:
+    """`text` as HTML, a number kept on one line with its unit."""
+    return re.sub(r"(?<=\d) (?=(?:%|s|points?)(?!\w))", "&nbsp;", html.escape(text))
 
 
 def _html_table(table: Table) -> str:
     header, *body = table.cells
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
+    columns = zip(*body, strict=True)
+    numeric = [all(re.fullmatch(r"[-+]?[\d,.]+|–", cell) for cell in column) for column in columns]
+    kinds = [' class="number"' if number else "" for number in numeric] or [""] * len(header)
+    head = "".join(f"<th{kind}>{_text(cell)}</th>" for kind, cell in zip(kinds, header, strict=True))
     rows = []
     for row in body:
         cells = []
-        for label, cell in zip(header, row, strict=True):
-            number = ' class="number"' if re.fullmatch(r"[-+−]?[\d,.]+|–", cell) else ""
-            text = html.escape(cell)
-            shown = f'<span class="badge {BADGES[cell]}">{text}</span>' if cell in BADGES else text
-            cells.append(f'<td data-label="{html.escape(label)}"{number}>{shown}</td>')
+        for kind, label, cell in zip(kinds, header, row, strict=True):
+            shown = f'<span class="badge {BADGES[cell]}">{cell}</span>' if cell in BADGES else _text(cell)
+            cells.append(f'<td data-label="{html.escape(label)}"{kind}>{shown}</td>')
         rows.append(f"<tr>{''.join(cells)}</tr>")
     kind = ' class="cards"' if table.cards else ""
     return (

@@ -61,7 +61,7 @@ class Result:
 
     def best(self, metric: str) -> float:
         """The value of `metric` at the best epoch, NaN if there is none."""
-        return self.history[metric][self.best_epoch - 1] if self.best_epoch else math.nan
+        return self.history[metric][self.best_epoch - 1] if self.best_epoch and metric in self.history else math.nan
 
     def last(self, metric: str) -> float:
         """The value of `metric` at the last epoch, NaN if there is none."""
@@ -107,10 +107,16 @@ class Candidate:
 
 @dataclass(kw_only=True)
 class SearchResult:
-    """A random search's candidates in the order they were drawn, and the best one trained on all training images."""
+    """A random search's candidates in the order they were drawn, and the best one trained on all training images.
+
+    Attributes:
+        refit: that training; it saw no validation data while it went on.
+        validation: loss and accuracy on the validation set after it.
+    """
 
     candidates: list[Candidate]
     refit: Result
+    validation: dict[str, float] = field(default_factory=dict)
 
     @property
     def best(self) -> Candidate:
@@ -179,7 +185,8 @@ class Record:
         record["results"] = [result.to_dict() for result in self.results]
         if self.search:
             candidates = [asdict(candidate) for candidate in self.search.candidates]
-            record["search"] = {"candidates": candidates, "refit": self.search.refit.to_dict()}
+            refit, validation = self.search.refit.to_dict(), self.search.validation
+            record["search"] = {"candidates": candidates, "refit": refit, "validation": validation}
         if self.predictions:
             record["predictions"] = {**vars(self.predictions), "images": self.predictions.images.tolist()}
         return json.dumps(record, ensure_ascii=False)
@@ -191,7 +198,8 @@ class Record:
         record["results"] = [Result.from_dict(result) for result in record["results"]]
         if search := record.get("search"):
             candidates = [Candidate(**candidate) for candidate in search["candidates"]]
-            record["search"] = SearchResult(candidates=candidates, refit=Result.from_dict(search["refit"]))
+            refit = Result.from_dict(search["refit"])
+            record["search"] = SearchResult(candidates=candidates, refit=refit, validation=search["validation"])
         if found := record.get("predictions"):
             images = np.array(found["images"], np.uint8)
             shapes = {name: tuple(found[name]) for name in ("image_shape", "class_names")}

@@ -237,7 +237,7 @@ class Lab:
         refit = done.refit
         refit.test = training.evaluate(done.model, *device.test)
         validated = training.evaluate(done.model, *device.validation)
-        found_all = SearchResult(candidates=done.candidates, refit=refit)
+        found_all = SearchResult(candidates=done.candidates, refit=refit, validation=validated)
         best = found_all.best
         run.text(_columns(done.cv_results), "cv_results.csv")
         run.figure(figures.search_parallel(found_all, data.label), "parallel_coordinates.png")

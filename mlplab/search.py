@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from types import SimpleNamespace
 from typing import Any, Protocol
 
-import joblib
+import joblib  # type: ignore[import-untyped]
 import keras
 import numpy as np
 from scikeras.wrappers import KerasClassifier
@@ -42,12 +42,12 @@ class Classifier(KerasClassifier):  # type: ignore[misc]
 
     def _fit_keras_model(self, *args: Any, **kwargs: Any) -> None:
         # scikeras calls model_.fit. Setting that on the model would make it one that shares no compiled programs.
-        model = self.model_
+        model: Any = self.model_
 
         def fit(**arguments: Any) -> keras.callbacks.History:
             return training.fit(model, **arguments)
 
-        self.model_ = SimpleNamespace(loss=model.loss, fit=fit)
+        self.model_: Any = SimpleNamespace(loss=model.loss, fit=fit)
         try:
             super()._fit_keras_model(*args, **kwargs)
         finally:
@@ -98,12 +98,14 @@ class Found:
         candidates: in the order they were drawn.
         model: the best one's, trained on all images.
         refit: that training. It has neither validation nor test metrics; its best epoch is the last.
+        compile_seconds: of all trainings together.
     """
 
     cv_results: dict[str, Any]
     candidates: list[Candidate]
     model: keras.Model
     refit: Result
+    compile_seconds: float
 
 
 def candidates(search: Search) -> tuple[Variant, ...]:
@@ -191,9 +193,12 @@ def random_search(
             results["mean_fit_time"][place] = track.candidate.train_seconds / search.folds
             for name in ("std_fit_time", "mean_score_time", "std_score_time"):
                 results[name][place] = math.nan
-    refit: Result = best.result_
     return Found(
-        cv_results=results, candidates=[track.candidate for track in course.tracks], model=best.model_, refit=refit
+        cv_results=results,
+        candidates=[track.candidate for track in course.tracks],
+        model=best.model_,
+        refit=best.result_,
+        compile_seconds=course.compile_seconds,
     )
 
 
@@ -251,6 +256,7 @@ class _Course:
         self.search, self.classes, self.journal = search, classes, journal
         self.stopped = False
         self.broken: Exception | None = None
+        self.compile_seconds = 0.0
         self.lock = threading.RLock()
         self.tracks = [self._track(variant, finished.get(variant.name)) for variant in candidates(search)]
 
@@ -319,16 +325,18 @@ class _Course:
 class _Fold(Classifier):
     """A candidate as scikit-learn handles it: its parameters are the fields of a variant, and `course`."""
 
+    fold_: int  # 0 where none is held out: the winner, on all images
+
     def fit(self, X: np.ndarray, y: np.ndarray, fold_of_image: np.ndarray) -> "_Fold":
         search: Search = self.course.search
         if self.course.stopped:
             raise RuntimeError("the search was stopped.")
         variant = search.base.but(name="", **{name: getattr(self, name) for name in search.space})
         held_out = set(range(1, search.folds + 1)) - set(np.unique(fold_of_image).tolist())
-        self.fold_ = held_out.pop() if held_out else None
+        self.fold_ = held_out.pop() if held_out else 0
         self.clock_ = training.Clock()
         self.result_ = Result(variant=variant, steps_per_epoch=variant.steps_per_epoch(len(X)))
-        if self.fold_ is None:
+        if not self.fold_:
             if self.course.all_failed:
                 raise RuntimeError("no candidate is left to be trained on all images.")
             super().fit(X, y)
@@ -341,8 +349,9 @@ class _Fold(Classifier):
         return self
 
     def score(self, X: np.ndarray, y: np.ndarray, sample_weight: Any = None) -> float:
-        if self.track_.reused:
-            return self.track_.candidate.scores[self.fold_ - 1]
+        track: _Track = self.track_
+        if track.reused:
+            return track.candidate.scores[self.fold_ - 1]
         with self._failure_told():
             score = float(super().score(X, y, sample_weight))
         self.course.over(self.track_, self.fold_, score, sum(self.clock_.train_seconds))
@@ -366,6 +375,8 @@ class _Fold(Classifier):
         self._fit_callbacks = [_Recorder(self)]
         kwargs |= {"batch_size": variant.images_per_step(len(X)), "epochs": variant.epochs, "verbose": 0}
         super()._fit_keras_model(X, y, **kwargs, seed=self.course.search.seed, clock=self.clock_)
+        with self.course.lock:
+            self.course.compile_seconds += self.clock_.compile_seconds
 
     def _conclude(self) -> None:
         """Completes the result of the training on all images."""
@@ -380,7 +391,7 @@ class _Fold(Classifier):
 
 
 class _Recorder(keras.callbacks.Callback):  # type: ignore[misc]
-    """Fills the history of a fit, tells the journal, and ends a training that has diverged or is not wanted any more."""
+    """Fills the history of a fit, tells the journal, and ends a training that diverged or is not wanted any more."""
 
     def __init__(self, fold: _Fold) -> None:
         super().__init__()
@@ -397,6 +408,6 @@ class _Recorder(keras.callbacks.Callback):  # type: ignore[misc]
             result.status = DIVERGED
         if result.status == DIVERGED or fold.course.stopped:
             self.model.stop_training = True
-        if fold.fold_ is not None:
+        if fold.fold_:
             del values["learning_rate"]
             fold.course.epoch(fold.track_, fold.fold_, result.epochs, values)

@@ -1,0 +1,186 @@
+"""The random search against scikeras' own, on the same candidates and folds: ratios measured in one run.
+
+Usage: python benchmarks/search.py [--candidates N] [--folds N] [--epochs N] [--repetitions N]
+
+The experiment `random_search` on CIFAR-10's training images, with fewer candidates, folds and epochs by default: MLP
+3072-128-64-10, learning rate, dropout and batch size drawn. Both run scikit-learn's `RandomizedSearchCV` with equal
+seeds, so that candidates and folds are equal, and train the winner anew. Stock is `scikeras.wrappers.KerasClassifier`,
+silent, on float32 images from 0 to 1, and predicts in batches as large as mlplab's. A contender has a process of its
+own for each repetition, and they take turns. What is timed is the whole search without loading data and importing.
+mlplab's compiling is part of it, as for a user's first search: the cache of compiled programs is off; it is said apart
+as well.
+"""
+
+import argparse
+import dataclasses
+import multiprocessing
+import os
+import statistics
+import sys
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from mlplab.data import load
+from mlplab.spec import Search, Variant, load_experiment
+
+TARGET = 5.0
+OVERHEAD_TARGET = 0.03
+Answer = dict[str, Any]
+
+
+class Silent:
+    """A journal that keeps nothing."""
+
+    def started(self, candidate: Variant) -> None:
+        """Nothing."""
+
+    def epoch(self, candidate: Variant, fold: int, epoch: int, values: dict[str, float]) -> None:
+        """Nothing."""
+
+    def ended(self, candidate: Variant, found: Any, error: str = "") -> None:
+        """Ends the benchmark where a training failed."""
+        if error:
+            raise RuntimeError(error)
+
+
+def mlplab_search(search: Search, x: np.ndarray, y: np.ndarray, classes: int) -> Answer:
+    """`mlplab.search.random_search`."""
+    from mlplab.search import random_search
+
+    started = time.perf_counter()
+    found = random_search(search, x, y, classes, Silent())
+    return {
+        "seconds": time.perf_counter() - started,
+        "compile": found.compile_seconds,
+        "train": found.refit.train_seconds + sum(candidate.train_seconds for candidate in found.candidates),
+        "params": [candidate.choices for candidate in found.candidates],
+        "scores": [candidate.mean for candidate in found.candidates],
+    }
+
+
+def stock_search(search: Search, x: np.ndarray, y: np.ndarray, classes: int) -> Answer:
+    """scikeras and Keras as their manuals have them."""
+    import keras
+    from scikeras.wrappers import KerasClassifier
+    from sklearn.model_selection import RandomizedSearchCV, StratifiedKFold
+
+    def network(learning_rate: float, dropout: float) -> keras.Model:
+        layers: list[Any] = [keras.Input((x.shape[1],))]
+        for units in search.base.hidden:
+            layers += [keras.layers.Dense(units, activation=search.base.activation), keras.layers.Dropout(dropout)]
+        model = keras.Sequential([*layers, keras.layers.Dense(classes, activation="softmax")])
+        model.compile(keras.optimizers.SGD(learning_rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
+        return model
+
+    classifier = KerasClassifier(
+        network,
+        learning_rate=search.base.learning_rate,
+        dropout=search.base.dropout,
+        epochs=search.base.epochs,
+        verbose=0,
+        predict__batch_size=1_000,
+    )
+    searching = RandomizedSearchCV(
+        classifier,
+        {name: list(values) for name, values in search.space.items()},
+        n_iter=search.candidates,
+        random_state=search.seed,
+        cv=StratifiedKFold(search.folds, shuffle=True, random_state=search.seed),
+        error_score="raise",
+    )
+    images = x / np.float32(255)
+    started = time.perf_counter()
+    searching.fit(images, y)
+    seconds = time.perf_counter() - started
+    results = searching.cv_results_
+    return {"seconds": seconds, "params": results["params"], "scores": results["mean_test_score"].tolist()}
+
+
+CONTENDERS = {"mlplab": mlplab_search, "scikeras": stock_search}
+
+
+def searched(candidates: int, folds: int, epochs: int) -> Search:
+    """The experiment, as small as this."""
+    experiment = load_experiment("random_search")
+    assert isinstance(experiment, Search)
+    return dataclasses.replace(experiment.with_base(epochs=epochs), candidates=candidates, folds=folds)
+
+
+def contend(name: str, size: tuple[int, int, int], pipe: Connection) -> None:
+    """A contender's process: loads, imports, warms up what is once a process, searches, and answers."""
+    import tensorflow as tf
+
+    search = searched(*size)
+    data = load(search.dataset)
+    tf.random.normal((1_000, 1_000)) @ tf.random.normal((1_000, 1_000))
+    pipe.send(CONTENDERS[name](search, data.train.x, data.train.y, data.classes) | {"data": data.label})
+
+
+def measure(name: str, size: tuple[int, int, int]) -> Answer:
+    """One search in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    pipe, other = context.Pipe()
+    process = context.Process(target=contend, args=(name, size, other), daemon=True)
+    process.start()
+    other.close()
+    try:
+        answer: Answer = pipe.recv()
+    except EOFError:
+        sys.exit(f"the process of {name!r} died; its last lines are above. Out of memory? Nothing more is measured.")
+    process.join()
+    return answer
+
+
+def report_tracking_overhead(search: Search) -> None:
+    """PLACE FOR THE TRACKED SEARCH: time `mlplab.run` on `search` against `random_search` alone; ≤ OVERHEAD_TARGET."""
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--candidates", type=int, default=3, help="how many are drawn (default: %(default)s)")
+    parser.add_argument("--folds", type=int, default=2, help="default: %(default)s")
+    parser.add_argument("--epochs", type=int, default=5, help="of each training (default: %(default)s)")
+    parser.add_argument("--repetitions", type=int, default=1, help="turns of each contender (default: %(default)s)")
+    options = parser.parse_args()
+    size = options.candidates, options.folds, options.epochs
+    search = searched(*size)
+
+    os.environ["TF_XLA_FLAGS"] = ""  # no cache of compiled programs
+    answers: dict[str, list[Answer]] = {name: [] for name in CONTENDERS}
+    for _ in range(options.repetitions):
+        for name in CONTENDERS:
+            answers[name].append(measure(name, size))
+    ours, theirs = answers["mlplab"], answers["scikeras"]
+    if any(answer["params"] != ours[0]["params"] for answer in ours + theirs):
+        sys.exit("the contenders drew different candidates; the comparison says nothing.")
+
+    def median(each: list[Answer], name: str) -> float:
+        return statistics.median(answer[name] for answer in each)
+
+    total, compiling = median(ours, "seconds"), median(ours, "compile")
+    trainings = search.candidates * search.folds + 1
+    print(
+        f"{search.candidates} candidates, {search.folds} folds and the winner anew: {trainings} trainings of "
+        f"{options.epochs} epochs on {ours[0]['data']}; medians of {options.repetitions}.\n"
+    )
+    print("| search | seconds | of it compiling | of it training | times faster | target | |")
+    print("|---|---:|---:|---:|---:|---:|---|")
+    print(f"| mlplab | {total:.1f} | {compiling:.1f} | {median(ours, 'train'):.1f} | | | |")
+    ratio = median(theirs, "seconds") / total
+    verdict = "pass" if ratio >= TARGET else "FAIL"
+    print(f"| scikeras and Keras | {median(theirs, 'seconds'):.1f} | | | {ratio:.2f} | ≥ {TARGET:g} | {verdict} |\n")
+    print("| candidate | mlplab's accuracy | scikeras' |\n|---|---:|---:|")
+    for params, mine, stock in zip(ours[0]["params"], ours[0]["scores"], theirs[0]["scores"], strict=True):
+        print(f"| {', '.join(f'{name} {value}' for name, value in params.items())} | {mine:.4f} | {stock:.4f} |")
+    report_tracking_overhead(search)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,296 @@
+"""What `mlplab.claims` promises: a verdict on every claim of the report, true whatever was measured."""
+
+import math
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlplab.claims import CLAIMS, FOUND, NOT_REPRODUCED, NOT_TESTABLE, REPRODUCED, STATUSES, Claim, judge, roughness
+from mlplab.results import DIVERGED, FAILED, Candidate, Predictions, Record, Result, SearchResult
+from mlplab.spec import Comparison, Overview, Prediction, Search, Variant, experiment_names, load_experiment
+
+IMAGES = {"mnist": 50_000, "cifar10": 40_000}
+LABELS = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
+BY_KEY = {claim.key: claim for claim in CLAIMS}
+
+
+def trained(variant: Variant, dataset: str, last: dict[str, float], seconds: float, noise: float = 0.0) -> Result:
+    """A result whose curves run straight to the values in `last`, the validation loss with ripples."""
+    epochs, steps = variant.epochs, variant.steps_per_epoch(IMAGES[dataset])
+    start = {"loss": 2.3, "val_loss": 2.3, "accuracy": 0.1, "val_accuracy": 0.1}
+    history = {name: np.linspace(start[name], last[name], epochs).tolist() for name in start}
+    ripple = [noise if epoch % 2 else 0.0 for epoch in range(epochs)]
+    history["val_loss"] = [loss + wave for loss, wave in zip(history["val_loss"], ripple, strict=True)]
+    history["learning_rate"] = [variant.learning_rate / (1 + variant.decay * steps * (e + 1)) for e in range(epochs)]
+    history["train_seconds"] = [seconds * (e + 1) for e in range(epochs)]
+    return Result(
+        variant=variant,
+        history=history,
+        best_epoch=epochs,
+        test={"loss": last["val_loss"], "accuracy": last["val_accuracy"]},
+        parameters=109_386 if dataset == "mnist" else 402_250,
+        steps_per_epoch=steps,
+        compile_seconds=1.5,
+        evaluate_seconds=0.3,
+        run_id=f"run-of-{variant.name}",
+    )
+
+
+SAID: dict[tuple[str, str], dict[str, Any]] = {
+    ("batch_modes", "batch size 1"): {"noise": 0.05, "seconds": 156.6},
+    ("batch_modes", "mini-batch SGD"): {"noise": 0.002},
+    ("batch_1000", "full batch"): {"accuracy": 0.921, "val_accuracy": 0.92},
+    ("decay_momentum", "mini-batch SGD"): {"val_accuracy": 0.97, "seconds": 3.54},
+    ("decay_momentum", "with decay"): {"val_accuracy": 0.87, "seconds": 5.94},
+    ("decay_momentum", "with decay and momentum"): {"val_accuracy": 0.92, "seconds": 5.87},
+    ("sgd_decay_momentum", "batch size 1, decay, momentum"): {"accuracy": 0.2, "val_accuracy": 0.2},
+    ("optimizers", "SGD"): {"loss": 0.0503, "val_loss": 0.0954, "accuracy": 0.98, "val_accuracy": 0.97},
+    ("optimizers", "Adam"): {"val_accuracy": 0.975},
+    ("optimizers", "RMSprop"): {"loss": 0.0, "val_loss": 0.15, "accuracy": 1.0, "val_accuracy": 0.98},
+    ("l2", "baseline"): {"accuracy": 0.62, "val_accuracy": 0.5},
+    ("l2", "L2"): {"accuracy": 0.55, "val_accuracy": 0.5},
+    ("dropout", "dropout 0.2"): {"accuracy": 0.4978, "val_accuracy": 0.478},
+    ("dropout", "dropout 0.3"): {"accuracy": 0.489, "val_accuracy": 0.4829},
+    ("early_stopping", "early stopping"): {"epochs": 199},
+    ("batch_norm", "dropout 0.3"): {"val_accuracy": 0.48},
+    ("batch_norm", "dropout 0.3, batch norm"): {"val_accuracy": 0.485},
+}
+"""What a training says that bears the report out."""
+ORDINARY = {"loss": 1.0, "val_loss": 1.1, "accuracy": 0.46, "val_accuracy": 0.45}
+
+
+def comparison_record(name: str, comparison: Comparison, said: dict[tuple[str, str], dict[str, Any]]) -> Record:
+    for waiting in comparison.searches:
+        comparison = comparison.with_choices(waiting, {"learning_rate": 0.02, "dropout": 0.2, "batch_size": 32})
+    found = []
+    for variant in comparison.resolved():
+        words = {"seconds": 2.0, "noise": 0.0, **said.get((name, variant.name), {})}
+        last = {**ORDINARY, **{k: v for k, v in words.items() if k in ORDINARY}}
+        result = trained(variant, comparison.dataset, last, words["seconds"], words["noise"])
+        if "epochs" in words:
+            result.history = {k: v[: words["epochs"]] for k, v in result.history.items()}
+            result.best_epoch = result.epochs
+        found.append(result)
+    return Record(experiment=comparison, data=LABELS[comparison.dataset], results=found)
+
+
+def records(said: dict[tuple[str, str], dict[str, Any]] = SAID, **changes: Any) -> dict[str, Record]:
+    """A record of every experiment; `changes` are made to what every training shares, such as `epochs`."""
+    made: dict[str, Record] = {}
+    for number, name in enumerate(experiment_names()):
+        experiment = load_experiment(name)
+        if isinstance(experiment, Comparison):
+            made[name] = comparison_record(name, experiment.with_base(**changes), said)
+        elif isinstance(experiment, Search):
+            experiment = experiment.with_base(**changes)
+            means = np.linspace(0.3, 0.43, experiment.candidates - 1)
+            grid = [dict(zip(FOUND, values, strict=True)) for values in product(*experiment.space.values())]
+            choices = [choice for choice in grid if choice != FOUND]
+            drawn = [
+                Candidate(choices=c, scores=[m - 0.01, m, m + 0.01], train_seconds=20.0)
+                for c, m in zip([*choices[: len(means)], FOUND], [*means, 0.45], strict=True)
+            ]
+            refit = trained(experiment.base.but(name="refit", **FOUND), "cifar10", ORDINARY, 3.0)
+            made[name] = Record(
+                experiment=experiment, data="CIFAR-10", search=SearchResult(candidates=drawn, refit=refit)
+            )
+        elif isinstance(experiment, Prediction):
+            pixels = np.tile(np.linspace(0, 255, 784).astype(np.uint8), (experiment.images, 1))
+            labels = [index % 10 for index in range(experiment.images)]
+            made[name] = Record(
+                experiment=experiment,
+                data="MNIST",
+                predictions=Predictions(
+                    images=pixels,
+                    image_shape=(28, 28),
+                    labels=labels,
+                    predicted=[7, *labels[1:]],
+                    probability=[0.9] * len(labels),
+                    class_names=tuple("0123456789"),
+                    test_accuracy=SAID["optimizers", "RMSprop"]["val_accuracy"],
+                    model_uri="models:/m-1",
+                ),
+            )
+        else:
+            assert isinstance(experiment, Overview)
+            made[name] = Record(experiment=experiment, data="CIFAR-10")
+        made[name].seconds, made[name].run_id = 10.5 + number, f"{number:032x}"
+    return made
+
+
+FULL = records()
+
+
+def changed(experiment: str, variant: str, **history: list[float]) -> dict[str, Record]:
+    """The full records, where one training has other curves."""
+    record = FULL[experiment]
+    other = [replace(r, history={**r.history, **history}) if r.variant.name == variant else r for r in record.results]
+    return {**FULL, experiment: replace(record, results=other)}
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.key)
+def test_a_claim_is_reproduced_by_what_the_report_says(claim: Claim) -> None:
+    """Where the trainings give the report's numbers, all is reproduced but bare seconds and a minimum unseen."""
+    verdict = judge(claim, FULL)
+    unseen = claim.key.endswith(("-time", "-times")) and claim.key not in ("decay-costs-time", "training-times")
+    assert verdict.status == (NOT_TESTABLE if unseen or claim.key == "stuck" else REPRODUCED), verdict
+
+
+OTHER = {
+    key: {"noise": 0.01 if key[1] == "full batch" else 0.0, "accuracy": 0.95, "val_accuracy": 0.7, "loss": 0.7}
+    for key in SAID
+} | {("l2", "L2"): {"accuracy": 0.99, "val_accuracy": 0.5}, ("batch_norm", "dropout 0.3"): {"val_accuracy": 0.3}}
+OTHER |= {("optimizers", "Adam"): {"val_accuracy": 0.99}, ("dropout", "dropout 0.5"): {"val_accuracy": 0.9}}
+OTHER |= {("batch_modes", "full batch"): {"noise": 0.01}, ("l2", "baseline"): {"accuracy": 0.5, "val_accuracy": 0.5}}
+OTHER |= {("cifar_baseline", "baseline"): {"seconds": 9.0}}
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.key)
+def test_a_claim_is_not_reproduced_by_other_numbers(claim: Claim) -> None:
+    """Where the trainings give quite different numbers, each claim that can be judged is not reproduced."""
+    other = records(OTHER)
+    search = other["random_search"].search
+    assert search
+    search.candidates[0].scores = [0.6, 0.6, 0.6]
+    for result in other["batch_modes"].results:
+        result.parameters = 1
+    verdict = judge(claim, other)
+    seconds = claim.key.endswith(("-time", "-times")) and claim.key not in ("decay-costs-time", "training-times")
+    assert verdict.status == (NOT_TESTABLE if seconds else NOT_REPRODUCED), verdict
+
+
+values = st.floats(0, 1) | st.sampled_from([math.nan, math.inf, 0.97, 0.98])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(values, min_size=8, max_size=8), st.sampled_from(["finished", DIVERGED]), st.floats(0, 100))
+def test_any_numbers_give_a_verdict_with_its_evidence(drawn: list[float], status: str, seconds: float) -> None:
+    """Whatever is measured, each claim has a verdict, and the numbers it shows stand in the evidence."""
+    names = ("accuracy", "val_accuracy", "loss", "val_loss")
+    for name, record in FULL.items():
+        for place, result in enumerate(record.results):
+            epochs = min(result.epochs, 6)
+            curves = {n: [drawn[(i + place + len(name)) % 8]] * epochs for i, n in enumerate(names)}
+            clock = [seconds * (epoch + 1) for epoch in range(epochs)]
+            short = {**curves, "learning_rate": [0.01] * epochs, "train_seconds": clock}
+            SCRATCH[name].results[place] = replace(result, history=short, status=status, best_epoch=epochs)
+    search = SCRATCH["random_search"].search
+    assert search
+    for place, candidate in enumerate(search.candidates):
+        candidate.scores = [drawn[place % 8]] * 3
+    for claim in CLAIMS:
+        verdict = judge(claim, SCRATCH)
+        assert verdict.status in STATUSES
+        assert verdict.evidence.endswith(".")
+        for shown in verdict.measured.split(" / "):
+            assert shown in verdict.evidence or shown == "–"
+
+
+SCRATCH = records()
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.key)
+def test_few_epochs_and_stand_in_data_test_nothing(claim: Claim) -> None:
+    """Trainings of two epochs, and trainings on the digits, leave a claim untestable, and the evidence says why."""
+    stand_ins = {name: replace(record, data=f"digits (stand-in for {record.data})") for name, record in FULL.items()}
+    for shown, why in ((records(epochs=2), "2 epochs in place of"), (stand_ins, "stand-in for")):
+        verdict = judge(claim, shown)
+        if claim.key == "parameters":  # the same network on any data, at any epoch
+            assert verdict.status == REPRODUCED
+        else:
+            assert verdict.status == NOT_TESTABLE
+            assert why in verdict.evidence
+
+
+def test_a_search_of_fewer_candidates_tests_nothing() -> None:
+    """A search that drew less than its experiment says does not speak of the report's."""
+    small = replace(FULL["random_search"], experiment=replace(FULL["random_search"].experiment, candidates=3))
+    verdict = judge(BY_KEY["search-best"], {**FULL, "random_search": small})
+    assert verdict.status == NOT_TESTABLE
+    assert "3 candidates in place of 12" in verdict.evidence
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.key)
+def test_what_is_missing_or_failed_is_said(claim: Claim) -> None:
+    """Without a record, without its variant or with a failed training a claim is not testable, with the reason."""
+    assert "left no record" in judge(claim, {}).evidence
+    name, variant = claim.sources[0]
+    if not variant:
+        return
+    none = {**FULL, name: replace(FULL[name], results=[])}
+    assert f"without the variant {variant!r}" in judge(claim, none).evidence
+    failures = [Result(variant=r.variant, status=FAILED, error="x\nMemoryError: 3 GB") for r in FULL[name].results]
+    verdict = judge(claim, {**FULL, name: replace(FULL[name], results=failures)})
+    assert verdict.status == NOT_TESTABLE
+    assert verdict.evidence.endswith("failed: MemoryError: 3 GB")
+
+
+def test_the_evidence_on_decay_shows_the_learning_rate_it_implies() -> None:
+    """0.01 / (1 + 1e-6 · 19,550) = 0.009808, beside the recorded rate; the points lost are said as they are."""
+    lost = judge(BY_KEY["decay-accuracy"], FULL).evidence
+    assert "50 epochs of 391 steps from 0.01 to 0.01 / (1 + 1e-6 · 19,550) = 0.009808" in lost
+    assert "recorded: 0.009808" in lost
+    assert "-10.00 points" in lost
+    assert "more than so small a change explains" in lost
+    kept = judge(BY_KEY["decay-accuracy"], changed("decay_momentum", "with decay", val_accuracy=[0.97] * 50))
+    assert kept.status == NOT_REPRODUCED
+    assert "cannot cost ten points" in kept.evidence
+
+
+def test_the_evidence_on_momentum_at_batch_size_1_shows_its_steps() -> None:
+    """A momentum of 0.9 makes 0.1 of 0.01 for every image, 50,000 times an epoch."""
+    evidence = judge(BY_KEY["sgd-decay-momentum-accuracy"], FULL).evidence
+    assert "10 times the learning rate, 0.1 for every single image, 50,000 times an epoch" in evidence
+
+
+def test_a_lead_that_one_seed_may_turn_around_is_no_verdict() -> None:
+    """RMSprop 0.1 points above or below Adam is not testable, and the evidence names the lead."""
+    for accuracy, word in ((0.979, "above"), (0.981, "below")):
+        verdict = judge(BY_KEY["rmsprop-best"], changed("optimizers", "Adam", val_accuracy=[accuracy] * 50))
+        assert verdict.status == NOT_TESTABLE
+        assert f"RMSprop is 0.10 points {word} Adam" in verdict.evidence
+
+
+def test_a_search_that_did_not_draw_the_reports_choice_cannot_reproduce_it() -> None:
+    """A choice that was not drawn could not have won."""
+    search = FULL["random_search"].search
+    assert search
+    rest = replace(search, candidates=search.candidates[:-1])
+    verdict = judge(BY_KEY["search-best"], {**FULL, "random_search": replace(FULL["random_search"], search=rest)})
+    assert verdict.status == NOT_TESTABLE
+    assert "was not among those drawn" in verdict.evidence
+
+
+def test_seconds_are_compared_and_never_reproduced() -> None:
+    """7,830.7 s against 7,830 s of an unknown machine is not testable; the ratio is given per epoch."""
+    verdict = judge(BY_KEY["sgd-time"], FULL)
+    assert verdict.status == NOT_TESTABLE
+    assert verdict.measured == "7,830.0 s"
+    half = judge(BY_KEY["sgd-time"], changed("batch_modes", "batch size 1", train_seconds=[3915.35] * 50))
+    assert "2 times as fast" in half.evidence
+
+
+def test_a_trend_is_not_rough() -> None:
+    """A straight curve has roughness 0 however steep, a ripple of 0.1 has 0.1, and three values are needed."""
+    assert roughness(np.linspace(9, 1, 50).tolist()) == pytest.approx(0, abs=1e-12)
+    assert roughness([0.0, 0.1] * 25) == pytest.approx(0.1)
+    assert math.isnan(roughness([1.0, 2.0, 3.0]))
+    assert math.isnan(roughness([1.0] * 9 + [math.inf]))
+
+
+def test_claims_name_trainings_that_exist() -> None:
+    """Every claim has its own key, and stands on experiments and variants of the project."""
+    assert len(BY_KEY) == len(CLAIMS)
+    for claim in CLAIMS:
+        assert claim.published
+        for name, variant in claim.sources:
+            experiment = load_experiment(name)
+            assert not variant or (isinstance(experiment, Comparison) and variant in experiment.variants)
+            dataset = getattr(experiment, "dataset", "mnist" if claim.part == 1 else "cifar10")
+            assert claim.part == (1 if dataset == "mnist" else 2)
+        assert all(number.points >= 2 for number in claim.numbers if claim.part == 2 and "acc" in number.metric)

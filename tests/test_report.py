@@ -1,0 +1,213 @@
+"""What `mlplab.report` promises: the whole report in one HTML file and in Markdown, from whatever is on record."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_claims import FULL, records
+
+from mlplab import figures, report
+from mlplab.claims import CLAIMS
+from mlplab.results import DIVERGED, FAILED, Record
+from mlplab.spec import Comparison, experiment_names
+
+CIRCUMSTANCES = {"mlplab": "0.1.0", "processor": "a <fast> one & only", "commit": "c0ffee"}
+NUMBERS = [*map(str, range(2, 26)), "24b"]
+SINGLE = tuple(name for name in experiment_names() if name in ("optimizers", "predict", "random_search"))
+
+
+class Reader(HTMLParser):
+    """Reads a page: whether its tags are balanced, its text, and what it refers to."""
+
+    VOID = {"meta", "img", "br", "hr", "link"}  # noqa: RUF012
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.text, self.references, self.tags, self.ids = "", [], set(), set()  # type: ignore[var-annotated]
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.references += [value for name, value in attrs if name in ("src", "href", "srcset", "action")]
+        self.ids |= {value for name, value in attrs if name == "id"}
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data.replace("\xa0", " ")
+
+
+def read(path: Path) -> Reader:
+    page = Reader(path.read_text("utf-8"))
+    assert not page.open
+    return page
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The report on a full set of records."""
+    return report.write(FULL, tmp_path_factory.mktemp("report") / "new", CIRCUMSTANCES, 1234.5)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures that cost nothing, for tests of the words around them."""
+    for name in ("learning_curves", "comparison_curves", "training_times", "overview_times", "predictions"):
+        monkeypatch.setattr(figures, name, lambda *arguments: figures.Figure(figsize=(1, 1)))
+    for name in ("search_parallel", "search_slices"):
+        monkeypatch.setattr(figures, name, lambda *arguments: figures.Figure(figsize=(1, 1)))
+
+
+def write(found: Mapping[str, Record], folder: Path) -> tuple[Reader, str]:
+    page, markdown = report.write(found, folder, CIRCUMSTANCES, 60)
+    return read(page), markdown.read_text("utf-8")
+
+
+def test_every_figure_has_its_number_once(written: tuple[Path, Path]) -> None:
+    """Figures 2 to 25 and 24b occur exactly once, in the report's order, in HTML and in Markdown."""
+    page, markdown = read(written[0]), written[1].read_text("utf-8")
+    for text in (page.text, markdown):
+        seen = re.findall(r"Figure (\w+)", text)
+        assert sorted(seen) == sorted(NUMBERS)
+        assert [n for n in seen if n != "24b"] == [str(n) for n in range(2, 26)]
+
+
+def test_the_page_refers_to_nothing_outside_itself(written: tuple[Path, Path]) -> None:
+    """All pictures are in the page, links lead to headings of the page, and there is no script."""
+    page = read(written[0])
+    assert not page.tags & {"script", "link", "iframe"}
+    links = {reference for reference in page.references if not reference.startswith("data:image/png;base64,")}
+    assert {link.removeprefix("#") for link in links} <= page.ids
+    assert "url(" not in written[0].read_text("utf-8")
+    assert len(page.references) - len(links) >= len(NUMBERS) + 2
+
+
+def test_the_markdowns_pictures_are_files(written: tuple[Path, Path]) -> None:
+    """Each image link of the Markdown leads to a PNG beside it, one of them figure 2's; nothing else is left."""
+    names = re.findall(r"!\[.*?\]\((.*?)\)", written[1].read_text("utf-8"))
+    assert "figures/figure_02.png" in names
+    assert len(set(names)) == len(names) >= len(NUMBERS) + 2
+    for name in names:
+        assert (written[1].parent / name).read_bytes().startswith(b"\x89PNG")
+    assert {path.name for path in written[1].parent.iterdir()} == {"report.html", "report.md", "figures"}
+    assert {f"figures/{path.name}" for path in (written[1].parent / "figures").iterdir()} == set(names)
+
+
+PUBLISHED = (
+    "7,830.7 594.5 97 87 92 177 297.15 293.73 20 7,577.7 0.0503 0.0954 0.98 0.97 0.15 100 98 109,386 "
+    "0.4978 0.4780 0.4890 0.4829 199 0.01 0.2 64 negligible stuck"
+)
+
+
+def test_every_published_number_is_there(written: tuple[Path, Path]) -> None:
+    """Each number of the report, each claim and each circumstance stands in the HTML and in the Markdown."""
+    page, markdown = read(written[0]).text, written[1].read_text("utf-8")
+    for number in PUBLISHED.split():
+        for text in (page, markdown):
+            assert re.search(rf"(?<![\d.,]){re.escape(number)}(?![\d]|[.,]\d)", text), number
+    for claim in CLAIMS:
+        assert claim.text in page
+        assert claim.text in markdown
+    for value in CIRCUMSTANCES.values():
+        assert value in page
+    assert "20.6 minutes" in page
+
+
+def test_each_part_says_its_time_and_run(written: tuple[Path, Path]) -> None:
+    """Every experiment has its wall seconds and its MLflow run in the table of times."""
+    page = read(written[0]).text
+    for name, record in FULL.items():
+        assert record.run_id in page
+        assert f"{name}{record.seconds:.1f}run" in page
+
+
+@pytest.mark.usefixtures("quick")
+def test_names_are_shown_and_not_read_as_markup(tmp_path: Path) -> None:
+    """A variant named like a script or a table's end is shown as it is, in HTML and in Markdown."""
+    name = "<script>alert('|*x*|')</script>"
+    record = FULL["dropout"]
+    odd = [replace(result, variant=result.variant.but(name=name)) for result in record.results[:1]]
+    page, markdown = write({"dropout": replace(record, results=odd)}, tmp_path)
+    assert "script" not in page.tags
+    assert name in page.text
+    assert "<script" not in markdown
+    assert r"\|\*x\*\|" in markdown
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_report_without_any_record_says_so(tmp_path: Path) -> None:
+    """Each experiment without a record is named, every figure has its place, and nothing is reproduced."""
+    page, markdown = write({}, tmp_path)
+    for text in (page.text, markdown):
+        assert sorted(re.findall(r"Figure (\w+)", text)) == sorted(NUMBERS)
+        assert f"claims 0 are reproduced, 0 are not reproduced and {len(CLAIMS)} are not testable" in text
+        for name in experiment_names():
+            assert f"{name} left no record" in text
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("status", [FAILED, DIVERGED])
+def test_trainings_without_an_epoch_are_shown_as_such(tmp_path: Path, status: str) -> None:
+    """Where every training failed or diverged at once, the report is whole and says which and why."""
+    broken: dict[str, Any] = {}
+    for name, record in FULL.items():
+        gone = [
+            replace(r, status=status, history={}, best_epoch=None, test={}, error="x\nMemoryError: 3 GB")
+            for r in record.results
+        ]
+        broken[name] = replace(record, results=gone, search=None, predictions=None)
+    page, _ = write(broken, tmp_path)
+    for record in broken.values():
+        for result in record.results:
+            assert f"The training “{result.variant.name}” {status}" in page.text
+    assert ("MemoryError: 3 GB" in page.text) == (status == FAILED)
+
+
+@pytest.mark.usefixtures("quick")
+def test_stand_in_data_and_few_epochs_are_said_before_any_number(tmp_path: Path) -> None:
+    """What makes the numbers useless stands above the summary, with the experiments it is about."""
+    notice = "MNIST was not found, so this ran on digits."
+    shown = {
+        name: replace(record, data="digits (stand-in for MNIST)", notice=notice) if name in SINGLE else record
+        for name, record in records(epochs=2).items()
+    }
+    for text in (page.text if isinstance(page, Reader) else page for page in write(shown, tmp_path)):
+        top = text[: text.rindex("Of the report's")]
+        assert f"{notice} (optimizers, predict, random" in top.replace("\\", "")
+        assert "optimizers: 2 epochs in place of 50" in top
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_failure_leaves_the_earlier_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If a figure cannot be drawn, the report written before is still there, whole, and nothing else."""
+    write(FULL, tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    def raises(*arguments: object) -> figures.Figure:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(figures, "overview_times", raises)
+    with pytest.raises(MemoryError):
+        write(FULL, tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_the_report_has_every_experiment_once() -> None:
+    """The plan of the figures covers the project's experiments, each part's of its own data set."""
+    assert sorted(report.EXPERIMENTS) == experiment_names()
+    for (_, plan), dataset in zip(report.PARTS, ("mnist", "cifar10"), strict=True):
+        for planned in plan:
+            experiment = FULL[planned.experiment].experiment
+            assert not isinstance(experiment, Comparison) or experiment.dataset == dataset
+            if planned.variant:
+                assert isinstance(experiment, Comparison)
+                assert planned.variant in experiment.variants
