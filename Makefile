@@ -8,10 +8,11 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 EXPERIMENTS := $(basename $(notdir $(wildcard experiments/*.py)))
 
-.PHONY: help test check bench ui clean $(EXPERIMENTS)
+.PHONY: help test check bench ui clean report $(EXPERIMENTS)
 
 help:
 	@echo "make NAME    run a comparison: $(EXPERIMENTS)"
+	@echo "make report  run every experiment that is not on record, and write the report"
 	@echo "make test    run the tests"
 	@echo "make check   lint, format check and types"
 	@echo "make bench   measure training against Keras, PyTorch and JAX, and the tracking overhead"
@@ -24,7 +25,7 @@ help:
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	@touch .venv/ready
 
-$(EXPERIMENTS): .venv/ready
+$(EXPERIMENTS) report: .venv/ready
 	mlflow run . -e $@ --env-manager local $(ARGS)
 
 test: .venv/ready
@@ -38,6 +39,7 @@ check: .venv/ready
 bench: .venv/ready
 	python -m pip install --quiet --disable-pip-version-check torch==2.13.0 jax==0.10.2
 	python benchmarks/training.py
+	python benchmarks/search.py
 	python benchmarks/tracking.py
 
 ui: .venv/ready

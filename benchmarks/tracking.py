@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -27,7 +28,7 @@ import mlflow
 
 from mlplab import data, run
 from mlplab.results import Result
-from mlplab.spec import Comparison, Variant
+from mlplab.spec import Comparison, Options, Variant
 
 
 class Silent:
@@ -37,24 +38,33 @@ class Silent:
         return lambda *arguments: None
 
 
+class Quiet(Silent):
+    """A screen that shows nothing."""
+
+    @contextlib.contextmanager
+    def experiment(self, *arguments: Any) -> Iterator[Silent]:
+        """Has nobody watch."""
+        yield Silent()
+
+
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=50)
-    options = parser.parse_args()
+    arguments = parser.parse_args()
 
     comparison = Comparison(
         name="tracking",
         question="What does tracking cost?",
         dataset="mnist",
-        base=Variant(optimizer="rmsprop", learning_rate=0.001, epochs=options.epochs),
+        base=Variant(optimizer="rmsprop", learning_rate=0.001, epochs=arguments.epochs),
         variants={"RMSprop": {}},
     )
     (variant,) = comparison.resolved()
     mnist = data.load("auto", wanted="mnist")
     device = run.Device.of(mnist)
-    print(f"{mnist.label}, {options.epochs} epochs at batch size 128, medians of {options.repetitions} in turns\n")
+    print(f"{mnist.label}, {arguments.epochs} epochs at batch size 128, medians of {arguments.repetitions} in turns\n")
 
     def untracked() -> None:
         run.train(Result(variant=variant), comparison, mnist, device, lambda values: None)
@@ -66,7 +76,7 @@ def main() -> None:
 
     def whole() -> None:
         started.append(time.perf_counter())
-        run.compare(comparison, mnist, Silent())
+        run.Lab(lambda wanted: mnist, Quiet(), Options()).run(comparison)
 
     started: list[float] = []
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), server(Path(folder)) as address:
@@ -78,7 +88,7 @@ def main() -> None:
             "HTTP, whole comparison": (address, whole),
         }
         seconds: dict[str, list[float]] = {name: [] for name in contenders}
-        for repetition in range(options.repetitions + 1):
+        for repetition in range(arguments.repetitions + 1):
             for name, (uri, contender) in contenders.items():
                 mlflow.set_tracking_uri(uri or f"sqlite:///{folder}/mlflow.db")
                 started[:] = [time.perf_counter()]

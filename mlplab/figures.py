@@ -108,7 +108,8 @@ def predictions(found: Predictions, data: str) -> Figure:
     rows = -(-len(found.images) // columns)
     share = f"{found.test_accuracy:.2%} of the test images right"
     figure = _figure(f"Predictions of the exported model ({share})", data, 2.0 * columns, 0.8 + 2.2 * rows)
-    for axes in (panels := figure.subplots(rows, columns, squeeze=False).flat):
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in panels:
         axes.set_axis_off()
     cells = zip(panels, found.images, found.labels, found.predicted, found.probability, strict=False)
     for axes, image, label, predicted, probability in cells:

@@ -281,22 +281,12 @@ def _tables(record: Record, records: Records) -> list[Block]:
             Paragraph(f"Data: {record.data}. Values of the best epoch by {experiment.select}."),
         ]
     if isinstance(experiment, Overview):
-        rows = [("experiment", "variant", "epochs", "train (s)", "s/epoch", "batch size")]
-        for of in _shown(experiment, records):
-            for result in of.results:
-                each = f"{result.train_seconds / result.epochs:.3g}" if result.epochs else "–"
-                took = (str(result.epochs), f"{result.train_seconds:.1f}", each, str(result.variant.batch_size))
-                rows.append((of.experiment.name, result.variant.name, *took))
-        return [Table(rows)]
+        return [Table(results.time_cells(_shown(experiment, records)))]
     if record.search:
-        cells = results.search_cells(record.search)
-        best = record.search.refit
-        refitted = (
-            "The best, trained again on all training images: validation accuracy "
-            f"{record.search.validation.get('accuracy', math.nan):.4f}"
-        )
-        test = f", test accuracy {best.test['accuracy']:.4f}" if "accuracy" in best.test else ""
-        return [Table(cells), Paragraph(f"{refitted}{test}. Data: {record.data}.")]
+        scores = {"validation": record.search.validation, "test": record.search.refit.test}
+        said = [f"{part} accuracy {score['accuracy']:.4f}" for part, score in scores.items() if "accuracy" in score]
+        refitted = f"The best, trained again on all training images: {', '.join(said) or 'no accuracy'}."
+        return [Table(results.search_cells(record.search)), Paragraph(f"{refitted} Data: {record.data}.")]
     if record.predictions:
         return [Paragraph(f"Model: {record.predictions.model_uri}. Data: {record.data}.")]
     return []

@@ -31,6 +31,7 @@ from mlplab.spec import (
     Search,
     UsageError,
     Variant,
+    choose,
     experiment_names,
     load_experiment,
 )
@@ -261,7 +262,9 @@ class Lab:
         assert isinstance(comparison, Comparison)
         data, _ = self._data_of(comparison)
         run.data(data)
-        uri, model = tracking.load_model(of.result(spec.variant).run_id)
+        names = [result.variant.name for result in of.results]
+        result = of.result(choose(f"variant of {spec.of}", spec.variant, names))
+        uri, model = tracking.load_model(result.run_id)
         probabilities = model(data.test.x)
         predicted = probabilities.argmax(axis=1)
         shown = slice(0, spec.images)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from mlplab import figures
 from mlplab.results import DIVERGED, FAILED, Result
-from mlplab.spec import Variant
+from mlplab.spec import Comparison, Variant, experiment_names, load_experiment
 
 DATA = "digits (stand-in for MNIST)"
 NAN, INF = math.nan, math.inf
@@ -145,12 +145,27 @@ def test_nothing_is_clipped_and_no_text_lies_on_another(name: str) -> None:
 def test_a_variant_has_one_colour_in_every_figure(case: str) -> None:
     """Accuracy, loss and time figures give a variant the same colour, even where a sibling has no curve."""
     results = CASES[case]
-    expected = {result.variant.name: figures.COLOURS[place % 8] for place, result in enumerate(results)}
+    bars = [to_hex(bar.get_facecolor()) for bar in PICTURES[f"{case}_time"].axes[0].patches]
+    assert len(bars) == len(results)
+    assert set(bars) <= set(figures.COLOURS)
     for metric in figures.METRICS:
         for axes in PICTURES[f"{case}_{metric}"].axes:
-            assert [line.get_color() for line in axes.lines] == list(expected.values())
-    for axes in PICTURES[f"{case}_time"].axes:
-        assert [to_hex(bar.get_facecolor()).upper() for bar in axes.patches] == list(expected.values())
+            assert [line.get_color() for line in axes.lines] == bars
+
+
+def test_a_variant_of_the_projects_experiments_has_its_colour_wherever_it_is_shown() -> None:
+    """A name has the same look beside any siblings, and the names of one comparison differ in theirs."""
+    looks: dict[str, tuple[str, str]] = {}
+    for name in experiment_names():
+        experiment = load_experiment(name)
+        if isinstance(experiment, Comparison):
+            names = list(experiment.variants)
+            mine = dict(zip(names, figures._looks(names), strict=True))
+            assert len(set(mine.values())) == len(names)
+            for variant, look in mine.items():
+                assert looks.setdefault(variant, look) == look
+    assert figures._looks(["a stranger", "Adam"])[1] == looks["Adam"]
+    assert figures._looks(["a stranger", "Adam"])[0] != looks["Adam"]
 
 
 def test_the_legend_names_every_variant_with_its_line() -> None:

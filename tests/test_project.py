@@ -11,7 +11,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from mlplab.spec import Comparison, experiment_names, load_experiment
+from mlplab.spec import KINDS, experiment_names, load_experiment
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
@@ -48,14 +48,13 @@ def test_an_entry_point_runs_the_experiment_of_its_name(name: str) -> None:
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_an_experiment_is_data(path: Path) -> None:
-    """An experiment's file is a docstring, the import of the spec and COMPARISON, and that is a legal comparison."""
-    docstring, words, comparison = ast.parse(path.read_text()).body
+    """An experiment's file is a docstring, the import of the spec and one of its kinds, and that is a legal one."""
+    docstring, words, held = ast.parse(path.read_text()).body
     assert isinstance(docstring, ast.Expr)
     assert isinstance(words, ast.ImportFrom)
-    assert isinstance(comparison, ast.Assign)
-    assert ast.unparse(comparison.targets[0]) == "COMPARISON"
+    assert isinstance(held, ast.Assign)
     loaded = load_experiment(path.stem)
-    assert isinstance(loaded, Comparison)
+    assert isinstance(loaded, KINDS[ast.unparse(held.targets[0])])
     assert loaded.name == path.stem
 
 

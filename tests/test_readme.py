@@ -17,6 +17,8 @@ import mlflow
 import pytest
 from conftest import ROOT
 
+from mlplab.spec import experiment_names
+
 README = (ROOT / "README.md").read_text()
 
 
@@ -82,9 +84,14 @@ def test_every_other_command_does_what_the_readme_says(project, environment):
     names = {run.info.run_id: run.info.run_name for run in runs}
     families = {run.info.run_id: [] for run in runs if "mlflow.parentRunId" not in run.data.tags}
     for run in runs:
-        if "mlflow.parentRunId" in run.data.tags:
+        if run.data.tags.get("mlflow.parentRunId") in families:
             families[run.data.tags["mlflow.parentRunId"]].append(run.info.run_name)
-    assert sorted((names[parent], sorted(children)) for parent, children in families.items()) == [
+    by_name = {names[parent]: children for parent, children in families.items()}
+    assert set(by_name.pop("report")) <= set(experiment_names())
+    assert (project / "report" / "report.html").is_file()
+    assert sorted(
+        (names[parent], sorted(children)) for parent, children in families.items() if names[parent] != "report"
+    ) == [
         ("mine", ["128", "512"]),
         ("optimizers", ["Adam", "RMSprop"]),
         ("optimizers", ["Adam", "RMSprop", "SGD"]),

@@ -1,7 +1,9 @@
-"""A comparison from its spec to its record, on real digits and a real store."""
+"""An experiment from its spec to its record, on real digits and a real store."""
 
+import contextlib
 import csv
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -11,7 +13,7 @@ import pytest
 
 from mlplab import __main__ as command_line
 from mlplab import models, run, tracking
-from mlplab.spec import Comparison, Variant
+from mlplab.spec import Comparison, Options, Prediction, Search, UnavailableError, UsageError, Variant
 
 COMPARISON = Comparison(
     name="trial",
@@ -44,6 +46,30 @@ class Quiet:
         self.seen.append(("ended", result.variant.name, result.status))
 
 
+class Screen:
+    """Shows nothing, and gives each experiment the same watch."""
+
+    def __init__(self, watch):
+        self.watch = watch
+        self.errors = []
+
+    @contextlib.contextmanager
+    def experiment(self, experiment, data, variants):
+        yield self.watch
+
+    def recorded(self, record):
+        pass
+
+    def failed(self, name, error):
+        self.errors.append(error)
+
+
+def perform(experiment, dataset, watch=None, **options):
+    """Runs an experiment in a lab of its own and returns its record."""
+    lab = run.Lab(lambda wanted: dataset, Screen(watch or Quiet()), Options(), **options)
+    return lab.run(experiment)[0]
+
+
 @pytest.fixture(scope="module")
 def recorded(empty_store, tmp_path_factory, dataset):
     """One comparison, recorded once and looked at by several tests: (outcome, client, parent, children by name)."""
@@ -51,7 +77,7 @@ def recorded(empty_store, tmp_path_factory, dataset):
     (folder / "mlflow.db").write_bytes(empty_store.read_bytes())
     mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
     watch = Quiet()
-    outcome = run.compare(COMPARISON, dataset, watch)
+    outcome = perform(COMPARISON, dataset, watch)
     client = mlflow.MlflowClient()
     runs = client.search_runs(["0"])
     (parent,) = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
@@ -164,6 +190,7 @@ def test_the_parent_holds_the_comparison(recorded):
         "accuracy.png",
         "loss.png",
         "training_time.png",
+        "record.json",
     }
     assert Comparison.from_json(read(client, parent.info.run_id, "comparison.json")) == COMPARISON
     rows = list(csv.DictReader(read(client, parent.info.run_id, "comparison.csv").splitlines()))
@@ -255,7 +282,7 @@ def test_an_interrupt_ends_every_run(store, dataset):
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run.compare(COMPARISON, dataset, Interrupting())
+        perform(COMPARISON, dataset, Interrupting())
     runs = {r.info.run_name: r for r in store.search_runs(["0"])}
     assert {name: r.info.status for name, r in runs.items()} == {"trial": "KILLED", "SGD": "KILLED"}
     assert len(store.get_metric_history(runs["SGD"].info.run_id, "loss")) == 2
@@ -264,9 +291,7 @@ def test_an_interrupt_ends_every_run(store, dataset):
 def test_the_same_seed_gives_the_same_numbers(store, dataset):
     """Two runs of a comparison agree in every metric of every epoch, to the bit, and another seed does not."""
     small = COMPARISON.only(["RMSprop"]).with_base(epochs=2, dropout=0.2)
-    first, again, other = (
-        run.compare(spec, dataset, Quiet()).results[0] for spec in (small, small, small.with_seed(8))
-    )
+    first, again, other = (perform(spec, dataset).results[0] for spec in (small, small, small.with_seed(8)))
     names = ("loss", "accuracy", "val_loss", "val_accuracy")
     assert [first.history[n] for n in names] == [again.history[n] for n in names]
     assert first.test == again.test
@@ -280,3 +305,156 @@ def test_the_page_and_command_lead_to_the_store(store, dataset):
         parent.finish()
     assert command == f"mlflow ui --backend-store-uri 'sqlite:///{Path.cwd()}/mlflow.db'"
     assert page.endswith(f"#/experiments/0/runs/{parent.run_id}")
+
+
+def test_early_stopping_ends_a_training_after_its_patience(store, dataset):
+    """With a patience of 3 a training ends 3 epochs after the lowest validation loss, and not at its last epoch."""
+    spec = COMPARISON.only(["SGD"]).with_base(hidden=(64,), learning_rate=0.5, epochs=60, patience=3)
+    (result,) = perform(spec, dataset).results
+    lowest = int(np.argmin(result.history["val_loss"])) + 1
+    assert result.status == "finished"
+    assert result.epochs == lowest + 3 < 60
+
+
+SEARCH = Search(
+    name="hunt",
+    question="Which of these trains best?",
+    dataset="mnist",
+    base=Variant(hidden=(8,), epochs=2),
+    space={"learning_rate": [0.01, 0.1, 0.5], "batch_size": [64, 128]},
+    candidates=3,
+    folds=2,
+)
+
+
+class StopsAfter(Quiet):
+    """Is interrupted when a given number of candidates have ended."""
+
+    def __init__(self, candidates):
+        super().__init__()
+        self.left = candidates
+
+    def ended(self, result):
+        super().ended(result)
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def searched(empty_store, tmp_path_factory, dataset):
+    """A search killed after its second candidate, then run again: (record, client, killed parent, parent, watch)."""
+    folder = tmp_path_factory.mktemp("searched")
+    (folder / "mlflow.db").write_bytes(empty_store.read_bytes())
+    with contextlib.chdir(folder):
+        mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+        with pytest.raises(KeyboardInterrupt):
+            perform(SEARCH, dataset, StopsAfter(2))
+        watch = Quiet()
+        record = perform(SEARCH, dataset, watch)
+        client = mlflow.MlflowClient()
+        parents = {r.info.status: r for r in client.search_runs(["0"]) if "mlflow.parentRunId" not in r.data.tags}
+        yield record, client, parents["KILLED"], parents["FINISHED"], watch
+    mlflow.set_tracking_uri(None)
+
+
+def below(client, parent):
+    every = client.search_runs(["0"], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+    return {r.info.run_name: r for r in every}
+
+
+def test_a_candidate_is_a_run_with_its_folds(searched):
+    """Each candidate's run has its params, curves of each fold by epoch, fold scores, mean and std, and true times."""
+    record, client, _, parent, _ = searched
+    runs = below(client, parent)
+    assert set(runs) == {"candidate 1", "candidate 2", "candidate 3"}
+    for place, candidate in enumerate(record.search.candidates, start=1):
+        child = runs[f"candidate {place}"]
+        assert child.info.status == "FINISHED"
+        assert child.info.end_time > child.info.start_time
+        for name, value in candidate.choices.items():
+            assert child.data.params[name] == str(value)
+        metrics = child.data.metrics
+        assert [metrics[f"fold_{fold}_score"] for fold in (1, 2)] == candidate.scores
+        assert metrics["mean_score"] == pytest.approx(np.mean(candidate.scores))
+        assert metrics["std_score"] == pytest.approx(np.std(candidate.scores))
+        for fold in (1, 2):
+            for name in ("loss", "accuracy"):
+                steps = [m.step for m in client.get_metric_history(child.info.run_id, f"fold_{fold}_{name}")]
+                assert steps == [1, 2]
+
+
+def test_a_search_killed_and_started_again_keeps_what_was_finished(searched):
+    """The second run trains the third candidate alone; the two finished ones appear in it with their times of then."""
+    _, client, killed, parent, watch = searched
+    assert [event[1] for event in watch.seen if event[0] == "started"] == ["candidate 3"]
+    before, after = below(client, killed), below(client, parent)
+    assert set(before) == {"candidate 1", "candidate 2"}
+    for name, then in before.items():
+        now = after[name]
+        assert now.data.tags["mlplab.reused_from"] == then.info.run_id
+        assert (now.info.start_time, now.info.end_time) == (then.info.start_time, then.info.end_time)
+        assert now.data.params == then.data.params
+        assert now.data.metrics == then.data.metrics
+    assert "mlplab.reused_from" not in after["candidate 3"].data.tags
+
+
+def test_a_searchs_run_holds_the_winner_and_the_space(searched, dataset):
+    """The parent has cv_results.csv, both figures, the best params and the refitted model, which scores as recorded."""
+    record, client, _, parent, _ = searched
+    found = artifacts(client, parent.info.run_id)
+    assert {"cv_results.csv", "parallel_coordinates.png", "slices.png", "model.keras", "search.json"} <= found
+    rows = list(csv.DictReader(read(client, parent.info.run_id, "cv_results.csv").splitlines()))
+    assert [float(row["mean_test_score"]) for row in rows] == pytest.approx([c.mean for c in record.search.candidates])
+    best = record.search.best
+    assert best.mean == max(candidate.mean for candidate in record.search.candidates)
+    for name, value in best.choices.items():
+        assert parent.data.params[f"best.{name}"] == str(value)
+    model = keras.saving.load_model(client.download_artifacts(parent.info.run_id, "model.keras"))
+    scores = model.evaluate(dataset.test.x, dataset.test.y, verbose=0, return_dict=True)
+    assert parent.data.metrics["refit_test_accuracy"] == pytest.approx(scores["accuracy"], rel=1e-4)
+    (logged,) = [m for m in client.search_logged_models(["0"]) if m.source_run_id == parent.info.run_id]
+    served = mlflow.pyfunc.load_model(f"models:/{logged.model_id}")
+    assert served.predict(dataset.test.x[:3].astype("float32")).shape == (3, 10)
+
+
+def test_a_prediction_asks_the_logged_model_of_a_variant(store, dataset, monkeypatch):
+    """Its answers are those of the model in the store; a variant that is not there, or has no model, is said."""
+    monkeypatch.setattr(run, "load_experiment", lambda name: COMPARISON)
+    spec = Prediction(name="asks", question="What does it answer?", of="trial", variant="RMSprop", images=7)
+    lab = run.Lab(lambda wanted: dataset, Screen(Quiet()), Options(epochs=1))
+    record = lab.run(spec)[0]
+    (parent,) = [r for r in store.search_runs(["0"]) if r.info.run_name == "asks"]
+    trial = below(store, parent)["trial"]
+    chosen = below(store, trial)["RMSprop"]
+    model = keras.saving.load_model(store.download_artifacts(chosen.info.run_id, "model.keras"))
+    answers = model.predict(dataset.test.x, verbose=0)
+    found = record.predictions
+    assert found.predicted == answers[:7].argmax(axis=1).tolist()
+    np.testing.assert_allclose(found.probability, answers[:7].max(axis=1), atol=1e-6)
+    assert found.labels == dataset.test.y[:7].tolist()
+    assert found.test_accuracy == pytest.approx(float((answers.argmax(axis=1) == dataset.test.y).mean()))
+    assert "predictions.png" in artifacts(store, parent.info.run_id)
+    with pytest.raises(UsageError, match="'none of them'; legal: SGD, RMSprop"):
+        lab.run(Prediction(name="asks", question="What?", of="trial", variant="none of them"))
+    with pytest.raises(UnavailableError, match="cannot be loaded"):
+        lab.run(Prediction(name="asks", question="What?", of="trial", variant="RMSprop | slow"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda spec: spec.with_seed(8),
+        lambda spec: spec.with_base(epochs=7),
+        lambda spec: spec.with_base(dropout=0.1),
+        lambda spec: spec.only(["SGD", "RMSprop"]),
+    ],
+)
+def test_a_fingerprint_tells_what_decides_the_numbers(dataset, monkeypatch, change):
+    """Another seed, epoch count, choice, data set or version is another fingerprint; another wording is not."""
+    print_of = run._fingerprint(COMPARISON, dataset)
+    assert run._fingerprint(change(COMPARISON), dataset) != print_of
+    assert run._fingerprint(replace(COMPARISON, question="Other words?"), dataset) == print_of
+    assert run._fingerprint(COMPARISON, replace(dataset, digest="0" * 32)) != print_of
+    monkeypatch.setattr(tracking, "versions", lambda: {"keras": "4.0"})
+    assert run._fingerprint(COMPARISON, dataset) != print_of

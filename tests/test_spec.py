@@ -16,12 +16,19 @@ from hypothesis import strategies as st
 from mlplab.spec import (
     ACTIVATIONS,
     DATASETS,
+    KINDS,
     MAX_SEED,
     OPTIMIZERS,
     SELECTION_METRICS,
     Comparison,
+    Options,
+    Overview,
+    Prediction,
+    Range,
+    Search,
     UsageError,
     Variant,
+    WinnerOf,
     experiment_names,
     load_experiment,
 )
@@ -415,3 +422,105 @@ def test_a_wrong_keyword_is_refused_with_the_legal_ones(tmp_path, source, said):
     path.write_text(f"from mlplab.spec import Comparison, Variant\nCOMPARISON = {source}\n")
     with pytest.raises(UsageError, match=rf"line 2: unknown field of .* Did you mean '{said}'\?"):
         load_experiment(str(path))
+
+
+# ------------------------------------------------------------------------------------- searches, and what needs others
+
+
+def search(**changes: Any) -> Search:
+    """A small legal search with `changes`."""
+    legal: dict[str, Any] = {
+        "question": "Which learning rate?",
+        "dataset": "mnist",
+        "base": Variant(hidden=(8,), epochs=3),
+        "space": {"learning_rate": [0.01, 0.1], "dropout": [0.0, 0.5]},
+        "candidates": 3,
+    }
+    return Search(**{**legal, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "texts"),
+    [
+        ({"question": "Which"}, ["question is 'Which'", "ends in a question mark"]),
+        ({"dataset": "minst"}, ["'minst'", "Did you mean 'mnist'?"]),
+        ({"base": None}, ["base is None", "a Variant"]),
+        ({"space": {}}, ["space is {}", "'learning_rate': Range(1e-3, 1e-1, log=True)"]),
+        ({"space": {"learning_rat": [1]}}, ["'learning_rat'", "Did you mean 'learning_rate'?"]),
+        ({"space": {"dropout": []}}, ["the values of 'dropout' are []", "a list that is not empty, or a Range"]),
+        ({"space": {"dropout": 0.5}}, ["the values of 'dropout' are 0.5"]),
+        ({"space": {"dropout": [0.2, 1.5]}}, ["dropout is 1.5", "from 0 to 0.99"]),
+        ({"space": {"learning_rate": Range(0.1, 200)}}, ["learning_rate is 200"]),
+        ({"candidates": 0}, ["candidates is 0", "from 1"]),
+        ({"candidates": 5}, ["candidates is 5", "allow 4 different ones", "up to 4, or a Range"]),
+        ({"folds": 1}, ["folds is 1", "from 2"]),
+        ({"seed": -1}, ["seed is -1"]),
+    ],
+)
+def test_an_illegal_search_is_refused(changes: dict[str, Any], texts: list[str]) -> None:
+    """What a search cannot draw, split or train is refused, with the value seen and what is legal."""
+    said = refusal(search, **changes)
+    for text in texts:
+        assert text in said
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: Range(0.1, 0.1), "high is 0.1"),
+        (lambda: Range(0, 1, log=True), "low is 0"),
+        (lambda: Prediction(question="What?", of="optimizers", variant="Adam", images=0), "images is 0"),
+        (lambda: Prediction(question="What", of="optimizers", variant="Adam"), "question is 'What'"),
+        (lambda: Overview(question="How long?", of=()), "of is ()"),
+        (lambda: Variant(patience=-1), "patience is -1"),
+    ],
+)
+def test_the_other_kinds_refuse_what_is_illegal(make: Any, text: str) -> None:
+    """Ranges, predictions and overviews refuse illegal values too."""
+    assert text in refusal(make)
+
+
+def test_a_winner_is_filled_in_when_its_search_is_known() -> None:
+    """Until then the variant is named as waiting; afterwards it is base with the choices, and its twin is dropped."""
+    waiting = comparison(variants={"best": WinnerOf("hunt"), "ours": {"dropout": 0.2}, "theirs": {"dropout": 0.5}})
+    assert waiting.searches == {"best": "hunt"}
+    assert "'best' is the winner of 'hunt'" in refusal(waiting.resolved)
+    assert waiting.with_base(epochs=9).searches == {"best": "hunt"}
+    known = waiting.with_choices("best", {"dropout": 0.3})
+    assert [(v.name, v.dropout) for v in known.resolved()] == [("best", 0.3), ("ours", 0.2), ("theirs", 0.5)]
+    twin = waiting.with_choices("best", {"dropout": 0.5})
+    assert [(v.name, v.dropout) for v in twin.resolved()] == [("best", 0.5), ("ours", 0.2)]
+
+
+def test_options_change_every_kind_that_trains() -> None:
+    """Epochs and seed reach comparisons and searches; the smoke profile makes both small; the rest stays as it is."""
+    changed = Options(epochs=7, seed=5)
+    assert {v.epochs for v in changed.adapt(comparison()).resolved()} == {7}  # type: ignore[union-attr]
+    assert changed.adapt(comparison()).seed == changed.adapt(search()).seed == 5  # type: ignore[union-attr]
+    assert changed.adapt(search()).base.epochs == 7  # type: ignore[union-attr]
+    small = Options(smoke=True).adapt(search())
+    assert isinstance(small, Search)
+    assert (small.base.epochs, small.candidates, small.folds) == (2, 2, 2)
+    overview = Overview(question="How long?", of=("a", "b"))
+    assert changed.adapt(overview) is overview
+    assert "epochs is 0" in refusal(Options(epochs=0).adapt, comparison())
+
+
+def test_a_file_holds_one_kind_of_experiment(tmp_path: Path) -> None:
+    """Each kind is found by its name; a file with two is refused, naming both."""
+    made = {
+        "COMPARISON": "Comparison(question='Q?', dataset='mnist', variants={'a': {}})",
+        "SEARCH": "Search(question='Q?', dataset='mnist', space={'dropout': [0.1]}, candidates=1)",
+        "PREDICTION": "Prediction(question='Q?', of='optimizers', variant='Adam')",
+        "OVERVIEW": "Overview(question='Q?', of=('l2',))",
+    }
+    assert set(made) == set(KINDS)
+    for name, source in made.items():
+        path = tmp_path / f"{name.lower()}.py"
+        path.write_text(f"from mlplab.spec import *\n{name} = {source}\n")
+        loaded = load_experiment(str(path))
+        assert type(loaded) is KINDS[name]
+        assert loaded.name == name.lower()
+    both = tmp_path / "both.py"
+    both.write_text("from mlplab.spec import *\n" + "".join(f"{n} = {s}\n" for n, s in list(made.items())[:2]))
+    assert "has COMPARISON and SEARCH" in refusal(load_experiment, str(both))

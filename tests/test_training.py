@@ -138,9 +138,14 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("batch_size", [1, 100, EXAMPLES])
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+BATCH_SIZES = (1, 100, EXAMPLES)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "kind", "batch_size"),
+    # Every pair of an optimizer, a kind and a batch size occurs.
+    [(o, list(KINDS)[(i + j) % 3], b) for i, o in enumerate(OPTIMIZERS) for j, b in enumerate(BATCH_SIZES)],
+)
 def test_an_epoch_ends_at_the_weights_and_history_of_keras(
     optimizer: str, kind: str, batch_size: int, data: Data, held_out: Data
 ) -> None:
