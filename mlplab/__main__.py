@@ -1,6 +1,7 @@
 """The command line: `python -m mlplab --help`."""
 
 import argparse
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -8,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from mlplab.spec import (
+    OPTIMIZERS,
+    SELECTION_METRICS,
     Comparison,
     Experiment,
     Options,
@@ -101,6 +104,29 @@ def _parser() -> argparse.ArgumentParser:
             help="only these variants; may be given several times (default: all)",
         )
 
+    register = commands.add_parser("register", help="register a run's model, and make it the champion if it earned it")
+    register.add_argument(
+        "--dataset",
+        default="auto",
+        help=f"whose runs and test set: {', '.join(DATASET_CHOICES)} (default: %(default)s)",
+    )
+    register.add_argument("--name", default="mnist-mlp", help="of the registered model (default: %(default)s)")
+    register.add_argument("--alias", default="champion", help="that a served version bears (default: %(default)s)")
+    register.add_argument(
+        "--optimizer", default="rmsprop", help=f"of the runs to choose from: {', '.join(OPTIMIZERS)} (default: rmsprop)"
+    )
+    register.add_argument(
+        "--metric", default="val_accuracy", help=f"{', '.join(SELECTION_METRICS)} (default: %(default)s)"
+    )
+    register.add_argument("--run-id", "--run_id", help="this run, whatever its optimizer")
+    register.add_argument(
+        "--force",
+        choices=("true", "false"),
+        default="false",
+        help="move the alias though the test set speaks against it; recorded as a tag (default: %(default)s)",
+    )
+    register.set_defaults(command=_register)
+
     listing = commands.add_parser("list", help="show the experiments and the questions they answer")
     listing.set_defaults(command=_list)
     data = commands.add_parser("data", help="show which data sets are found where")
@@ -132,6 +158,39 @@ def _report(options: argparse.Namespace) -> int:
     out.print(f"The report:   {html.resolve()}", soft_wrap=True)
     _lead(out, command, page)
     return _code(list(records.values())) if len(records) == len(experiment_names()) else EXIT_FAILED
+
+
+def _register(options: argparse.Namespace) -> int:
+    choose("data set", options.dataset, DATASET_CHOICES)
+    choose("optimizer", options.optimizer, OPTIMIZERS)
+    choose("metric", options.metric, SELECTION_METRICS)
+    if options.alias == "latest" or re.fullmatch(r"v\d+", options.alias):
+        raise UsageError(f"alias is {options.alias!r}, which MLflow keeps for itself; legal: such as champion.")
+
+    from mlplab import terminal
+    from mlplab.data import load
+
+    out = terminal.console()
+    with terminal.Download(out) as download:
+        data = load(options.dataset, wanted="mnist", progress=download)
+    if data.is_fallback and options.dataset == "auto":
+        raise UsageError(
+            f"dataset is 'auto', and only {data.label} is to be had: a model for MNIST trained on it is not registered "
+            "unless told. Get MNIST (`python -m mlplab data` shows the places), or say -P dataset=digits."
+        )
+    from mlplab.registry import register
+
+    register(
+        data,
+        name=options.name,
+        alias=options.alias,
+        optimizer=options.optimizer,
+        metric=options.metric,
+        run_id=options.run_id,
+        force=options.force == "true",
+        say=out.print,
+    )
+    return 0
 
 
 def _options(options: argparse.Namespace) -> Options:

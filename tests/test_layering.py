@@ -14,7 +14,7 @@ EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
 LAYERS = (
     {"__main__"},
     {"run", "terminal"},
-    {"search", "report"},
+    {"search", "report", "registry"},
     {"training", "tracking"},
     {"models", "data", "statistics", "figures", "claims"},
     {"results"},
@@ -61,9 +61,9 @@ def test_a_module_imports_from_lower_layers_only(path: Path) -> None:
     assert not upward, f"{path.name} imports {sorted(upward)}, which are not below it"
 
 
-def test_only_tracking_imports_mlflow() -> None:
-    """MLflow is behind one module: no other file of the package or of the experiments imports it."""
-    assert [path.stem for path in PACKAGE + EXPERIMENTS if "mlflow" in roots(path)] == ["tracking"]
+def test_only_tracking_and_registry_import_mlflow() -> None:
+    """MLflow's store is behind one module and its registry behind another: nothing else imports it."""
+    assert [path.stem for path in PACKAGE + EXPERIMENTS if "mlflow" in roots(path)] == ["registry", "tracking"]
 
 
 def test_the_spec_and_the_package_import_the_standard_library_only() -> None:
