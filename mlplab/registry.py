@@ -16,6 +16,7 @@ from typing import Any
 import keras
 import mlflow
 import numpy as np
+import tensorflow as tf
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
@@ -182,9 +183,9 @@ def _keras_model(client: mlflow.MlflowClient, run: Run) -> keras.Model:
 
 
 def _add_version(client: mlflow.MlflowClient, name: str, run: Run, data: Dataset) -> ModelVersion:
-    import tensorflow as tf
+    from mlflow.models import Model
 
-    from mlplab import tracking
+    from serving.model import arguments
 
     tags = run.data.tags
     origin = {
@@ -197,10 +198,17 @@ def _add_version(client: mlflow.MlflowClient, name: str, run: Run, data: Dataset
     with tempfile.TemporaryDirectory() as folder:
         export = Path(folder) / "export"
         tf.saved_model.save(models.Export(_keras_model(client, run)), str(export))
-        uri = tracking.log_served_model(run.info.run_id, export, data.test.x[:2].astype(np.float32), origin)
+        logged = Model.log(
+            artifact_path=None,
+            name="served",
+            flavor=mlflow.pyfunc,
+            run_id=run.info.run_id,
+            metadata=origin,
+            **arguments(export, data.test.x[:1]),
+        )
     return client.create_model_version(
         name,
-        source=uri,
+        source=logged.model_uri,
         run_id=run.info.run_id,
         tags=origin,
         description=f"{run.info.run_name} of {tags.get('mlplab.experiment', '?')}, run {run.info.run_id}.",

@@ -46,6 +46,17 @@ def registered(trained, dataset):
     return short, registry.register(dataset)
 
 
+def _in_process(uri, pixels):
+    answers = mlflow.pyfunc.load_model(uri).predict(pixels.astype(np.float32))
+    return np.array([answer["probabilities"] for answer in answers], np.float32)
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Has versions answer in this process: another one takes seconds, and `registered` has been through it."""
+    monkeypatch.setattr(registry, "_answers", _in_process)
+
+
 def alias(name="mnist-mlp"):
     return dict(mlflow.MlflowClient().get_registered_model(name).aliases)
 
@@ -91,7 +102,7 @@ def test_registering_again_changes_nothing(registered, dataset):
     assert len(mlflow.MlflowClient().search_model_versions("name = 'mnist-mlp'")) == 2
 
 
-def test_a_worse_version_does_not_become_champion_unless_forced(trained, dataset):
+def test_a_worse_version_does_not_become_champion_unless_forced(trained, dataset, here):
     """After a better one a worse version is registered and checked, but takes the alias by force alone, on record."""
     better = registry.register(dataset, name="forced", run_id=trained["long"].info.run_id)
     worse = registry.register(dataset, name="forced", run_id=trained["short"].info.run_id)
@@ -104,8 +115,7 @@ def test_a_worse_version_does_not_become_champion_unless_forced(trained, dataset
 
 def test_a_version_that_answers_otherwise_is_no_champion(trained, dataset, monkeypatch):
     """Where the fresh process does not answer as the run's model does, the version is tagged so and gets no alias."""
-    answers = registry._answers
-    monkeypatch.setattr(registry, "_answers", lambda uri, pixels: answers(uri, pixels) + np.float32(1e-3))
+    monkeypatch.setattr(registry, "_answers", lambda uri, pixels: _in_process(uri, pixels) + np.float32(1e-3))
     done = registry.register(dataset, name="other")
     assert done.champion is None
     assert alias("other") == {}
@@ -113,10 +123,8 @@ def test_a_version_that_answers_otherwise_is_no_champion(trained, dataset, monke
     assert tags["mlplab.checked"].startswith("failed: its answers are 0.001")
 
 
-def test_registrations_at_the_same_time_agree(trained, dataset, monkeypatch):
+def test_registrations_at_the_same_time_agree(trained, dataset, here):
     """Three at once leave versions 1 to 3 and the alias where one after the other would leave it."""
-    # The check in a process of its own is not what races.
-    monkeypatch.setattr(registry, "_answers", lambda uri, pixels: _in_process(uri, pixels))
     runs = [trained[name].info.run_id for name in ("long", "short", "Adam")]
     done = []
     threads = [
@@ -133,11 +141,6 @@ def test_registrations_at_the_same_time_agree(trained, dataset, monkeypatch):
     assert int(alias("race")["champion"]) == int(expected.version)
     best = max(done, key=lambda registration: registration.test_accuracy)
     assert int(expected.version) == best.version
-
-
-def _in_process(uri, pixels):
-    answers = mlflow.pyfunc.load_model(uri).predict(pixels.astype(np.float32))
-    return np.array([answer["probabilities"] for answer in answers], np.float32)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +165,7 @@ def test_a_parent_run_or_other_data_are_refused(trained, dataset, monkeypatch):
         registry.register(replace(dataset, digest="0" * 32), run_id=trained["long"].info.run_id)
 
 
-def test_the_command_refuses_the_stand_in_unless_told(trained, tmp_path, monkeypatch, capsys):
+def test_the_command_refuses_the_stand_in_unless_told(trained, tmp_path, monkeypatch, capsys, here):
     """`register` on auto, where only the digits are to be had, exits with 2; with -P dataset=digits it registers."""
     monkeypatch.setenv("MLPLAB_DATA_DIR", str(tmp_path))
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
