@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 EXPERIMENTS := $(basename $(notdir $(wildcard experiments/*.py)))
 
-.PHONY: help test check bench ui clean report $(EXPERIMENTS)
+.PHONY: help test check bench ui stack clean report $(EXPERIMENTS)
 
 help:
 	@echo "make NAME    run a comparison: $(EXPERIMENTS)"
@@ -17,6 +17,7 @@ help:
 	@echo "make check   lint, format check and types"
 	@echo "make bench   measure training against Keras, PyTorch and JAX, and the tracking overhead"
 	@echo "make ui      open the MLflow UI on the local store"
+	@echo "make stack   tracking server with accounts, and model server, on the local store, until Ctrl-C"
 
 .venv/ready: requirements.lock
 	@test -n "$(PYTHON)" && "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
@@ -44,6 +45,15 @@ bench: .venv/ready
 
 ui: .venv/ready
 	mlflow ui
+
+# Random values for what .env.example leaves empty.
+.env:
+	@umask 077 && "$(PYTHON)" -c 'import re, secrets; example = open(".env.example").read(); \
+	  print(end=re.sub("(?m)^[A-Z_]+=$$", lambda name: name[0] + secrets.token_hex(24), example))' > .env.new
+	@mv .env.new .env
+
+stack: .venv/ready .env
+	@python stack/local.py
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
