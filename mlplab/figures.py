@@ -54,13 +54,15 @@ def comparison_curves(metric: str, results: Sequence[Result], data: str) -> Figu
         f"{metric.capitalize()} by variant", data, 12, max(4.2, 1.2 + 0.2 * sum(_lines(result) for result in results))
     )
     every = [result.history.get(name, []) for result in results for name in (metric, f"val_{metric}")]
-    lines = []
+    lines: list[Line2D] = []
     for axes, side in zip(figure.subplots(1, 2, sharey=True), ("training", "validation"), strict=True):
         name = metric if side == "training" else f"val_{metric}"
-        lines = [
-            _curve(axes, result.history.get(name, []), result, _name(result), *look)
-            for result, look in zip(results, _looks([result.variant.name for result in results]), strict=True)
-        ]
+        lines = []
+        for place, (result, look) in enumerate(zip(results, looks([r.variant.name for r in results]), strict=True)):
+            line = _curve(axes, result.history.get(name, []), result, _name(result), *look)
+            # Where curves coincide, the later ones leave an edge of the earlier to be seen.
+            line.set_linewidth(1.5 + 2 * (len(results) - 1 - place) / len(results))
+            lines.append(line)
         axes.set_title(side, fontsize=10)
         _finish(axes, metric, every)
     _legend(figure, lines, below=False)
@@ -79,7 +81,7 @@ def training_times(results: Sequence[Result], data: str, before: Sequence[str] =
     Args:
         before: a text before each variant's name.
     """
-    looks = _looks([result.variant.name for result in results])
+    shown = looks([result.variant.name for result in results])
     names = [_name(result, text) for result, text in zip(results, before or [""] * len(results), strict=True)]
     figure = _figure(
         "Training time by variant", data, 12, 1.6 + sum(max(0.5, 0.2 * (1 + name.count("\n"))) for name in names)
@@ -89,7 +91,7 @@ def training_times(results: Sequence[Result], data: str, before: Sequence[str] =
         each = result.train_seconds / result.epochs if result.epochs else 0.0
         apart = f"\n  (and {result.compile_seconds:.1f} s compiling, {result.evaluate_seconds:.1f} s evaluation)"
         for axes, seconds, text in ((total, result.train_seconds, apart), (per_epoch, each, "")):
-            axes.barh(row, seconds, color=looks[row][0], height=0.6)
+            axes.barh(row, seconds, color=shown[row][0], height=0.6)
             says = f"  {seconds:.3g} s{text}" if result.epochs else "  no epoch was completed"
             axes.annotate(says, (seconds, row), va="center", fontsize=8)
     total.set_yticks(range(len(results)), names, fontsize=9)
@@ -308,13 +310,13 @@ def _legend(figure: Figure, lines: list[Line2D], *, below: bool) -> None:
         figure.legend(lines, names, loc="outside right upper", **style)
 
 
-def _looks(names: Sequence[str]) -> list[tuple[str, str]]:
+def looks(names: Sequence[str]) -> list[tuple[str, str]]:
     """Colour and dash of each variant of a figure: those of the project's experiments have theirs in every figure."""
     known = _places()
     free = (place for place in itertools.count() if place not in {known.get(name) for name in names})
     given = {name: known[name] if name in known else next(free) for name in dict.fromkeys(names)}
-    looks = {name: (COLOURS[p % len(COLOURS)], DASHES[p // len(COLOURS) % len(DASHES)]) for name, p in given.items()}
-    return [looks[name] for name in names]
+    found = {name: (COLOURS[p % len(COLOURS)], DASHES[p // len(COLOURS) % len(DASHES)]) for name, p in given.items()}
+    return [found[name] for name in names]
 
 
 @cache

@@ -209,6 +209,7 @@ def _add_version(client: mlflow.MlflowClient, name: str, run: Run, data: Dataset
     return client.create_model_version(
         name,
         source=logged.model_uri,
+        model_id=logged.model_id,
         run_id=run.info.run_id,
         tags=origin,
         description=f"{run.info.run_name} of {tags.get('mlplab.experiment', '?')}, run {run.info.run_id}.",

@@ -404,7 +404,10 @@ def child(
 ) -> tuple[Result, tracking.Run]:
     """Trains a variant in a run of its own under `parent`; a variant that raises gives a failed result."""
     result = Result(variant=variant, steps_per_epoch=variant.steps_per_epoch(len(data.train)))
-    tags = {"mlplab.experiment": comparison.name, "mlplab.kind": "variant", **_tags(comparison, data)}
+    names = list(comparison.variants)
+    (colour, _) = figures.looks(names)[names.index(variant.name)]
+    tags = {"mlplab.experiment": comparison.name, "mlplab.kind": "variant", "mlflow.runColor": colour}
+    tags |= _tags(comparison, data)
     params = {**variant.params(), "seed": comparison.seed, "dataset": data.name}
     run = parent.child(variant.name, params, tags, data)
     result.run_id = run.run_id
@@ -516,8 +519,19 @@ def _conclude(
         parent.figure(figures.comparison_curves(metric, found, data.label), f"{metric}.png")
     parent.figure(figures.training_times(found, data.label), "training_time.png")
     notice = f"\n\n> **{data.notice}**" if data.notice else ""
+    curves = tracking.curves_address(parent, f"best_{comparison.select}", not comparison.maximizes)
+    links = f"\n\n[Curves of the variants]({curves})"
     verdict = f"Best by {comparison.select}: **{ranked[0].variant.name}**." if ranked else "No variant has a result."
-    parent.tags({"mlflow.note.content": f"**{comparison.question}**\n\n{table}\n{verdict} Data: {data.label}.{notice}"})
+    # The UI sets a table's cells without a space between them.
+    wide = results.markdown([[f"{cell}&nbsp;&nbsp;" for cell in row] for row in results.to_cells(comparison, found)])
+    note = f"**{comparison.question}**\n\n{wide}\n{verdict} Data: {data.label}.{links}{notice}"
+    parent.tags({"mlflow.note.content": note})
+    for place, result in enumerate(ranked, start=1):
+        said = (
+            f"{comparison.select} {result.best(comparison.select):.4f} at epoch {result.best_epoch} of {result.epochs}"
+        )
+        trained_run = next(run for mine, run in trained if mine is result)
+        trained_run.tags({"mlflow.note.content": f"{said}: number {place} of {len(found)} in {comparison.name}"})
     if not ranked:
         return
     winner = ranked[0]

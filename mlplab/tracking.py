@@ -24,6 +24,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import mlflow
 import numpy as np
@@ -438,10 +439,25 @@ def load_model(run_id: str) -> tuple[str, Callable[[np.ndarray], np.ndarray]]:
     return uri, lambda pixels: np.asarray(loaded(pixels.astype(np.float32)))
 
 
+# Without it MLflow's UI opens on its pages for language models, unless the reader has chosen otherwise before.
+WORKFLOW = "workflowType=machine_learning"
+
+
+def curves_address(run: Run, metric: str, ascending: bool) -> str:
+    """The UI's page, relative to the UI, of the charts of the runs under a run, the best by `metric` first."""
+    query = {
+        "searchFilter": f'tags.mlflow.parentRunId="{run.run_id}"',
+        "orderByKey": f"metrics.`{metric}`",
+        "orderByAsc": str(ascending).lower(),
+        "compareRunsMode": "CHART",
+    }
+    return f"#/experiments/{run.experiment_id}/runs?{urlencode(query, quote_via=quote)}&{WORKFLOW}"
+
+
 def address(run: Run) -> tuple[str, str]:
     """Where to look at a run: the command that opens the UI on this store, and the run's page there."""
     uri = mlflow.get_tracking_uri()
-    page = f"#/experiments/{run.experiment_id}/runs/{run.run_id}"
+    page = f"#/experiments/{run.experiment_id}/runs/{run.run_id}?{WORKFLOW}"
     if uri.startswith(("http://", "https://")):
         return "", f"{uri.rstrip('/')}/{page}"
     if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):

@@ -239,7 +239,8 @@ def test_an_experiment_runs_to_its_table(machine: Machine) -> None:
     assert "optimizers on digits (stand-in for MNIST), best by val_accuracy first" in done.out
     assert re.search(r"^ +Adam( +\d+\.\d{4}){5} +[12] of 2 +\d+\.\d +[\d,]+ *$", done.out, re.MULTILINE)
     assert f"mlflow ui --backend-store-uri 'sqlite:///{machine.store}'" in done.out
-    assert re.search(r"^This run: +http://127\.0\.0\.1:5000/#/experiments/0/runs/[0-9a-f]{32}$", done.out, re.MULTILINE)
+    page = r"http://127\.0\.0\.1:5000/#/experiments/0/runs/[0-9a-f]{32}\?workflowType=machine_learning"
+    assert re.search(rf"^This run: +{page}$", done.out, re.MULTILINE)
     assert machine.runs() == [("optimizers", "FINISHED"), ("Adam", "FINISHED")]
 
 

@@ -160,12 +160,12 @@ def test_a_variant_of_the_projects_experiments_has_its_colour_wherever_it_is_sho
         experiment = load_experiment(name)
         if isinstance(experiment, Comparison):
             names = list(experiment.variants)
-            mine = dict(zip(names, figures._looks(names), strict=True))
+            mine = dict(zip(names, figures.looks(names), strict=True))
             assert len(set(mine.values())) == len(names)
             for variant, look in mine.items():
                 assert looks.setdefault(variant, look) == look
-    assert figures._looks(["a stranger", "Adam"])[1] == looks["Adam"]
-    assert figures._looks(["a stranger", "Adam"])[0] != looks["Adam"]
+    assert figures.looks(["a stranger", "Adam"])[1] == looks["Adam"]
+    assert figures.looks(["a stranger", "Adam"])[0] != looks["Adam"]
 
 
 def test_the_legend_names_every_variant_with_its_line() -> None:

@@ -201,7 +201,9 @@ def test_the_parent_holds_the_comparison(recorded):
     assert tags["winner.run_id"] == children[best.variant.name].info.run_id
     assert parent.data.metrics["winner_val_accuracy"] == max(best.history["val_accuracy"])
     note = tags["mlflow.note.content"]
-    assert read(client, parent.info.run_id, "comparison.md") in note
+    assert read(client, parent.info.run_id, "comparison.md") in note.replace("&nbsp;", "")
+    assert f"parentRunId%3D%22{parent.info.run_id}%22" in note
+    assert children[best.variant.name].data.tags["mlflow.note.content"].endswith("number 1 of 4 in trial")
     assert COMPARISON.question in note
     assert "stand-in for MNIST" in note
     for child in children.values():
@@ -304,7 +306,7 @@ def test_the_page_and_command_lead_to_the_store(store, dataset):
         command, page = tracking.address(parent)
         parent.finish()
     assert command == f"mlflow ui --backend-store-uri 'sqlite:///{Path.cwd()}/mlflow.db'"
-    assert page.endswith(f"#/experiments/0/runs/{parent.run_id}")
+    assert page.endswith(f"#/experiments/0/runs/{parent.run_id}?workflowType=machine_learning")
 
 
 def test_early_stopping_ends_a_training_after_its_patience(store, dataset):

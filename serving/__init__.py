@@ -1,0 +1,1 @@
+"""What runs where the model is served: the model's code, the server, a client."""
