@@ -42,6 +42,7 @@ bench: .venv/ready
 	python benchmarks/training.py
 	python benchmarks/search.py
 	python benchmarks/tracking.py
+	python benchmarks/serving.py
 
 ui: .venv/ready
 	mlflow ui

@@ -19,15 +19,13 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from test_run import Quiet, Screen
 
 from mlplab import registry, run
 from mlplab.spec import Options, load_experiment
 
 pytestmark = pytest.mark.long
-
-pytest.importorskip("playwright", reason="Playwright for Python is not installed; it is in the extra dev")
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 EPOCHS = 3
 SECONDS = 30
