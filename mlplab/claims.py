@@ -448,9 +448,22 @@ def _found(claim: Claim, records: Records) -> Verdict:
     says = f"random_search, best of {len(scores)}: {measured}, mean accuracy over the folds {_percent(best.mean)} "
     says += f"(standard deviation {_percent(best.std)}); the report's choice"
     if wanted not in scores:
-        return Verdict(NOT_TESTABLE, measured, f"{says} ({wanted}) was not among those drawn.")
+        return Verdict(NOT_TESTABLE, measured, f"{says} ({wanted}) was not among those drawn.{_in_full(records)}")
     place = 1 + sum(score > scores[wanted] for score in scores.values())
     return _winner(measured, scores, wanted, f"{says} has {_percent(scores[wanted])}, place {place}")
+
+
+def _in_full(records: Records) -> str:
+    """What the winner and the report's choice came to when both were trained in full; "" where they were not."""
+    found = records.get("best_found")
+    best = {r.variant.name: r.best("val_accuracy") for r in found.results} if found else {}
+    if found is None or len(best) < 2 or shortened(found) or not all(map(math.isfinite, best.values())):
+        return ""
+    texts = ", ".join(f"{name} {_percent(value)}" for name, value in best.items())
+    apart = 100 * (max(best.values()) - min(best.values()))
+    decided = "more" if apart >= SEED_POINTS else "less"
+    says = f"{apart:.2f} points apart, {decided} than the {_points(SEED_POINTS)} that one seed can decide"
+    return f" Trained in full (best_found) their best validation accuracies are {texts}: {says}."
 
 
 def choices_text(choices: Mapping[str, object]) -> str:

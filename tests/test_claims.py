@@ -256,13 +256,19 @@ def test_a_lead_that_one_seed_may_turn_around_is_no_verdict() -> None:
 
 
 def test_a_search_that_did_not_draw_the_reports_choice_cannot_reproduce_it() -> None:
-    """A choice that was not drawn could not have won."""
+    """A choice that was not drawn could not have won; what both came to in full is said, where both were trained."""
     search = FULL["random_search"].search
     assert search
     rest = replace(search, candidates=search.candidates[:-1])
     verdict = judge(BY_KEY["search-best"], {**FULL, "random_search": replace(FULL["random_search"], search=rest)})
     assert verdict.status == NOT_TESTABLE
     assert "was not among those drawn" in verdict.evidence
+    best, theirs = (100 * result.best("val_accuracy") for result in FULL["best_found"].results)
+    assert f"best found {best:.2f} %, report's choice {theirs:.2f} %" in verdict.evidence
+    assert f"{abs(best - theirs):.2f} points apart" in verdict.evidence
+    alone = {name: record for name, record in FULL.items() if name != "best_found"}
+    verdict = judge(BY_KEY["search-best"], {**alone, "random_search": replace(FULL["random_search"], search=rest)})
+    assert verdict.evidence.endswith("was not among those drawn.")
 
 
 def test_seconds_are_compared_and_never_reproduced() -> None:
