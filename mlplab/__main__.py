@@ -17,6 +17,7 @@ from mlplab.spec import (
     UnavailableError,
     UsageError,
     choose,
+    datasets_of,
     experiment_names,
     load_experiment,
 )
@@ -137,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace, name_or_path: str) -> int:
     changes = _options(options)
     experiment = changes.adapt(_only(load_experiment(name_or_path), options.variant))
-    lab, out = _lab(options, changes)
+    lab, out = _lab(options, changes, datasets_of(experiment))
     record, command, page = lab.run(experiment)
     _lead(out, command, page)
     return _code([record])
@@ -145,9 +146,8 @@ def _run(options: argparse.Namespace, name_or_path: str) -> int:
 
 def _report(options: argparse.Namespace) -> int:
     changes = _options(options)
-    for name in experiment_names():
-        changes.adapt(load_experiment(name))
-    lab, out = _lab(options, changes)
+    experiments = [changes.adapt(load_experiment(name)) for name in experiment_names()]
+    lab, out = _lab(options, changes, set().union(*map(datasets_of, experiments)))
     html, records, command, page = lab.report(Path(options.folder))
     from mlplab import terminal
 
@@ -179,17 +179,23 @@ def _register(options: argparse.Namespace) -> int:
             "unless told. Get MNIST (`python -m mlplab data` shows the places), or say -P dataset=digits."
         )
     from mlplab.registry import register
+    from mlplab.tracking import address, parent_run
 
-    register(
-        data,
-        name=options.name,
-        alias=options.alias,
-        optimizer=options.optimizer,
-        metric=options.metric,
-        run_id=options.run_id,
-        force=options.force == "true",
-        say=out.print,
-    )
+    with parent_run("register", {"mlplab.kind": "registration"}) as run:
+        done = register(
+            data,
+            name=options.name,
+            alias=options.alias,
+            optimizer=options.optimizer,
+            metric=options.metric,
+            run_id=options.run_id,
+            force=options.force == "true",
+            say=out.print,
+        )
+        run.tags({"mlflow.note.content": "\n\n".join(done.said), "registered.version": done.version})
+        run.metrics({"test_accuracy": done.test_accuracy})
+        run.finish()
+        _lead(out, *address(run))
     return 0
 
 
@@ -200,20 +206,20 @@ def _options(options: argparse.Namespace) -> Options:
     return Options(epochs=options.epochs, seed=options.seed, smoke=options.profile == "smoke")
 
 
-def _lab(options: argparse.Namespace, changes: Options) -> "tuple[Lab, Console]":
+def _lab(options: argparse.Namespace, changes: Options, datasets: set[str]) -> "tuple[Lab, Console]":
     # Not before the spec and the options are known to be right: TensorFlow takes seconds to load.
     from mlplab import terminal
     from mlplab.data import Dataset, load
 
     out = terminal.console()
-
-    def data(wanted: str) -> Dataset:
+    found: dict[str, Dataset] = {}
+    for wanted in sorted(datasets):
         with terminal.Download(out) as download:
-            return load(options.dataset, wanted=wanted, progress=download)
+            found[wanted] = load(options.dataset, wanted=wanted, progress=download)
 
     from mlplab.run import Lab
 
-    return Lab(data, terminal.Screen(out), changes, options.jobs), out
+    return Lab(found.__getitem__, terminal.Screen(out), changes, options.jobs), out
 
 
 def _lead(out: "Console", command: str, page: str) -> None:

@@ -32,6 +32,7 @@ from mlplab.spec import (
     UsageError,
     Variant,
     choose,
+    datasets_of,
     experiment_names,
     load_experiment,
 )
@@ -97,7 +98,8 @@ class Lab:
             UsageError: it needs an experiment that is not there.
             UnavailableError: the data or the tracking store are not to be had, or the store did not take everything.
         """
-        self._check(experiment)
+        for wanted in datasets_of(experiment):
+            self._data_of(wanted)
         with tracking.parent_run(experiment.name, _kind(experiment)) as run:
             record = self._perform(experiment, run)
             return record, *tracking.address(run)
@@ -117,8 +119,8 @@ class Lab:
         except OSError as error:
             raise UsageError(f"the report's folder {folder} cannot be made: {error}; name another.") from error
         names = experiment_names()
-        for name in names:
-            self._check(load_experiment(name))
+        for wanted in set().union(*(datasets_of(load_experiment(name)) for name in names)):
+            self._data_of(wanted)
         started = time.perf_counter()
         with tracking.parent_run("report", {"mlplab.experiment": "report", "mlplab.kind": "report"}) as run:
             for name in names:
@@ -134,21 +136,12 @@ class Lab:
             run.finish("FAILED" if incomplete else "FINISHED")
             return page, self.records, *tracking.address(run)
 
-    def _check(self, experiment: Experiment) -> None:
-        """Loads the data, so that what is missing or damaged is said before a run starts."""
-        if isinstance(experiment, Prediction | Overview):
-            for name in experiment.needs:
-                self._check(load_experiment(name))
-        else:
-            self._data_of(experiment)
-            for name in experiment.searches.values() if isinstance(experiment, Comparison) else ():
-                self._check(load_experiment(name))
-
-    def _data_of(self, experiment: Comparison | Search) -> "tuple[Dataset, Device]":
-        if experiment.dataset not in self._data:
-            data = self._load(experiment.dataset)
-            self._data[experiment.dataset] = data, Device.of(data)
-        return self._data[experiment.dataset]
+    def _data_of(self, wanted: str) -> "tuple[Dataset, Device]":
+        """A data set, loaded once; first of all, so that what is missing or damaged is said before a run starts."""
+        if wanted not in self._data:
+            data = self._load(wanted)
+            self._data[wanted] = data, Device.of(data)
+        return self._data[wanted]
 
     def _need(self, name: str, parent: tracking.Run) -> Record:
         """The record of an experiment: met before, found in the store, or run now under `parent`."""
@@ -158,7 +151,7 @@ class Lab:
         if isinstance(experiment, Comparison):
             experiment = self._with_winners(experiment, parent)
         if isinstance(experiment, Comparison | Search):
-            data, _ = self._data_of(experiment)
+            data, _ = self._data_of(experiment.dataset)
             found = parent.find(_fingerprint(experiment, data))
             text = parent.read(found.run_id, "record.json") if found else None
             if found and text:
@@ -205,7 +198,7 @@ class Lab:
         return record
 
     def _compare(self, comparison: Comparison, run: tracking.Run) -> Record:
-        data, device = self._data_of(comparison)
+        data, device = self._data_of(comparison.dataset)
         run.tags({**_tags(comparison, data), tracking.FINGERPRINT: _fingerprint(comparison, data)})
         run.data(data)
         run.text(comparison.to_json(), "comparison.json")
@@ -215,7 +208,7 @@ class Lab:
         return _record(comparison, data, results=[result for result, _ in trained])
 
     def _search(self, spec: Search, run: tracking.Run) -> Record:
-        data, device = self._data_of(spec)
+        data, device = self._data_of(spec.dataset)
         run.tags({**_tags(spec, data), tracking.FINGERPRINT: _fingerprint(spec, data)})
         run.data(data)
         run.text(spec.to_json(), "search.json")
@@ -260,7 +253,7 @@ class Lab:
     def _predict(self, spec: Prediction, of: Record, run: tracking.Run) -> Record:
         comparison = load_experiment(spec.of)
         assert isinstance(comparison, Comparison)
-        data, _ = self._data_of(comparison)
+        data, _ = self._data_of(comparison.dataset)
         run.data(data)
         names = [result.variant.name for result in of.results]
         result = of.result(choose(f"variant of {spec.of}", spec.variant, names))

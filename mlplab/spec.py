@@ -564,3 +564,17 @@ def _line_in(path: Path, error: BaseException) -> int | None:
 def experiment_names() -> list[str]:
     """The names of the experiments that come with the project, in alphabetical order."""
     return sorted(path.stem for path in EXPERIMENTS.glob("*.py") if not path.stem.startswith("_"))
+
+
+def datasets_of(experiment: Experiment) -> set[str]:
+    """The data sets that an experiment and those it needs are about.
+
+    Raises:
+        UsageError: an experiment that it needs is not there.
+    """
+    if isinstance(experiment, Comparison | Search):
+        needs = list(experiment.searches.values()) if isinstance(experiment, Comparison) else []
+        own = {experiment.dataset}
+    else:
+        needs, own = list(experiment.needs), set()
+    return own.union(*(datasets_of(load_experiment(name)) for name in needs))
