@@ -13,6 +13,7 @@ import pytest
 
 from mlplab import __main__ as command_line
 from mlplab import models, run, tracking
+from mlplab import spec as spec_module
 from mlplab.spec import Comparison, Options, Prediction, Search, UnavailableError, UsageError, Variant
 
 COMPARISON = Comparison(
@@ -422,7 +423,8 @@ def test_a_searchs_run_holds_the_winner_and_the_space(searched, dataset):
 
 def test_a_prediction_asks_the_logged_model_of_a_variant(store, dataset, monkeypatch):
     """Its answers are those of the model in the store; a variant that is not there, or has no model, is said."""
-    monkeypatch.setattr(run, "load_experiment", lambda name: COMPARISON)
+    for module in (run, spec_module):
+        monkeypatch.setattr(module, "load_experiment", lambda name: COMPARISON)
     spec = Prediction(name="asks", question="What does it answer?", of="trial", variant="RMSprop", images=7)
     lab = run.Lab(lambda wanted: dataset, Screen(Quiet()), Options(epochs=1))
     record = lab.run(spec)[0]
