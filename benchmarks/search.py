@@ -21,12 +21,12 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from quiet import Quiet
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -105,18 +105,6 @@ def stock_search(search: Search, data: Dataset) -> Answer:
     seconds = time.perf_counter() - started
     results = searching.cv_results_
     return {"seconds": seconds, "params": results["params"], "scores": results["mean_test_score"].tolist()}
-
-
-class Quiet:
-    """A screen and a watch that show nothing."""
-
-    @contextlib.contextmanager
-    def experiment(self, *arguments: Any) -> Iterator[Any]:
-        """Has nobody watch."""
-        yield self
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *arguments: None
 
 
 def tracked_search(search: Search, data: Dataset) -> Answer:

@@ -18,33 +18,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import mlflow
+from quiet import Quiet
 
 from mlplab import data, run
 from mlplab.results import Result
 from mlplab.spec import Comparison, Options, Variant
-
-
-class Silent:
-    """A watch that shows nothing."""
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *arguments: None
-
-
-class Quiet(Silent):
-    """A screen that shows nothing."""
-
-    @contextlib.contextmanager
-    def experiment(self, *arguments: Any) -> Iterator[Silent]:
-        """Has nobody watch."""
-        yield Silent()
 
 
 def main() -> None:
@@ -72,7 +56,7 @@ def main() -> None:
     def tracked() -> None:
         with run.tracking.parent_run("tracking", {}, mnist) as parent:
             started.append(time.perf_counter())
-            run.child(parent, variant, comparison, mnist, device, Silent())
+            run.child(parent, variant, comparison, mnist, device, Quiet())
 
     def whole() -> None:
         started.append(time.perf_counter())
