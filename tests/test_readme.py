@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from conftest import ROOT
+from conftest import ROOT, free_port
 
 README = (ROOT / "README.md").read_text()
 
@@ -117,9 +116,7 @@ def test_the_report_does_what_the_readme_says(project, environment, empty_store,
 def test_the_ui_opens_on_the_local_store(project, environment):
     """`mlflow ui`, as the README gives it, answers with the UI's page."""
     assert "mlflow ui" in COMMANDS
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    port = free_port()
     ui = subprocess.Popen(
         ["bash", "-c", "mlflow ui"],
         cwd=project,

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, free_port
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -158,12 +158,6 @@ BAD = {
     "a gzip bomb": Bad(gzip.compress(bytes(50 * 2**20)), 415, JSON | {"Content-Encoding": "gzip"}),
     "too large": Bad(inputs([SECRET * 100_000]), 413, plain=False),
 }
-
-
-def port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass
@@ -383,7 +377,7 @@ def servers(registry: Registry) -> Iterator[dict[str, Server]]:
     with contextlib.ExitStack() as stack:
         running = {}
         for name, command in commands.items():
-            number = port()
+            number = free_port()
             running[name] = started([*command, "--port", str(number)], number, registry.folder, registry.uri)
             stack.callback(ended, running[name])
         yield running
@@ -777,7 +771,7 @@ def test_a_request_is_counted_and_logged_without_what_was_sent(server: Server) -
 
 
 def client(server: Server | None, *arguments: str, folder: Path, status: int = 0) -> str:
-    url = ["--url", server.url if server else f"http://127.0.0.1:{port()}"]
+    url = ["--url", server.url if server else f"http://127.0.0.1:{free_port()}"]
     done = subprocess.run(
         [sys.executable, "-m", "serving.client", *url, *arguments],
         cwd=folder,

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import mlflow
 import numpy as np
 import pytest
+from conftest import free_port
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow import MlflowClient
@@ -157,12 +158,6 @@ def test_any_interleaving_of_failures_leaves_each_run_complete_and_in_order(writ
         for run_id in "ab"
         if (numbers := [number for number, (owner, _) in enumerate(writes) if owner == run_id])
     }
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def start_server(folder, port):

@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from conftest import free_port
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from test_run import Quiet, Screen
 
@@ -84,9 +84,7 @@ def ui(chromium, empty_store, tmp_path_factory, dataset) -> Iterator[Ui]:
 @contextlib.contextmanager
 def serving(store: str, folder: Path) -> Iterator[str]:
     """Starts `mlflow server` on a store; it starts while the block runs."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = str(listener.getsockname()[1])
+    port = str(free_port())
     variables = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
     variables |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--port", port, "--workers", "1"]
