@@ -96,7 +96,7 @@ def register(
         accuracy = _check(client, name, number, run, data, tell)
         if force:
             client.set_model_version_tag(name, str(number), "mlplab.forced", "true")
-        _judge_champion(client, name, alias, data, number, tell)
+        _evaluate_champion(client, name, data, number, tell)
         champion = _settle(client, name, alias)
     except mlflow.MlflowException as error:
         raise UnavailableError(
@@ -163,9 +163,7 @@ def _create(client: mlflow.MlflowClient, name: str, data: Dataset) -> None:
 
 def _versions(client: mlflow.MlflowClient, name: str) -> list[ModelVersion]:
     found = client.search_model_versions(f"name = '{name}'", max_results=10_000)
-    # Searching does not return tags on every store; getting does.
-    every = [client.get_model_version(name, version.version) for version in found]
-    return sorted(every, key=lambda version: int(version.version))
+    return sorted(found, key=lambda version: int(version.version))
 
 
 def _version_of(client: mlflow.MlflowClient, name: str, run_id: str) -> ModelVersion | None:
@@ -243,6 +241,10 @@ def _answers(uri: str, pixels: np.ndarray) -> np.ndarray:
         return answers
 
 
+def _accuracy(probabilities: np.ndarray, data: Dataset) -> float:
+    return float((probabilities.argmax(axis=1) == data.test.y).mean())
+
+
 def _accuracy_tag(digest: str) -> str:
     return f"mlplab.test_accuracy.{digest[:8]}"
 
@@ -258,7 +260,7 @@ def _check(
     accuracy = 0.0
     try:
         answers = _answers(f"models:/{name}/{number}", data.test.x)
-        accuracy = float((answers.argmax(axis=1) == data.test.y).mean())
+        accuracy = _accuracy(answers, data)
         images = data.test.x[:IMAGES_COMPARED].astype(np.float32)
         expected = keras.ops.convert_to_numpy(_keras_model(client, run)(images, training=False))
         apart = float(np.abs(answers[: len(expected)] - expected).max())
@@ -271,13 +273,8 @@ def _check(
     return accuracy
 
 
-def _judge_champion(
-    client: mlflow.MlflowClient,
-    name: str,
-    alias: str,
-    data: Dataset,
-    number: int,
-    tell: Callable[[str], None],
+def _evaluate_champion(
+    client: mlflow.MlflowClient, name: str, data: Dataset, number: int, tell: Callable[[str], None]
 ) -> None:
     """Sees that the champion before this version has been evaluated on the same test set."""
     before = _champion([v for v in _versions(client, name) if int(v.version) < number])
@@ -290,8 +287,7 @@ def _judge_champion(
         except ValueError as error:
             tell(f"The champion, version {before.version}, does not answer: {error}")
             return
-        accuracy = float((answers.argmax(axis=1) == data.test.y).mean())
-        client.set_model_version_tag(name, before.version, tag, repr(accuracy))
+        client.set_model_version_tag(name, before.version, tag, repr(_accuracy(answers, data)))
 
 
 def _champion(versions: Sequence[ModelVersion]) -> ModelVersion | None:
