@@ -230,8 +230,7 @@ def _lead(out: "Console", command: str, page: str) -> None:
 
 
 def _code(records: "list[Record]") -> int:
-    failed = any(result.status == "failed" for record in records for result in record.results)
-    return EXIT_FAILED if failed else 0
+    return EXIT_FAILED if any(record.failed for record in records) else 0
 
 
 def _only(experiment: Experiment, given: list[str]) -> Experiment:

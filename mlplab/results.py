@@ -68,6 +68,11 @@ class Result:
         values = self.history.get(metric, [])
         return values[-1] if values else math.nan
 
+    def add(self, values: Mapping[str, float]) -> None:
+        """Appends an epoch's values to the history."""
+        for name, value in values.items():
+            self.history.setdefault(name, []).append(value)
+
     def to_dict(self) -> dict[str, Any]:
         """All but the weights, as JSON has it."""
         kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "weights"}
@@ -170,6 +175,11 @@ class Record:
     results: list[Result] = field(default_factory=list)
     search: SearchResult | None = None
     predictions: Predictions | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether a training of it raised."""
+        return any(result.status == FAILED for result in self.results)
 
     def result(self, variant: str) -> Result:
         """The result of a variant by its name.

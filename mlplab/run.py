@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -132,7 +133,7 @@ class Lab:
             run.metrics({"seconds": seconds, **{f"seconds.{n}": r.seconds for n, r in self.records.items()}})
             page, _ = report.write(self.records, folder, tracking.circumstances(), seconds)
             run.folder(folder)
-            incomplete = set(names) - set(self.records) or any(_failed(record) for record in self.records.values())
+            incomplete = set(names) - set(self.records) or any(record.failed for record in self.records.values())
             run.finish("FAILED" if incomplete else "FINISHED")
             return page, self.records, *tracking.address(run)
 
@@ -192,7 +193,7 @@ class Lab:
         record.run_id = run.run_id
         run.text(record.to_json(), "record.json")
         run.metrics({"seconds": record.seconds})
-        run.finish("FAILED" if _failed(record) else "FINISHED")
+        run.finish("FAILED" if record.failed else "FINISHED")
         self.records[experiment.name] = record
         self._screen.recorded(record)
         return record
@@ -288,10 +289,6 @@ def _record(experiment: Experiment, data: Dataset, **found: Any) -> Record:
     return Record(experiment=experiment, data=data.label, notice=data.notice or "", **found)
 
 
-def _failed(record: Record) -> bool:
-    return any(result.status == FAILED for result in record.results)
-
-
 def _kind(experiment: Experiment) -> dict[str, str]:
     return {"mlplab.experiment": experiment.name, "mlplab.kind": type(experiment).__name__.lower()}
 
@@ -307,8 +304,13 @@ def _candidate_fingerprint(spec: Search, candidate: Variant, data: Dataset) -> s
 
 
 def _digest(what: Any) -> str:
-    code = [hashlib.sha256((Path(__file__).parent / name).read_bytes()).hexdigest() for name in NUMBERS_COME_FROM]
-    return hashlib.sha256(json.dumps([what, code, tracking.versions()]).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps([what, _code(), tracking.versions()]).encode()).hexdigest()[:32]
+
+
+@cache
+def _code() -> list[str]:
+    # Once: the code that runs is the code as it was loaded, whatever happens to the files meanwhile.
+    return [hashlib.sha256((Path(__file__).parent / name).read_bytes()).hexdigest() for name in NUMBERS_COME_FROM]
 
 
 def _columns(cv_results: Mapping[str, Any]) -> str:
@@ -351,8 +353,7 @@ class _Journal:
         with self._lock:
             run, result = self._open[candidate.name]
             run.metrics({f"fold_{fold}_{name}": value for name, value in values.items()}, step=epoch)
-            for name, value in values.items():
-                result.history.setdefault(name, []).append(value)
+            result.add(values)
             self.watch.epoch(result)
 
     def ended(self, candidate: Variant, found: Candidate, error: str = "") -> None:
@@ -487,8 +488,7 @@ class _Recorder(keras.callbacks.Callback):  # type: ignore[misc]
         assert logs is not None
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         values = {**logs, "learning_rate": rate, "train_seconds": sum(self.clock.train_seconds)}
-        for name, value in values.items():
-            self.result.history.setdefault(name, []).append(value)
+        self.result.add(values)
         select = self.comparison.select
         if self.comparison.better(values[select], self.result.best(select)):
             self.result.best_epoch = self.result.epochs
@@ -519,12 +519,11 @@ def _conclude(
     wide = results.markdown([[f"{cell}&nbsp;&nbsp;" for cell in row] for row in results.to_cells(comparison, found)])
     note = f"**{comparison.question}**\n\n{wide}\n{verdict} Data: {data.label}.{links}{notice}"
     parent.tags({"mlflow.note.content": note})
-    for place, result in enumerate(ranked, start=1):
-        said = (
-            f"{comparison.select} {result.best(comparison.select):.4f} at epoch {result.best_epoch} of {result.epochs}"
-        )
-        trained_run = next(run for mine, run in trained if mine is result)
-        trained_run.tags({"mlflow.note.content": f"{said}: number {place} of {len(found)} in {comparison.name}"})
+    for result, run in trained:
+        if result in ranked:
+            value = f"{comparison.select} {result.best(comparison.select):.4f} at epoch {result.best_epoch}"
+            place = f"number {ranked.index(result) + 1} of {len(found)} in {comparison.name}"
+            run.tags({"mlflow.note.content": f"{value} of {result.epochs}: {place}"})
     if not ranked:
         return
     winner = ranked[0]

@@ -402,8 +402,7 @@ class _Recorder(keras.callbacks.Callback):  # type: ignore[misc]
         fold, result = self.fold, self.fold.result_
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         values = {**logs, "learning_rate": rate, "train_seconds": sum(fold.clock_.train_seconds)}
-        for name, value in values.items():
-            result.history.setdefault(name, []).append(value)
+        result.add(values)
         if not math.isfinite(values["loss"]):
             result.status = DIVERGED
         if result.status == DIVERGED or fold.course.stopped:
