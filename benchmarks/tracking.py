@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import mlflow
 from quiet import Quiet
 
-from mlplab import data, run
+from mlplab import data, run, trial
 from mlplab.results import Result
 from mlplab.spec import Comparison, Options, Variant
 
@@ -47,16 +47,16 @@ def main() -> None:
     )
     (variant,) = comparison.resolved()
     mnist = data.load("auto", wanted="mnist")
-    device = run.Device.of(mnist)
+    device = trial.Device.of(mnist)
     print(f"{mnist.label}, {arguments.epochs} epochs at batch size 128, medians of {arguments.repetitions} in turns\n")
 
     def untracked() -> None:
-        run.train(Result(variant=variant), comparison, mnist, device, lambda values: None)
+        trial.train(Result(variant=variant), comparison.select, mnist, device, lambda: None)
 
     def tracked() -> None:
         with run.tracking.parent_run("tracking", {}, mnist) as parent:
             started.append(time.perf_counter())
-            run.child(parent, variant, comparison, mnist, device, Quiet())
+            run.Family(parent, variant, comparison, mnist).train(0, device, Quiet())  # type: ignore[arg-type]
 
     def whole() -> None:
         started.append(time.perf_counter())

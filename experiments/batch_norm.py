@@ -14,4 +14,5 @@ COMPARISON = Comparison(
     dataset="cifar10",
     base=Variant(hidden=(128, 64), optimizer="sgd", learning_rate=0.01, batch_size=128, dropout=0.3, epochs=70),
     variants={"dropout 0.3": {}, "dropout 0.3, batch norm": {"batch_norm": True}},
+    margin=0.01,
 )

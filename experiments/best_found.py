@@ -17,4 +17,5 @@ COMPARISON = Comparison(
         "best found": WinnerOf("random_search"),
         "report's choice": {"learning_rate": 0.01, "dropout": 0.2, "batch_size": 64},
     },
+    margin=0.01,
 )

@@ -19,4 +19,5 @@ COMPARISON = Comparison(
         "with decay": {"decay": 1e-6},
         "with decay and momentum": {"decay": 1e-6, "momentum": 0.9},
     },
+    targets={"val_accuracy": 0.97},
 )

@@ -18,4 +18,5 @@ COMPARISON = Comparison(
         "dropout 0.3": {"dropout": 0.3},
         "dropout 0.5": {"dropout": 0.5},
     },
+    margin=0.01,
 )

@@ -14,4 +14,5 @@ COMPARISON = Comparison(
     dataset="cifar10",
     base=Variant(hidden=(128, 64), optimizer="sgd", learning_rate=0.01, batch_size=128, epochs=50),
     variants={"baseline": {}, "L2": {"l2": 0.001}},
+    margin=0.01,
 )

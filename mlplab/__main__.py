@@ -87,6 +87,11 @@ def _parser() -> argparse.ArgumentParser:
             "--seed", type=int, help="of initial weights, batch order and dropout (default: the spec's)"
         )
         command.add_argument(
+            "--seeds",
+            type=_seeds,
+            help="train every variant with so many seeds, such as 10, or with these: 1,2,3 (default: the spec's)",
+        )
+        command.add_argument(
             "--jobs", type=int, default=1, help="trainings of a search at a time (default: %(default)s)"
         )
         command.add_argument(
@@ -127,6 +132,12 @@ def _parser() -> argparse.ArgumentParser:
         help="move the alias though the test set speaks against it; recorded as a tag (default: %(default)s)",
     )
     register.set_defaults(command=_register)
+
+    again = commands.add_parser(
+        "replay", help="execute a recorded training again, and say whether every number is equal"
+    )
+    again.add_argument("--run-id", "--run_id", required=True, help="of the training: a run that has training.json")
+    again.set_defaults(command=_replay)
 
     listing = commands.add_parser("list", help="show the experiments and the questions they answer")
     listing.set_defaults(command=_list)
@@ -199,11 +210,43 @@ def _register(options: argparse.Namespace) -> int:
     return 0
 
 
+def _replay(options: argparse.Namespace) -> int:
+    from mlplab import replay, terminal
+    from mlplab.data import load
+    from mlplab.tracking import address, parent_run
+
+    recorded = replay.read(options.run_id)
+    out = terminal.console()
+    with terminal.Download(out) as download:
+        data = load(recorded["dataset"]["name"], wanted=recorded["dataset"]["wanted"], progress=download)
+    variant = replay.training_of(recorded).variant
+    with parent_run("replay", {"mlplab.kind": "replay", "replay.of": options.run_id}, data) as run:
+        with terminal.Progress(out, [variant]) as progress:
+            outcome, result = replay.replay(recorded, data, progress)
+        for epoch in range(result.epochs):
+            run.metrics({name: values[epoch] for name, values in result.history.items()}, step=epoch + 1)
+        run.text(outcome.to_json(), "replay.json")
+        run.tags({"replay.equal": str(outcome.equal).lower(), "mlflow.note.content": outcome.sentence})
+        run.finish("FINISHED" if outcome.equal else "FAILED")
+        out.print(outcome.sentence, soft_wrap=True)
+        _lead(out, *address(run))
+    return 0 if outcome.equal else EXIT_FAILED
+
+
 def _options(options: argparse.Namespace) -> Options:
     choose("data set", options.dataset, DATASET_CHOICES)
     if options.jobs < 1:
         raise UsageError(f"jobs is {options.jobs}; legal: a whole number from 1.")
-    return Options(epochs=options.epochs, seed=options.seed, smoke=options.profile == "smoke")
+    return Options(epochs=options.epochs, seed=options.seed, seeds=options.seeds, smoke=options.profile == "smoke")
+
+
+def _seeds(text: str) -> int | tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip()) if "," in text else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}; legal: how many, such as 10, or which, such as 1,2,3 (one: 7,)"
+        ) from None
 
 
 def _lab(options: argparse.Namespace, changes: Options, datasets: set[str]) -> "tuple[Lab, Console]":

@@ -9,15 +9,37 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
-from mlplab.results import DIVERGED, FINISHED, Candidate, Predictions, Record, Result, SearchResult
-from mlplab.spec import DATASETS, Comparison, experiment_names, load_experiment
+from mlplab.results import (
+    DIVERGED,
+    Candidate,
+    Outcome,
+    Predictions,
+    Record,
+    Result,
+    SearchResult,
+    Target,
+    outcomes,
+)
+from mlplab.spec import DATASETS, SELECTION_METRICS, Comparison, Variant, experiment_names, load_experiment
+from mlplab.statistics import (
+    BETTER,
+    EQUIVALENT,
+    ONE_SEED,
+    UNDECIDED,
+    WORDS,
+    Verdict,
+    expected_best,
+    mean_interval,
+    survival,
+)
 
 # Petroff's ten colours, told apart with any colour vision (https://arxiv.org/abs/2107.02270).
 COLOURS = (
@@ -26,81 +48,318 @@ COLOURS = (
 )
 DASHES = ("-", "--", "-.", ":")
 METRICS = {"accuracy": "accuracy (share of images)", "loss": "loss (cross-entropy and penalty, nats)"}
+UNITS = {"val_accuracy": "points", "val_loss": "nats", "gap": "points", "train_seconds": "times"}
+"""Measure of a verdict -> unit of its differences."""
+DECISIONS = {
+    BETTER: ("#3f90da", "o", "better"),
+    EQUIVALENT: ("#717581", "s", "practically equivalent"),
+    UNDECIDED: ("#e76300", "D", "undecided"),
+    ONE_SEED: ("#717581", "o", "one seed: no verdict"),
+}
+"""Decision of a verdict -> colour, marker and name; the last two are drawn hollow."""
+CROWD = 8
+"""Of more variants than this, a figure of curves does not show each seed."""
+BAND = "band: 95 % interval of the mean; thin lines: each seed"
+RESAMPLES = 1_000
 SPIKE = 10.0
 """A loss that grows to this many times what trainings start with would flatten the other curves: see `_fit`."""
 
 
-def learning_curves(result: Result, data: str) -> Figure:
-    """Accuracy and loss of one training over its epochs, on training and validation data."""
-    figure = _figure(f"{_titled(result)}: learning curves", data, 10)
+def learning_curves(results: Result | Sequence[Result], data: str) -> Figure:
+    """Accuracy and loss of one variant over its epochs: of one training, or the means over several seeds."""
+    (outcome,) = outcomes([results] if isinstance(results, Result) else results)
+    penalized = any("penalty" in result.history for result in outcome.results)
+    labels = ("training", "validation", f"training, evaluated{' (loss without penalty)' if penalized else ''}")
+    figure = _figure(f"{_titled(outcome)}: learning curves", data, 10)
     lines = []
     for axes, metric in zip(figure.subplots(1, 2), METRICS, strict=True):
-        curves = [result.history.get(name, []) for name in (metric, f"val_{metric}")]
+        names = [metric, f"val_{metric}", f"train_eval_{metric}"]
+        if not any(names[2] in result.history for result in outcome.results):
+            del names[2]
         lines = [
-            _curve(axes, values, result, label, COLOURS[place], DASHES[place])
-            for place, (values, label) in enumerate(zip(curves, ("training", "validation"), strict=True))
+            _curves(axes, outcome, name, label, COLOURS[place], DASHES[place], faint=place < 2)
+            for place, (name, label) in enumerate(zip(names, labels, strict=False))
         ]
-        if result.best_epoch:
-            best = f"best epoch ({result.best_epoch})"
-            lines.append(axes.axvline(result.best_epoch, color="0.6", linewidth=1, linestyle=":", label=best))
-        _finish(axes, metric, curves)
-    _legend(figure, lines, below=True)
+        if len(names) > 2:
+            lines[2].set(linewidth=1.2)
+        if best := [result.best_epoch for result in _sound(outcome) if result.best_epoch]:
+            middle = statistics.median(best)
+            says = f"best epoch ({middle:g})" if len(best) == 1 else f"best epoch (median {middle:g})"
+            lines.append(axes.axvline(middle, color="0.6", linewidth=1, linestyle=":", label=says))
+        _finish(axes, metric, _every(outcome.results, names))
+    _legend(figure, lines, below=True, title=_means([outcome], BAND))
     return figure
 
 
 def comparison_curves(metric: str, results: Sequence[Result], data: str) -> Figure:
     """One metric (`accuracy` or `loss`) of all variants over the epochs; training left, validation right."""
-    figure = _figure(
-        f"{metric.capitalize()} by variant", data, 12, max(4.2, 1.2 + 0.2 * sum(_lines(result) for result in results))
-    )
-    every = [result.history.get(name, []) for result in results for name in (metric, f"val_{metric}")]
+    variants = outcomes(results)
+    rows = sum(1 + _name(outcome).count("\n") for outcome in variants)
+    figure = _figure(f"{metric.capitalize()} by variant", data, 12, max(4.2, 1.2 + 0.2 * rows))
+    every = _every(results, [metric, f"val_{metric}"])
+    faint = len(variants) <= CROWD
     lines: list[Line2D] = []
     for axes, side in zip(figure.subplots(1, 2, sharey=True), ("training", "validation"), strict=True):
         name = metric if side == "training" else f"val_{metric}"
         lines = []
-        for place, (result, look) in enumerate(zip(results, looks([r.variant.name for r in results]), strict=True)):
-            line = _curve(axes, result.history.get(name, []), result, _name(result), *look)
+        for place, (outcome, look) in enumerate(zip(variants, looks([o.variant.name for o in variants]), strict=True)):
+            line = _curves(axes, outcome, name, _name(outcome), *look, faint=faint)
             # Where curves coincide, the later ones leave an edge of the earlier to be seen.
-            line.set_linewidth(1.5 + 2 * (len(results) - 1 - place) / len(results))
+            line.set_linewidth(1.5 + 2 * (len(variants) - 1 - place) / len(variants))
             lines.append(line)
         axes.set_title(side, fontsize=10)
         _finish(axes, metric, every)
+    _explain(figure, _means(variants, BAND if faint else BAND.split("; ")[0]))
     _legend(figure, lines, below=False)
     return figure
 
 
 def overview_times(records: Sequence[Record]) -> Figure:
     """`training_times` over several comparisons of one data set."""
-    every = [(record.experiment.name, result) for record in records for result in record.results]
-    return training_times([result for _, result in every], records[0].data, [f"{name}: " for name, _ in every])
+    every = [(f"{record.experiment.name}: ", outcome) for record in records for outcome in record.outcomes]
+    return _times(every, records[0].data)
 
 
-def training_times(results: Sequence[Result], data: str, before: Sequence[str] = ()) -> Figure:
-    """Seconds of training of each variant, in all and an epoch; compiling and evaluation are named, not compared.
+def training_times(results: Sequence[Result], data: str) -> Figure:
+    """Seconds of training of each variant, in all and an epoch; compiling and evaluation are named, not compared."""
+    return _times([("", outcome) for outcome in outcomes(results)], data)
 
-    Args:
-        before: a text before each variant's name.
-    """
-    shown = looks([result.variant.name for result in results])
-    names = [_name(result, text) for result, text in zip(results, before or [""] * len(results), strict=True)]
+
+def _times(variants: Sequence[tuple[str, Outcome]], data: str) -> Figure:
+    shown = looks([outcome.variant.name for _, outcome in variants])
+    names = [_name(outcome, before) for before, outcome in variants]
     figure = _figure(
         "Training time by variant", data, 12, 1.6 + sum(max(0.5, 0.2 * (1 + name.count("\n"))) for name in names)
     )
     total, per_epoch = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
-    for row, result in enumerate(results):
-        each = result.train_seconds / result.epochs if result.epochs else 0.0
-        apart = f"\n  (and {result.compile_seconds:.1f} s compiling, {result.evaluate_seconds:.1f} s evaluation)"
-        for axes, seconds, text in ((total, result.train_seconds, apart), (per_epoch, each, "")):
-            axes.barh(row, seconds, color=shown[row][0], height=0.6)
-            says = f"  {seconds:.3g} s{text}" if result.epochs else "  no epoch was completed"
-            axes.annotate(says, (seconds, row), va="center", fontsize=8)
-    total.set_yticks(range(len(results)), names, fontsize=9)
-    total.set_ylim(len(results) - 0.5, -0.5)
-    total.set_xlabel("training time (s)")
-    per_epoch.set_xlabel("training time per epoch (s)")
-    for axes, room in ((total, 1.8), (per_epoch, 1.4)):
-        axes.set_xlim(0, room * max([bar.get_width() for bar in axes.patches], default=1) or 1)
+    for axes, what, room in ((total, "training time", 1.8), (per_epoch, "training time per epoch", 1.4)):
+        longest = 0.0
+        for row, (_, outcome) in enumerate(variants):
+            trained = Outcome(outcome.variant, tuple(result for result in outcome.results if result.epochs))
+            seconds = [r.alone_seconds / (1 if axes is total else r.epochs) for r in trained.results]
+            mean, low, high = mean_interval(seconds) if seconds else (0.0, math.nan, math.nan)
+            axes.barh(row, mean, color=shown[row][0], height=0.6)
+            if len(seconds) > 1:
+                # The seeds beside their interval, which they would hide.
+                axes.plot([low, high], [row - 0.12] * 2, color="black", linewidth=1.2, marker="|", markersize=7)
+                axes.plot(seconds, [row + 0.15] * len(seconds), ".", color="black", alpha=0.6, markersize=4)
+            end = max(value for value in (mean, high, *seconds) if math.isfinite(value))
+            longest = max(longest, end)
+            says = f"  {mean:.3g} s" if seconds else "  no epoch was completed"
+            if seconds and axes is total:
+                compiling, evaluating = (
+                    statistics.fmean(values)
+                    for values in zip(*((r.compile_seconds, r.evaluate_seconds) for r in trained.results), strict=True)
+                )
+                says += f"\n  (and {compiling:.1f} s compiling, {evaluating:.1f} s evaluation)"
+            axes.annotate(says, (end, row), va="center", fontsize=8)
+        axes.set_xlim(0, room * longest or 1)
+        axes.set_xlabel(f"{what} (s)")
         axes.spines[["top", "right"]].set_visible(False)
+    total.set_yticks(range(len(variants)), names, fontsize=9)
+    total.set_ylim(len(variants) - 0.5, -0.5)
+    several = max(len(outcome.results) for _, outcome in variants)
+    if several > 1:
+        _explain(figure, f"mean of {several} seeds; black line: 95 % interval of the mean; dots: each seed")
+    return figure
+
+
+def differences(verdicts: Sequence[Verdict], data: str) -> Figure:
+    """What the seeds say of pairs of variants in one measure: difference (of times: ratio) with its 95 % interval."""
+    what, unit = WORDS[verdicts[0].measure], UNITS[verdicts[0].measure]
+    ratio, scale = unit == "times", 100 if unit == "points" else 1
+    rows = [verdict for verdict in verdicts if math.isfinite(verdict.difference)]
+    names = [_pair(verdict, "/" if ratio else "−") for verdict in rows]
+    height = 2.2 + sum(max(0.35, 0.2 * (1 + name.count("\n"))) for name in names)
+    figure = _figure(f"{'Ratios' if ratio else 'Differences'} of {what}", data, 11, height)
+    axes = figure.subplots()
+    form = "{:.3g}" if ratio else "{:+.2f}" if unit == "points" else "{:+.4f}"
+    margin = scale * verdicts[0].margin
+    edges = (1 / (1 + margin), 1 + margin) if ratio else (-margin, margin)
+    band = axes.axvspan(*edges, color="0.9", zorder=0, linewidth=0, label="practically none")
+    axes.axvline(1 if ratio else 0, color="0.3", linewidth=1)
+    for row, verdict in enumerate(rows):
+        colour, marker, _ = DECISIONS[verdict.decision]
+        place, low, high = (scale * value for value in (verdict.difference, verdict.low, verdict.high))
+        says = form.format(place)
+        if math.isfinite(high - low):
+            axes.plot([low, high], [row, row], color=colour, linewidth=2)
+            says += f" [{form}, {form}]".format(low, high)
+        style: dict[str, Any] = {"markersize": 7, "markeredgewidth": 1.6, "zorder": 3}
+        if verdict.decision in (UNDECIDED, ONE_SEED):
+            style["markerfacecolor"] = "white"
+        axes.plot(place, row, marker, color=colour, **style)
+        says += f", {verdict.seeds} seed{'s' * (verdict.seeds != 1)}"
+        says = says.replace("-", "−")
+        axes.annotate(says, (1.02, row), xycoords=("axes fraction", "data"), va="center", fontsize=9)
+    if ratio:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        low, high = axes.get_xlim()
+        nice = MaxNLocator(5, steps=[1, 2, 5, 10]) if high < 2 * low else LogLocator(subs=(1, 2, 5))
+        axes.xaxis.set_major_locator(nice)
+        axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_yticks(range(len(rows)), names, fontsize=9)
+    axes.set_ylim(max(1, len(rows)) - 0.5, -0.5)
+    favours = "right" if verdicts[0].measure == "val_accuracy" else "left"
+    axes.set_xlabel(f"{what}, first {'/' if ratio else 'minus'} second ({unit}); {favours}: the first is better")
+    axes.spines[["top", "right"]].set_visible(False)
+    if not rows:
+        box = {"facecolor": "white", "edgecolor": "none"}
+        axes.text(0.5, 0.5, "no pair has a difference", transform=axes.transAxes, ha="center", color="0.4", bbox=box)
+    marks: list[Artist] = [
+        Line2D(
+            [],
+            [],
+            linestyle="",
+            color=colour,
+            marker=marker,
+            markerfacecolor="white" if decision in (UNDECIDED, ONE_SEED) else colour,
+            label=label,
+        )
+        for decision, (colour, marker, label) in DECISIONS.items()
+        if any(verdict.decision == decision for verdict in rows)
+    ]
+    _legend(figure, [*marks, band], below=True)
+    return figure
+
+
+def _pair(verdict: Verdict, sign: str) -> str:
+    apart = "\n" if len(verdict.a) + len(verdict.b) > 40 else " "
+    return f"{_folded(f'{verdict.a} {sign}', 44)}{apart}{_folded(verdict.b, 44)}"
+
+
+def reached(targets: Sequence[Target], data: str) -> Figure:
+    """Share of each variant's seeds that have reached a target (1 - Kaplan-Meier) against seconds of training."""
+    first = targets[0]
+    sign = "≥" if SELECTION_METRICS[first.metric] == "max" else "≤"
+    names = [_folded(target.variant, 26) for target in targets]
+    height = max(4.2, 1.6 + 0.2 * sum(2 + name.count("\n") for name in names))
+    figure = _figure(f"Time to {WORDS[first.metric]} {sign} {first.target:g}", data, 10, height)
+    axes = figure.subplots()
+    end = 1.03 * max(max(target.seconds) for target in targets) or 1.0
+    lines = []
+    for place, (target, look) in enumerate(zip(targets, looks([t.variant for t in targets]), strict=True)):
+        times, left, censored = (np.asarray(found, float) for found in survival(target.seconds, target.reached))
+        share = [0.0, *(1 - left)]
+        # After the last seed nothing changes; before it nothing is known beyond what was trained.
+        until = end if all(target.reached) else max(target.seconds)
+        mean, low, high = target.mean_seconds
+        interval = f" [{low:.3g}, {high:.3g}]" if math.isfinite(high - low) else ""
+        says = f"{names[place]}\n{f'{mean:.3g} s{interval}' if any(target.reached) else 'not reached'}"
+        style: dict[str, Any] = {"color": look[0], "linestyle": look[1], "label": says}
+        style["linewidth"] = 1.5 + 2 * (len(targets) - 1 - place) / len(targets)
+        lines += axes.step([0.0, *times, until], [*share, share[-1]], where="post", **style)
+        heights = [share[int(np.searchsorted(times, time, "right"))] for time in censored]
+        axes.plot(censored, heights, "|", color=look[0], markersize=11, markeredgewidth=1.8)
+    label = "all are known until here"
+    lines.append(axes.axvline(first.horizon, color="0.5", linewidth=1, linestyle=":", label=label))
+    axes.set(xlim=(0, end), ylim=(-0.03, 1.03))
+    axes.set_xlabel("training time (s)")
+    axes.set_ylabel("share of seeds that have reached it")
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    several = max(len(target.seconds) for target in targets) > 1
+    title = f"mean time to it in the first {first.horizon:.3g} s" + "\nand its 95 % interval" * several
+    _legend(figure, lines, below=False, title=title)
+    seeds = max(len(target.seconds) for target in targets)
+    _explain(figure, f"{seeds} seed{'s' * several}; tick: a training ended, or was given up, without reaching it")
+    return figure
+
+
+def learning_rates(results: Sequence[Result], select: str, data: str) -> Figure | None:
+    """The selection metric after the last epoch against the learning rate, for variants that differ in nothing else.
+
+    Returns:
+        None if no three variants differ in the learning rate alone.
+    """
+    every: dict[Variant, list[Outcome]] = {}
+    for outcome in outcomes(results):
+        every.setdefault(outcome.variant.but(name="", learning_rate=1.0), []).append(outcome)
+    families = {
+        key: sorted(family, key=lambda outcome: outcome.variant.learning_rate)
+        for key, family in every.items()
+        if len({outcome.variant.learning_rate for outcome in family}) >= 3
+    }
+    if not families:
+        return None
+    names = _differences(list(families))
+    lost = any(result.status == DIVERGED for family in families.values() for o in family for result in o.results)
+    figure = _figure("Sensitivity to the learning rate", data, 10, 4.8 + (0.3 + 0.25 * len(families)) * lost)
+    heights = [4.0, 0.1 + 0.25 * len(families)] if lost else [1.0]
+    axes, *below = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
+    lines = []
+    shown: list[float] = []
+    for row, (name, look, family) in enumerate(zip(names, looks(names), families.values(), strict=True)):
+        rates = [outcome.variant.learning_rate for outcome in family]
+        # What diverged has no final value; how many did is said below.
+        final = [[math.nan if r.status == DIVERGED else r.last(select) for r in o.results] for o in family]
+        seeds = list(itertools.zip_longest(*final, fillvalue=math.nan))
+        mean, low, high = _mean_interval(seeds)
+        style: dict[str, Any] = {"color": look[0], "linestyle": look[1], "marker": "o", "markersize": 5}
+        lines += axes.plot(rates, mean, label=_folded(name, 32), linewidth=1.8, **style)
+        if len(seeds) > 1:
+            axes.fill_between(rates, low, high, color=look[0], alpha=0.2, linewidth=0)
+            for values in seeds:
+                axes.plot(rates, values, ".", color=look[0], alpha=0.4, markersize=5)
+        shown += [value for values in (*seeds, mean) for value in values if math.isfinite(value)]
+        for outcome in family:
+            if many := sum(result.status == DIVERGED for result in outcome.results):
+                at = (outcome.variant.learning_rate, row)
+                below[0].plot(*at, "x", color=look[0], markersize=7, markeredgewidth=1.8)
+                says = f"{many} of {len(outcome.results)}"
+                below[0].annotate(says, at, (6, 0), textcoords="offset points", va="center", fontsize=8)
+    axes.set_xscale("log")
+    axes.margins(x=0.1)
+    if select == "val_loss" and shown and max(shown) > SPIKE * min(shown) > 0:
+        axes.set_yscale("log")
+    if shown:
+        _limit(axes, shown)
+    axes.set_ylabel(f"{WORDS[select]}\nafter the last epoch{'' if select == 'val_loss' else ' (share of images)'}")
+    axes.grid(alpha=0.3)
+    for panel in below:
+        panel.set_yticks(
+            range(len(names)),
+            ["diverged" if len(names) == 1 else f"{_folded(n, 32)} diverged" for n in names],
+            fontsize=8,
+        )
+        panel.set_ylim(len(names) - 0.4, -0.6)
+    for panel in (axes, *below):
+        panel.spines[["top", "right"]].set_visible(False)
+    (below or [axes])[-1].set_xlabel("learning rate")
+    every_seed = max(len(outcome.results) for family in families.values() for outcome in family)
+    if every_seed > 1:
+        without = ", of those that did not diverge" * lost
+        _explain(figure, f"mean of {every_seed} seeds{without}; band: 95 % interval of the mean; dots: each seed")
+    _legend(figure, lines, below=False)
+    return figure
+
+
+def search_budget(search: SearchResult, data: str) -> Figure:
+    """Best mean accuracy to expect of k candidates of a random search, against k."""
+    figure = _figure("Random search: accuracy by budget", data, 10)
+    axes = figure.subplots()
+    scores = np.array([candidate.mean for candidate in _scored(search)])
+    if len(scores):
+        many = np.arange(1, len(scores) + 1)
+        again = np.random.default_rng(0).choice(scores, (RESAMPLES, len(scores)))
+        low, high = np.quantile(np.maximum.accumulate(again, axis=1), (0.025, 0.975), axis=0)
+        colour = COLOURS[0]
+        band = axes.fill_between(many, low, high, color=colour, alpha=0.2, linewidth=0)
+        band.set_label("95 % of searches of so many (bootstrap)")
+        style: dict[str, Any] = {"marker": "o" if len(scores) <= 50 else "", "markersize": 4, "linewidth": 1.8}
+        expected = axes.plot(many, expected_best(scores), color=colour, label="expected best of so many", **style)
+        label = "best so far, in the order drawn"
+        drawn = axes.step(many, np.maximum.accumulate(scores), where="post", color="0.5", linewidth=1, label=label)
+        _legend(figure, [*expected, band, *drawn], below=True)
+    else:
+        axes.text(0.5, 0.5, "no candidate has a score", transform=axes.transAxes, ha="center", color="0.4")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
+    axes.set_xlim(0.5, max(1, len(scores)) + 0.5)
+    axes.set_xlabel(_counted(search, "candidates tried"))
+    axes.set_ylabel("mean accuracy over the folds (share of images)")
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 
@@ -256,14 +515,41 @@ def _figure(title: str, data: str, width: float, height: float = 4.2) -> Figure:
     return figure
 
 
-def _curve(axes: Axes, values: Sequence[float], result: Result, label: str, colour: str, dash: str) -> Line2D:
-    """Draws a metric over the epochs; a cross where a training diverged, a dot where one epoch makes no line."""
+def _curves(axes: Axes, outcome: Outcome, metric: str, label: str, colour: str, dash: str, *, faint: bool) -> Line2D:
+    """Draws a metric over the epochs: of one seed its curve; of several their mean, its interval, and each one."""
+    curves = [result.history.get(metric, []) for result in outcome.results]
+    lost = [result.status == DIVERGED for result in outcome.results]
+    if len(curves) == 1:
+        return _curve(axes, curves[0], label, colour, dash, lost[0])
+    if faint:
+        for values, diverged in zip(curves, lost, strict=True):
+            _curve(axes, values, "", colour, dash, diverged).set(linewidth=0.8, alpha=0.45, zorder=1.5)
+    mean, low, high = _mean_interval([result.history.get(metric, []) for result in _sound(outcome)])
+    axes.fill_between(range(1, len(mean) + 1), low, high, color=colour, alpha=0.18, linewidth=0, zorder=1.4)
+    return _curve(axes, mean.tolist(), label, colour, dash, all(lost))
+
+
+def _sound(outcome: Outcome) -> Sequence[Result]:
+    """The trainings that curves are means of: those that diverged leave theirs, unless all did."""
+    return [result for result in outcome.results if result.status != DIVERGED] or outcome.results
+
+
+def _curve(axes: Axes, values: Sequence[float], label: str, colour: str, dash: str, diverged: bool) -> Line2D:
+    """Draws values over the epochs; a cross where a training diverged, a dot where one epoch makes no line."""
     finite = [index for index, value in enumerate(values) if math.isfinite(value)]
-    marker = "x" if result.status == DIVERGED else "o" if len(finite) == 1 else ""
+    marker = "x" if diverged else "o" if len(finite) == 1 else ""
     shown = [value if math.isfinite(value) else math.nan for value in values]
     (line,) = axes.plot(range(1, len(values) + 1), shown, color=colour, linestyle=dash, label=label, linewidth=1.8)
     line.set(marker=marker, markevery=finite[-1:], markersize=7 if marker == "x" else 5)
     return line
+
+
+def _mean_interval(rows: Sequence[Sequence[float]]) -> np.ndarray:
+    """Mean over rows of finite values, and the ends of its 95 % interval, shape (3, the longest row's length)."""
+    table = np.full((len(rows), max(map(len, rows))), math.nan)
+    for line, row in zip(table, rows, strict=True):
+        line[: len(row)] = row
+    return np.array(mean_interval(table))
 
 
 def _finish(axes: Axes, metric: str, curves: Sequence[Sequence[float]]) -> None:
@@ -287,27 +573,57 @@ def _fit(axes: Axes, metric: str, curves: Sequence[Sequence[float]]) -> None:
     """Keeps a spiking loss from flattening the rest: cut off above their values, or logarithmic if all spike."""
     limit = SPIKE * statistics.median_low(curve[0] for curve in curves)
     spikes = [max(curve) > limit for curve in curves]
-    if metric != "loss" or not any(spikes):
-        return
-    if all(spikes):
-        axes.set_yscale("log")
-        return
     values = np.concatenate(curves)
-    shown = values[values <= limit]
-    room = 0.06 * float(np.ptp(shown)) or 0.1 * float(shown.max())
-    axes.set_ylim(float(shown.min()) - room, float(shown.max()) + room)
-    says = f"cut off: values reach {values.max():.2g}"
-    axes.text(0.99, 0.98, says, transform=axes.transAxes, ha="right", va="top", color="0.4", fontsize=8)
+    if metric == "loss" and any(spikes) and not all(spikes):
+        _limit(axes, values[values <= limit], reach=0)
+        says = f"cut off: values reach {values.max():.2g}"
+        axes.text(0.99, 0.98, says, transform=axes.transAxes, ha="right", va="top", color="0.4", fontsize=8)
+        return
+    if metric == "loss" and any(spikes):
+        axes.set_yscale("log")
+    _limit(axes, values)
 
 
-def _legend(figure: Figure, lines: list[Line2D], *, below: bool) -> None:
-    """Names the lines beside or below the axes, never over the curves."""
-    names = [str(line.get_label()) for line in lines]
-    style = {"fontsize": 9, "frameon": False, "handlelength": 3}
+def _limit(axes: Axes, values: Sequence[float] | np.ndarray, reach: float = 0.3) -> None:
+    """Fits the vertical axis to `values`, and to bands beyond them, up to `reach` of their range: two seeds' are wide."""
+    scale = axes.yaxis.get_transform()
+    low, high = scale.transform(np.array([np.min(values), np.max(values)]))
+    drawn = [panel.dataLim for panel in axes.get_shared_y_axes().get_siblings(axes)]
+    ends = scale.transform(np.array([min(box.y0 for box in drawn), max(box.y1 for box in drawn)]))
+    reach *= high - low
+    low, high = max(low - reach, min(low, ends[0])), min(high + reach, max(high, ends[1]))
+    room = 0.05 * (high - low) or 0.1 * abs(high) or 0.1
+    axes.set_ylim(*scale.inverted().transform(np.array([low - room, high + room])))
+
+
+def _every(results: Sequence[Result], metrics: Sequence[str]) -> list[list[float]]:
+    return [result.history.get(metric, []) for result in results for metric in metrics]
+
+
+def _means(variants: Sequence[Outcome], how: str) -> str:
+    """What curves over several seeds are; "" where there are none."""
+    seeds = max(len(outcome.results) for outcome in variants)
+    if seeds == 1:
+        return ""
+    diverged = any(0 < sum(r.status == DIVERGED for r in o.results) < len(o.results) for o in variants)
+    uneven = any(len({result.epochs for result in _sound(outcome)}) > 1 for outcome in variants)
+    without = ["that did not diverge"] * diverged + ["still in training"] * uneven
+    return f"mean of {seeds} seeds{', of those ' * bool(without)}{' and are '.join(without)}; {how}"
+
+
+def _explain(figure: Figure, text: str) -> None:
+    """Says below the axes what is drawn."""
+    figure.supxlabel(text, fontsize=9, color="0.3")
+
+
+def _legend(figure: Figure, marks: Sequence[Artist], *, below: bool, title: str = "") -> None:
+    """Names the marks beside or below the axes, never over the curves."""
+    names = [str(mark.get_label()) for mark in marks]
+    style = {"fontsize": 9, "title_fontsize": 9, "frameon": False, "handlelength": 3, "title": title or None}
     if below:
-        figure.legend(lines, names, loc="outside lower center", ncols=len(lines), **style)
+        figure.legend(marks, names, loc="outside lower center", ncols=len(marks), **style)
     else:
-        figure.legend(lines, names, loc="outside right upper", **style)
+        figure.legend(marks, names, loc="outside right upper", alignment="left", **style)
 
 
 def looks(names: Sequence[str]) -> list[tuple[str, str]]:
@@ -323,8 +639,9 @@ def looks(names: Sequence[str]) -> list[tuple[str, str]]:
 def _places() -> dict[str, int]:
     """Name of a variant in the project's experiments -> its place among those on the same data set."""
     comparisons = [e for e in map(load_experiment, experiment_names()) if isinstance(e, Comparison)]
-    # A comparison of many first: it is where colours must differ most.
-    comparisons.sort(key=lambda comparison: -len(comparison.variants))
+    # A comparison of many first: it is where colours must differ most. One of more than there are colours takes none
+    # from the others.
+    comparisons.sort(key=lambda comparison: (len(comparison.variants) > len(COLOURS), -len(comparison.variants)))
     places: dict[str, int] = {}
     for dataset in DATASETS:
         names = dict.fromkeys(name for c in comparisons if c.dataset == dataset for name in c.variants)
@@ -332,16 +649,24 @@ def _places() -> dict[str, int]:
     return places
 
 
-def _titled(result: Result) -> str:
-    return result.variant.name if result.status == FINISHED else f"{result.variant.name} ({result.status})"
+def _titled(outcome: Outcome) -> str:
+    return f"{outcome.variant.name} ({outcome.state})" if outcome.state else outcome.variant.name
 
 
-def _name(result: Result, before: str = "") -> str:
-    return _folded(before + _titled(result), 40 if before else 32)
+def _name(outcome: Outcome, before: str = "") -> str:
+    return _folded(before + _titled(outcome), 40 if before else 32)
 
 
-def _lines(result: Result) -> int:
-    return 1 + _name(result).count("\n")
+def _differences(variants: Sequence[Variant]) -> list[str]:
+    """What each variant has that another has not; the optimizer where there is but one."""
+    choices = [variant.params() for variant in variants]
+    differing = [field for field, value in choices[0].items() if any(other[field] != value for other in choices)]
+    return [
+        ", ".join(
+            str(c[f]) if f == "optimizer" else f"{f.replace('_', ' ')} {c[f]}" for f in differing or ["optimizer"]
+        )
+        for c in choices
+    ]
 
 
 def _folded(text: str, width: int) -> str:

@@ -118,7 +118,7 @@ def _chosen(client: mlflow.MlflowClient, data: Dataset, optimizer: str, metric: 
             run = client.get_run(run_id)
         except mlflow.MlflowException as error:
             raise UsageError(f"run_id is {run_id!r}: {error.message} Legal: the id of a variant's run.") from error
-        if run.data.tags.get("mlplab.kind") != "variant" or f"best_{metric}" not in run.data.metrics:
+        if run.data.tags.get("mlplab.kind") != "training" or f"best_{metric}" not in run.data.metrics:
             raise UsageError(
                 f"run_id is {run_id!r}, which is no finished training of a variant; take a comparison's child."
             )
@@ -131,7 +131,7 @@ def _chosen(client: mlflow.MlflowClient, data: Dataset, optimizer: str, metric: 
         return run
     conditions = [
         "attributes.status = 'FINISHED'",
-        "tags.`mlplab.kind` = 'variant'",
+        "tags.`mlplab.kind` = 'training'",
         f"tags.`dataset.digest` = '{data.digest}'",
         *([f"params.optimizer = '{optimizer}'"] if optimizer else []),
     ]
@@ -189,7 +189,7 @@ def _add_version(client: mlflow.MlflowClient, name: str, run: Run, data: Dataset
     origin = {
         "mlplab.run_id": run.info.run_id,
         "mlplab.experiment": tags.get("mlplab.experiment", ""),
-        "mlplab.variant": run.info.run_name,
+        "mlplab.variant": tags.get("mlplab.variant", run.info.run_name),
         **{key: tags[key] for key in ("dataset", "dataset.digest", "git.commit", "git.dirty") if key in tags},
         **{key: f"{value:.6g}" for key, value in run.data.metrics.items() if key.startswith(("best_", "test_"))},
     }

@@ -14,14 +14,15 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from mlplab import claims, figures, results
 from mlplab.claims import CLAIMS, NOT_REPRODUCED, NOT_TESTABLE, REPRODUCED, Claim, Records, Verdict
-from mlplab.results import FAILED, FINISHED, Record, Result
-from mlplab.spec import Comparison, Overview, load_experiment
+from mlplab.results import DIVERGED, FAILED, FINISHED, Outcome, Record, Result
+from mlplab.spec import SELECTION_METRICS, Comparison, Overview, Search, better, load_experiment
 
 TITLE = "Keras MLPs on MNIST and CIFAR-10: a student report, run again"
 
@@ -34,7 +35,8 @@ class Planned:
         number: as the report has it; "" where it has none.
         experiment: what it shows.
         pictures: of which kinds it consists: `curves` (learning curves, one picture a variant), `accuracy`, `loss`,
-            `time` (comparisons), `predictions`, `parallel`, `slices` (searches), `overview`.
+            `time`, `rates` (comparisons), `predictions`, `parallel`, `slices`, `budget` (searches), `overview`; a
+            comparison shows `differences` and `reached` besides, where there are verdicts and targets.
         variant: for learning curves: the one to show; "" for all.
     """
 
@@ -78,12 +80,17 @@ PARTS = (
             Planned("24", "batch_norm", ("accuracy", "loss")),
             Planned("", "random_search", ("parallel",)),
             Planned("", "random_search", ("slices",)),
+            Planned("", "random_search", ("budget",)),
             Planned("24b", "best_found", ("curves",)),
             Planned("25", "training_times", ("overview",)),
         ),
     ),
+    ("Beyond the report", (Planned("", "lr_sensitivity", ("rates",)),)),
 )
 """The report in its order: the parts with their figures, and through them the experiments."""
+
+MANY_VERDICTS = 12
+"""More verdicts than these of one comparison are not read one by one."""
 
 EXPERIMENTS = tuple(dict.fromkeys(planned.experiment for _, plan in PARTS for planned in plan))
 """The experiments in the report's order."""
@@ -106,6 +113,13 @@ class Paragraph:
 
 
 @dataclass(frozen=True)
+class Listing:
+    """A list of sentences."""
+
+    items: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Table:
     """A table of a header and rows; `cards`: long texts, each row becomes a card on a narrow screen."""
 
@@ -122,7 +136,7 @@ class Picture:
     files: tuple[tuple[str, str], ...]
 
 
-Block = Heading | Paragraph | Table | Picture
+Block = Heading | Paragraph | Listing | Table | Picture
 
 
 def write(records: Records, folder: Path, circumstances: Mapping[str, str], seconds: float) -> tuple[Path, Path]:
@@ -180,11 +194,7 @@ def _page(records: Records, circumstances: Mapping[str, str], seconds: float, im
             f"not reproduced and {counts[NOT_TESTABLE]} are not testable. All of it took {_duration(seconds)}."
         ),
         Heading(2, "Claims"),
-        Paragraph(
-            "Numbers of accuracy and loss are those of the last epoch, as in the report. One seed: a difference below "
-            f"{claims.SEED_POINTS:g} points of accuracy is not a verdict. Seconds are not testable where the hardware "
-            "is not named; relations of times are."
-        ),
+        Paragraph(_how_judged(records)),
         _claims_table(verdicts),
         Heading(2, "Published numbers and ours"),
         _numbers_table(verdicts, records),
@@ -194,13 +204,40 @@ def _page(records: Records, circumstances: Mapping[str, str], seconds: float, im
         for name in dict.fromkeys(planned.experiment for planned in plan):
             page += _experiment(name, [p for p in plan if p.experiment == name], records, verdicts, images)
     page += [Heading(2, "Time of each part"), _times_table(records, seconds)]
-    seeds = sorted({str(r.experiment.seed) for r in records.values() if hasattr(r.experiment, "seed")})
-    known = {"data": ", ".join(dict.fromkeys(r.data for r in records.values())), "seed": ", ".join(seeds)}
+    known = {"data": ", ".join(dict.fromkeys(r.data for r in records.values())), **_seeds(records)}
     page += [
         Heading(2, "Data and circumstances"),
         Table([("what", "value"), *((k, v or "–") for k, v in {**known, **circumstances}.items())], cards=True),
     ]
     return page
+
+
+def _how_judged(records: Records) -> str:
+    alone = f"a difference below {claims.SEED_POINTS:g} points of accuracy is not a verdict"
+    seconds = "Seconds are not testable where the hardware is not named; relations of times are."
+    if all(len(record.seeds) < 2 for record in records.values()):
+        return (
+            f"Numbers of accuracy and loss are those of the last epoch, as in the report. One seed: {alone}. {seconds}"
+        )
+    return (
+        "Numbers of accuracy and loss are those of the last epoch, as in the report, here means over the seeds with "
+        "their 95 % intervals; differences are taken seed by seed. A claim is reproduced if every interval that it is "
+        "judged by lies within what its rule allows, not reproduced if one lies beyond it, and undecided, which counts "
+        "as not testable, if one lies across a limit. The search and the prediction have one seed, where "
+        f"{alone}. {seconds}"
+    )
+
+
+def _seeds(records: Records) -> dict[str, str]:
+    """The seeds, as circumstances."""
+    made = [record.experiment for record in records.values()]
+    compared = sorted({seed for one in made if isinstance(one, Comparison) for seed in one.each_seed})
+    searched = sorted({one.seed for one in made if isinstance(one, Search)})
+    every = sorted({*compared, *searched})
+    if len(every) < 2:
+        return {"seed": ", ".join(map(str, every))}
+    found = {"seeds": ", ".join(map(str, compared or searched))}
+    return {**found, "seed of the search": ", ".join(map(str, searched))} if searched and compared else found
 
 
 def _warnings(records: Records) -> list[str]:
@@ -221,7 +258,8 @@ def _warnings(records: Records) -> list[str]:
 def _claims_table(verdicts: Sequence[tuple[Claim, Verdict]]) -> Table:
     rows = [("no.", "claim", "published", "measured", "verdict", "evidence")]
     for number, (claim, verdict) in enumerate(verdicts, start=1):
-        said = f"{verdict.evidence} Rule: {claim.rule}." if claim.rule else verdict.evidence
+        rule = claim.rule_of(verdict.seeds)
+        said = f"{verdict.evidence} Rule: {rule}." if rule else verdict.evidence
         rows.append((str(number), claim.text, claim.published, verdict.measured, verdict.status, said))
     return Table(rows, cards=True)
 
@@ -230,8 +268,7 @@ def _numbers_table(verdicts: Sequence[tuple[Claim, Verdict]], records: Records) 
     rows = [("what", "experiment", "published", "ours", "ours against it")]
     for claim, verdict in verdicts:
         for number in claim.numbers:
-            value = number.measured(records)
-            shown = (number.text, number.show(value), number.distance(value))
+            shown = (number.text, number.shown(records), number.distance(number.measured(records)))
             rows.append((number.what, number.experiment, *shown))
         if not claim.numbers and any(character.isdigit() for character in claim.published):
             rows.append((claim.text, claim.experiments[0], claim.published, verdict.measured, verdict.status))
@@ -253,23 +290,30 @@ def _experiment(
     else:
         if record.notice:
             page.append(Paragraph(record.notice, strong=True))
-        for result in record.results:
-            if result.status != FINISHED:
-                page.append(Paragraph(_ending(result), strong=True))
+        page += [Paragraph(_ending(outcome), strong=True) for outcome in record.outcomes if outcome.state]
         page += _tables(record, records)
     judged = [(n, c, v) for n, (c, v) in enumerate(verdicts, start=1) if c.experiments[0] == name]
     for number, claim, verdict in judged:
         page.append(Paragraph(f"Claim {number}, “{claim.text}”: {verdict.status}."))
-    for planned in plan:
-        page.append(_picture(planned, records, images))
+    page += [_picture(planned, records, images) for planned in plan]
+    if record and isinstance(record.experiment, Comparison):
+        further = [_picture(Planned("", name, (kind,)), records, images) for kind in ("differences", "reached")]
+        page += [picture for picture in further if picture.files]
     return page
 
 
-def _ending(result: Result) -> str:
-    if result.status == FAILED:
-        why = (result.error.strip().splitlines() or ["without a message"])[-1]
-        return f"The training “{result.variant.name}” failed: {why}"
-    return f"The training “{result.variant.name}” diverged in epoch {result.epochs} and was ended."
+def _ending(outcome: Outcome) -> str:
+    """How the trainings of a variant ended that did not finish."""
+    name, found = outcome.variant.name, outcome.results
+    says = []
+    for result in (result for result in found if result.status != FINISHED):
+        which = f"The training “{name}”" if len(found) == 1 else f"Seed {result.seed}"
+        if result.status == FAILED:
+            why = (result.error.strip().splitlines() or ["without a message"])[-1]
+            says.append(f"{which} failed: {why}")
+        else:
+            says.append(f"{which} diverged in epoch {result.epochs} and was ended.")
+    return says[0] if len(found) == 1 else f"Of the trainings “{name}” {outcome.state}. {' '.join(says)}"
 
 
 def _tables(record: Record, records: Records) -> list[Block]:
@@ -278,7 +322,9 @@ def _tables(record: Record, records: Records) -> list[Block]:
     if isinstance(experiment, Comparison):
         return [
             Table(results.to_cells(experiment, record.results)),
-            Paragraph(f"Data: {record.data}. Values of the best epoch by {experiment.select}."),
+            Paragraph(f"Data: {record.data}. {_what_is_shown(experiment, len(record.seeds))}"),
+            *_verdicts(record),
+            *_targets(experiment, record.results),
         ]
     if isinstance(experiment, Overview):
         return [Table(results.time_cells(_shown(experiment, records)))]
@@ -290,6 +336,27 @@ def _tables(record: Record, records: Records) -> list[Block]:
     if record.predictions:
         return [Paragraph(f"Model: {record.predictions.model_uri}. Data: {record.data}.")]
     return []
+
+
+def _what_is_shown(comparison: Comparison, seeds: int) -> str:
+    values = f"alues of the best epoch by {comparison.select}"
+    if seeds < 2:
+        return f"V{values}."
+    return f"Means over {seeds} seeds of v{values}; after ± half the 95 % interval of the mean."
+
+
+def _verdicts(record: Record) -> list[Block]:
+    """What several seeds say of a comparison's variants; one seed says nothing."""
+    said = [verdict.sentence for verdict in record.verdicts if verdict.seeds > 1]
+    if len(said) > MANY_VERDICTS:
+        return [Paragraph(f"The {len(said)} verdicts are in verdicts.json of the run {record.run_id}.")]
+    return [Listing(said)] if said else []
+
+
+def _targets(comparison: Comparison, found: Sequence[Result]) -> list[Block]:
+    """How soon the variants reached the comparison's targets."""
+    targets = results.targets(comparison, found)
+    return [Table(results.target_cells(targets))] if targets else []
 
 
 def _times_table(records: Records, seconds: float) -> Table:
@@ -340,8 +407,8 @@ def _drawings(kind: str, variant: str, record: Record, records: Records) -> list
     """The pictures of a kind that a record gives."""
     data, found = record.data, record.results
     if kind == "curves":
-        chosen = [result for result in found if variant in ("", result.variant.name)]
-        return [_curves(result, data) for result in chosen]
+        chosen = [outcome for outcome in record.outcomes if variant in ("", outcome.variant.name)]
+        return [_curves(outcome, data) for outcome in chosen]
     if kind == "predictions" and record.predictions:
         shown = record.predictions
         right = sum(label == answer for label, answer in zip(shown.labels, shown.predicted, strict=True))
@@ -350,63 +417,140 @@ def _drawings(kind: str, variant: str, record: Record, records: Records) -> list
         )
         says = f"{caption}{100 * shown.test_accuracy:.2f} %."
         return [("test images with true and predicted class", says, lambda: figures.predictions(shown, data))]
-    if kind in ("parallel", "slices") and record.search:
+    if kind in SEARCH_PICTURES and record.search:
         search = record.search
-        draw = figures.search_parallel if kind == "parallel" else figures.search_slices
+        draw = {
+            "parallel": figures.search_parallel,
+            "slices": figures.search_slices,
+            "budget": figures.search_budget,
+        }[kind]
         return [(f"candidates of the search, {kind}", _search_caption(record, kind), lambda: draw(search, data))]
     if kind == "overview" and isinstance(record.experiment, Overview):
         of = _shown(record.experiment, records)
-        caption = _time_caption([result for one in of for result in one.results])
+        caption = _time_caption([outcome for one in of for outcome in one.outcomes])
         return [("training times by variant", caption, lambda: figures.overview_times(of))] if of else []
     if kind == "time" and found:
         draw_times = lambda: figures.training_times(found, data)  # noqa: E731
-        return [("training times by variant", _time_caption(found), draw_times)]
+        return [("training times by variant", _time_caption(record.outcomes), draw_times)]
     if kind in figures.METRICS and found:
-        caption = _metric_caption(kind, found)
+        caption = _metric_caption(kind, record.outcomes)
         return [(f"{kind} by variant", caption, lambda: figures.comparison_curves(kind, found, data))]
-    return []
+    return _of_comparison(kind, record, record.experiment) if isinstance(record.experiment, Comparison) else []
+
+
+def _of_comparison(kind: str, record: Record, comparison: Comparison) -> list[Drawing]:
+    """The pictures that stand on a comparison's selection metric, verdicts or targets."""
+    data, select = record.data, comparison.select
+    if kind == "rates" and (rates := figures.learning_rates(record.results, select, data)):
+        return [(f"{select} by learning rate", _rates_caption(select, record.outcomes), lambda: rates)]
+    verdicts = [v for v in record.verdicts if v.measure == select and math.isfinite(v.low)]
+    if kind == "differences" and 0 < len(verdicts) <= MANY_VERDICTS:
+        unit, scale = ("points", 100) if comparison.maximizes else ("nats", 1)
+        caption = (
+            f"Differences of {select} between variants on the same seed, means with their 95 % intervals. Within "
+            f"{scale * comparison.margin:g} {unit} they count as practically none."
+        )
+        return [(f"differences of {select}", caption, lambda: figures.differences(verdicts, data))]
+    drawn: list[Drawing] = []
+    targets = results.targets(comparison, record.results) if kind == "reached" else []
+    for metric, value in dict.fromkeys((target.metric, target.target) for target in targets):
+        those = [target for target in targets if (target.metric, target.target) == (metric, value)]
+        sign = "≥" if SELECTION_METRICS[metric] == "max" else "≤"
+        listed = ", ".join(f"{one.variant} {sum(one.reached)} of {len(one.reached)}" for one in those)
+        caption = (
+            f"Share of the trainings that had reached {metric} {sign} {value:g}, by seconds of training: {listed}."
+        )
+        drawn.append((f"{metric} {value:g} reached", caption, partial(figures.reached, those, data)))
+    return drawn
+
+
+def _rates_caption(select: str, found: Sequence[Outcome]) -> str:
+    """The best learning rate of each optimizer, by what the last epoch left; what diverged has left nothing."""
+    best: dict[str, tuple[float, float]] = {}
+    for outcome in found:
+        name = outcome.variant.optimizer
+        value = outcome.mean(lambda result: math.nan if result.status == DIVERGED else result.last(select))
+        if better(select, value, best.get(name, (math.nan, 0))[0]):
+            best[name] = value, outcome.variant.learning_rate
+    listed = ", ".join(f"{name} {value:.4f} at {rate:g}" for name, (value, rate) in best.items())
+    return (
+        f"{select} after the last epoch against the learning rate{_over(found)}. Each optimizer's best: "
+        f"{listed or 'none has a value'}."
+    )
+
+
+def _over(found: Sequence[Outcome]) -> str:
+    """Whether numbers are means, as part of a sentence."""
+    seeds = max((len(outcome.results) for outcome in found), default=1)
+    return f", means over {seeds} seeds" if seeds > 1 else ""
 
 
 def _shown(overview: Overview, records: Records) -> list[Record]:
     return [records[name] for name in overview.of if name in records and records[name].results]
 
 
-def _curves(result: Result, data: str) -> Drawing:
+def _curves(outcome: Outcome, data: str) -> Drawing:
     return (
-        f"learning curves of {result.variant.name}",
-        _curve_caption(result),
-        lambda: figures.learning_curves(result, data),
+        f"learning curves of {outcome.variant.name}",
+        _curve_caption(outcome),
+        lambda: figures.learning_curves(outcome.results, data),
     )
 
 
-def _curve_caption(result: Result) -> str:
-    name = result.variant.name
-    if not result.epochs:
+def _curve_caption(outcome: Outcome) -> str:
+    name, trained = outcome.variant.name, [result for result in outcome.results if result.epochs]
+    if not trained:
         return f"{name}: no epoch was completed."
-    last = {metric: result.last(metric) for metric in ("accuracy", "val_accuracy", "loss", "val_loss")}
-    best = f" The best epoch is {result.best_epoch}." if result.best_epoch else ""
+    accuracy, val_accuracy, loss, val_loss = (
+        _mean_last(outcome, metric) for metric in ("accuracy", "val_accuracy", "loss", "val_loss")
+    )
+    each = sorted({result.epochs for result in trained})
+    epochs = _count(each[0], "epoch") if len(each) == 1 else f"{each[0]:,} to {_count(each[-1], 'epoch')}"
+    bests = [result.best_epoch for result in trained if result.best_epoch]
+    best = ""
+    if bests:
+        which = str(bests[0]) if len(trained) == 1 else f"{sum(bests) / len(bests):.1f} in the mean"
+        best = f" The best epoch is {which}."
+    over = f"{_over([outcome])}," if _over([outcome]) else ""
     return (
-        f"{name}: after {_count(result.epochs, 'epoch')} accuracy {last['accuracy']:.4f} in training and "
-        f"{last['val_accuracy']:.4f} in validation, loss {last['loss']:.4f} and {last['val_loss']:.4f}.{best}"
+        f"{name}: after {epochs}{over} accuracy {accuracy} in training and "
+        f"{val_accuracy} in validation, loss {loss} and {val_loss}.{best}"
     )
 
 
-def _metric_caption(metric: str, found: Sequence[Result]) -> str:
-    trained = [r for r in found if r.epochs]
-    listed = ", ".join(f"{r.variant.name} {r.last(metric):.4f} / {r.last(f'val_{metric}'):.4f}" for r in trained)
+def _mean_last(outcome: Outcome, metric: str) -> str:
+    return f"{outcome.mean(lambda result: result.last(metric)):.4f}"
+
+
+def _metric_caption(metric: str, found: Sequence[Outcome]) -> str:
+    trained = [outcome for outcome in found if any(result.epochs for result in outcome.results)]
+    listed = ", ".join(f"{o.variant.name} {_mean_last(o, metric)} / {_mean_last(o, f'val_{metric}')}" for o in trained)
     word = "Accuracy" if metric == "accuracy" else "Loss"
-    return f"{word} in the last epoch (training / validation): {listed or 'none was completed'}."
+    return f"{word} in the last epoch (training / validation{_over(found)}): {listed or 'none was completed'}."
 
 
-def _time_caption(found: Sequence[Result]) -> str:
-    each = [(r.train_seconds / r.epochs, r.variant.name) for r in found if r.epochs and r.train_seconds]
-    if len(each) < 2:
-        return "Seconds of training, compiling and evaluation apart."
-    (fast, fastest), (slow, slowest) = min(each), max(each)
+def _time_caption(found: Sequence[Outcome]) -> str:
+    apart = f"Seconds of training{_over(found)}, compiling and evaluation apart."
+    known = [
+        (seconds, outcome.variant.name)
+        for outcome in found
+        if (seconds := outcome.mean(lambda r: r.alone_seconds / r.epochs if r.epochs else math.nan)) > 0
+    ]
+    if len(known) < 2:
+        return apart
+    (fast, fastest), (slow, slowest) = min(known), max(known)
     return (
-        f"Seconds of training, compiling and evaluation apart. Per epoch {fastest} is the fastest with {fast:.3g} s, "
-        f"{slowest} the slowest with {slow:.3g} s, {slow / fast:.3g} times as long."
+        f"{apart} Per epoch {fastest} is the fastest with {fast:.3g} s, {slowest} the slowest with {slow:.3g} s, "
+        f"{slow / fast:.3g} times as long."
     )
+
+
+SEARCH_PICTURES = {
+    "parallel": "each line a candidate",
+    "slices": "each point a candidate, one picture a choice",
+    "budget": "the best to expect of so many with its 95 % interval, and the best so far",
+}
+"""What is seen of a search, by the kind of picture."""
 
 
 def _search_caption(record: Record, kind: str) -> str:
@@ -414,7 +558,7 @@ def _search_caption(record: Record, kind: str) -> str:
     means = [c.mean for c in record.search.candidates if math.isfinite(c.mean)]
     span = f"mean accuracies from {min(means):.4f} to {max(means):.4f}" if means else "no mean accuracy"
     best = record.search.best
-    how = "each line a candidate" if kind == "parallel" else "each point a candidate, one picture a choice"
+    how = SEARCH_PICTURES[kind]
     return (
         f"The search's {_count(len(record.search.candidates), 'candidate')}, {how}: {span}. "
         f"Best: {claims.choices_text(best.choices)}."
@@ -444,6 +588,8 @@ def _markdown_block(block: Block) -> str:
             return f"{'#' * block.level} {_md(block.text)}\n"
         case Paragraph():
             return f"> **{_md(block.text)}**\n" if block.strong else f"{_md(block.text)}\n"
+        case Listing():
+            return "".join(f"- {_md(item)}\n" for item in block.items)
         case Table():
             header, *body = [[_md(cell) for cell in row] for row in block.cells]
             lines = [header, ["---"] * len(header), *body]
@@ -469,7 +615,7 @@ body { margin: 0 auto; max-width: 76rem; padding: 1rem 1.25rem 4rem; color: var(
 h1 { font-size: 1.8rem; line-height: 1.25; }
 h2 { margin: 2.5rem 0 .5rem; border-bottom: 1px solid var(--line); padding-bottom: .25rem; font-size: 1.4rem; }
 h3 { margin: 2.2rem 0 .3rem; font-size: 1.15rem; }
-p { max-width: 48rem; margin: .5rem 0; }
+p, ul { max-width: 48rem; margin: .5rem 0; }
 p.strong { background: var(--warn); border-left: .3rem solid var(--open); padding: .6rem .8rem; font-weight: 600; }
 nav { display: flex; flex-wrap: wrap; gap: .2rem .9rem; font-size: .9rem; }
 a { color: inherit; }
@@ -526,6 +672,8 @@ def _html_block(block: Block, images: Mapping[str, bytes]) -> str:
         case Paragraph():
             strong = ' class="strong"' if block.strong else ""
             return f"<p{strong}>{html.escape(block.text)}</p>"
+        case Listing():
+            return f"<ul>{''.join(f'<li>{_text(item)}</li>' for item in block.items)}</ul>"
         case Table():
             return _html_table(block)
         case Picture():

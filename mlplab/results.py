@@ -5,41 +5,58 @@ import io
 import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 
-from mlplab.spec import Comparison, Experiment, Variant
+from mlplab.spec import SELECTION_METRICS, Comparison, Experiment, Variant
+from mlplab.statistics import Measure, Verdict, mean_interval, restricted_mean
 
 FINISHED, DIVERGED, FAILED = "finished", "diverged", "failed"
 
 
 @dataclass(kw_only=True, eq=False)
 class Result:
-    """One variant's training.
+    """One training: of a variant, with a seed.
 
     Attributes:
         status: `finished`; `diverged`: the loss or a weight stopped being finite, which ends a training; `failed`: it
             raised, see `error`.
         history: name of a metric -> its value at each epoch, as Keras' History has them, with `learning_rate` (at the
-            epoch's end) and `train_seconds` (seconds of training alone, from the first epoch on) besides.
+            epoch's end) and `train_seconds` (seconds of training alone, from the first epoch on) besides, and with
+            `train_eval_accuracy` and `train_eval_loss`: the training images evaluated after the epoch as validation
+            images are, without dropout, and the loss without the penalty, which is `penalty` where there is one.
         weights: those of the model after the best epoch, in the order of `keras.Model.get_weights`.
         best_epoch: 1 for the first; the epoch with the best value of the selection metric, None if there is none.
-        test: test metrics of the model as it was after `best_epoch`.
+        restored, test: validation and test metrics of the model as it was after `best_epoch`.
+        start: name of a weight -> hash of its initial value.
+        order: hash of the batch order of the first epochs; "" where one batch holds all images.
+        end: hash of all weights after the last epoch.
+        solo_epoch_seconds: seconds of an epoch trained alone, where the training itself was stacked with those of
+            other seeds; NaN where it was alone.
+        busy: cores that other processes kept busy while it trained, on average.
     """
 
     variant: Variant
+    seed: int = 0
     status: str = FINISHED
     history: dict[str, list[float]] = field(default_factory=dict)
     best_epoch: int | None = None
     weights: list[np.ndarray] | None = field(default=None, repr=False)
+    restored: dict[str, float] = field(default_factory=dict)
     test: dict[str, float] = field(default_factory=dict)
+    start: dict[str, str] = field(default_factory=dict)
+    order: str = ""
+    end: str = ""
+    solo_epoch_seconds: float = math.nan
+    busy: float = math.nan
     parameters: int = 0
     steps_per_epoch: int = 0
     compile_seconds: float = 0.0
     evaluate_seconds: float = 0.0
+    train_eval_seconds: float = 0.0
     peak_memory_mb: float = math.nan
     error: str = ""
     run_id: str = ""
@@ -55,9 +72,19 @@ class Result:
         return self.last("train_seconds") if self.epochs else 0.0
 
     @property
+    def alone_seconds(self) -> float:
+        """Seconds that its epochs take where nothing else is trained beside them: what times are compared by."""
+        return self.train_seconds if math.isnan(self.solo_epoch_seconds) else self.solo_epoch_seconds * self.epochs
+
+    @property
     def steps_per_second(self) -> float:
         """Weight updates in a second of training."""
         return self.epochs * self.steps_per_epoch / self.train_seconds if self.train_seconds else math.nan
+
+    @property
+    def gap(self) -> float:
+        """Accuracy on the training images minus that on the validation images, both evaluated at the best epoch."""
+        return self.best("train_eval_accuracy") - self.best("val_accuracy")
 
     def best(self, metric: str) -> float:
         """The value of `metric` at the best epoch, NaN if there is none."""
@@ -82,6 +109,193 @@ class Result:
     def from_dict(cls, values: Mapping[str, Any]) -> "Result":
         """What `to_dict` gave."""
         return cls(**{**values, "variant": Variant(**values["variant"])})
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A variant's trainings, one for each seed: the numbers of a comparison's table."""
+
+    variant: Variant
+    results: tuple[Result, ...]
+
+    def over_seeds(self, value: Callable[[Result], float]) -> tuple[float, float, float]:
+        """Mean over the seeds that have a finite value, and the ends of its 95 % interval; NaN where there are none."""
+        finite = [found for found in map(value, self.results) if math.isfinite(found)]
+        return mean_interval(finite) if finite else (math.nan, math.nan, math.nan)
+
+    def mean(self, value: Callable[[Result], float]) -> float:
+        """Mean over the seeds that have a finite value; NaN if none has."""
+        return self.over_seeds(value)[0]
+
+    def best(self, metric: str) -> float:
+        """Mean over the seeds of the value of `metric` at each one's best epoch."""
+        return self.mean(lambda result: result.best(metric))
+
+    @property
+    def representative(self) -> Result:
+        """The training whose model stands for the variant: its first seed's, or the first that did not fail."""
+        return next((result for result in self.results if result.status != FAILED), self.results[0])
+
+    @property
+    def failed(self) -> bool:
+        """Whether no seed left a result."""
+        return all(result.status == FAILED for result in self.results)
+
+    @property
+    def state(self) -> str:
+        """How the trainings ended, where not all finished: `diverged`, or `2 of 10 diverged`; else ""."""
+        says = []
+        for status in (DIVERGED, FAILED):
+            if many := sum(result.status == status for result in self.results):
+                says.append(status if len(self.results) == 1 else f"{many} of {len(self.results)} {status}")
+        return ", ".join(says)
+
+
+def outcomes(results: Sequence[Result]) -> list[Outcome]:
+    """Results by variant, in the variants' order."""
+    found: dict[str, list[Result]] = {}
+    for result in results:
+        found.setdefault(result.variant.name, []).append(result)
+    return [Outcome(each[0].variant, tuple(each)) for each in found.values()]
+
+
+@dataclass(frozen=True)
+class Reaching:
+    """When a training first reached a target.
+
+    Attributes:
+        reached: whether it did.
+        epochs, steps, seconds: until the end of the epoch in which it did; where it did not, of the whole training.
+        never: whether it ended early by its own doing (it diverged, or stopped early), so that more time would not
+            have made it reach the target.
+    """
+
+    reached: bool
+    epochs: int
+    steps: int
+    seconds: float
+    never: bool = False
+
+
+def reaching(result: Result, metric: str, target: float) -> Reaching:
+    """When `result` first had a value of the validation metric at least as good as `target`."""
+    better = SELECTION_METRICS[metric] == "max"
+    values = result.history.get(metric, [])
+    first = next((i for i, value in enumerate(values, 1) if (value >= target if better else value <= target)), None)
+    epochs = first or result.epochs
+    seconds = result.history["train_seconds"][epochs - 1] if epochs else 0.0
+    if result.train_seconds:
+        seconds *= result.alone_seconds / result.train_seconds
+    never = first is None and result.epochs < result.variant.epochs
+    return Reaching(first is not None, epochs, epochs * result.steps_per_epoch, seconds, never)
+
+
+@dataclass(frozen=True)
+class Target:
+    """How a variant's seeds came to a target.
+
+    Attributes:
+        seconds, reached: of each seed: seconds of training until it was reached, and whether it was; else seconds until
+            nothing more is known of it.
+        horizon: seconds up to which every variant of the comparison is known.
+        mean_seconds: mean seconds to the target over the first `horizon` seconds (restricted mean of the Kaplan-Meier
+            estimate), and the ends of its 95 % interval.
+    """
+
+    variant: str
+    metric: str
+    target: float
+    seconds: tuple[float, ...]
+    reached: tuple[bool, ...]
+    horizon: float
+    mean_seconds: tuple[float, float, float]
+
+
+def targets(comparison: Comparison, results: Sequence[Result]) -> list[Target]:
+    """How each variant's seeds came to each of the comparison's targets; variants that all failed are left out."""
+    found = []
+    for metric, target in comparison.targets.items():
+        each = {
+            outcome.variant.name: [reaching(r, metric, target) for r in outcome.results if r.status != FAILED]
+            for outcome in outcomes(results)
+            if not outcome.failed
+        }
+        if not each:
+            continue
+        longest = max(one.seconds for reached in each.values() for one in reached)
+        # What stopped by its own doing is known never to reach the target, however long one waits.
+        times = {name: [longest if one.never else one.seconds for one in reached] for name, reached in each.items()}
+        horizon = min(
+            max(known) if not all(o.reached for o in each[name]) else longest for name, known in times.items()
+        )
+        for name, reached in each.items():
+            happened = [one.reached for one in reached]
+            mean = restricted_mean(times[name], happened, horizon)
+            found.append(Target(name, metric, target, tuple(times[name]), tuple(happened), horizon, mean))
+    return found
+
+
+def measures(comparison: Comparison, results: Sequence[Result]) -> list[Measure]:
+    """What a comparison's verdicts are about: the selection metric, the gap, and seconds of training.
+
+    Raises:
+        ValueError: results with the same seed do not start from the same weights or see the same batch order.
+    """
+    check_paired(results)
+    unit = "points" if comparison.maximizes else "nats"
+
+    def values(value: Callable[[Result], float]) -> dict[str, list[float]]:
+        found = {}
+        for outcome in outcomes(results):
+            known = {r.seed: value(r) for r in outcome.results if r.status != FAILED}
+            found[outcome.variant.name] = [known.get(seed, math.nan) for seed in comparison.each_seed]
+        return found
+
+    select = comparison.select
+    return [
+        Measure(
+            name=select,
+            values=values(lambda result: result.best(select)),
+            maximizes=comparison.maximizes,
+            margin=comparison.margin,
+            unit=unit,
+        ),
+        Measure(
+            name="gap",
+            values=values(lambda result: result.gap),
+            maximizes=False,
+            margin=comparison.margin,
+            unit="points",
+        ),
+        Measure(
+            name="train_seconds",
+            values=values(lambda result: result.alone_seconds or math.nan),
+            maximizes=False,
+            margin=comparison.time_margin,
+            relative=True,
+            unit="times",
+        ),
+    ]
+
+
+def check_paired(results: Sequence[Result]) -> None:
+    """Refuses trainings that share a seed and nothing else.
+
+    Raises:
+        ValueError: two of the same seed start from different values of a weight of the same name and shape, or see
+            the images in a different order.
+    """
+    seen: dict[tuple[int, str], tuple[str, str]] = {}
+    for result in results:
+        traits = {**result.start, **({"batch order": result.order} if result.order else {})}
+        for what, value in traits.items():
+            before, name = seen.setdefault((result.seed, what), (value, result.variant.name))
+            if before != value:
+                raise ValueError(
+                    f"{name!r} and {result.variant.name!r} with seed {result.seed} do not pair: their {what} differs "
+                    f"({before} and {value}); legal: trainings with equal initial weights and batch order for a seed. "
+                    "Train both in one command, with one version of the code."
+                )
 
 
 @dataclass(kw_only=True)
@@ -162,7 +376,8 @@ class Record:
         notice: what a reader must know of the data, or "".
         seconds: wall time of the experiment from its start to its conclusion, without that of experiments it needs.
         reused: whether it was found on record instead of run.
-        results: those of a comparison, in the order of its variants.
+        results: those of a comparison: variant after variant in its order, and of each one seed after the other.
+        verdicts: what a comparison's seeds say of its variants.
         search, predictions: those of a search or a prediction.
     """
 
@@ -173,6 +388,7 @@ class Record:
     seconds: float = 0.0
     reused: bool = False
     results: list[Result] = field(default_factory=list)
+    verdicts: list[Verdict] = field(default_factory=list)
     search: SearchResult | None = None
     predictions: Predictions | None = None
 
@@ -181,18 +397,33 @@ class Record:
         """Whether a training of it raised."""
         return any(result.status == FAILED for result in self.results)
 
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """The results by variant, in the variants' order."""
+        return outcomes(self.results)
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of a comparison's results."""
+        return list(dict.fromkeys(result.seed for result in self.results))
+
+    def of_seed(self, seed: int) -> "Record":
+        """This record with the results of one seed alone."""
+        return replace(self, results=[result for result in self.results if result.seed == seed], verdicts=[])
+
     def result(self, variant: str) -> Result:
-        """The result of a variant by its name.
+        """The result that stands for a variant, by its name.
 
         Raises:
             KeyError: there is none of that name.
         """
-        return {result.variant.name: result for result in self.results}[variant]
+        return {outcome.variant.name: outcome.representative for outcome in self.outcomes}[variant]
 
     def to_json(self) -> str:
         """All but the experiment itself, as JSON; values that are not finite as NaN and Infinity."""
         record: dict[str, Any] = {"data": self.data, "notice": self.notice, "seconds": self.seconds}
         record["results"] = [result.to_dict() for result in self.results]
+        record["verdicts"] = [asdict(verdict) for verdict in self.verdicts]
         if self.search:
             candidates = [asdict(candidate) for candidate in self.search.candidates]
             refit, validation = self.search.refit.to_dict(), self.search.validation
@@ -206,6 +437,7 @@ class Record:
         """What `to_json` gave, found on record."""
         record = json.loads(text)
         record["results"] = [Result.from_dict(result) for result in record["results"]]
+        record["verdicts"] = [Verdict(**verdict) for verdict in record["verdicts"]]
         if search := record.get("search"):
             candidates = [Candidate(**candidate) for candidate in search["candidates"]]
             refit = Result.from_dict(search["refit"])
@@ -217,20 +449,24 @@ class Record:
         return cls(**record, experiment=experiment, run_id=run_id, reused=True)
 
 
-def rank(comparison: Comparison, results: Sequence[Result]) -> list[Result]:
-    """`results` with the best value of the selection metric first; those that failed or have none last, in order."""
-    ranked = [r for r in results if r.status != FAILED and math.isfinite(r.best(comparison.select))]
-    ranked.sort(key=lambda result: result.best(comparison.select), reverse=comparison.maximizes)
-    return ranked + [result for result in results if result not in ranked]
+def rank(comparison: Comparison, results: Sequence[Result]) -> list[Outcome]:
+    """The variants with the best mean of the selection metric first; those that failed or have none last, in order."""
+    every = outcomes(results)
+    ranked = [o for o in every if not o.failed and math.isfinite(o.best(comparison.select))]
+    ranked.sort(key=lambda outcome: outcome.best(comparison.select), reverse=comparison.maximizes)
+    return ranked + [outcome for outcome in every if outcome not in ranked]
 
 
 COLUMNS = (
     "variant",
+    "seed",
     "status",
     "val_accuracy",
     "val_loss",
     "accuracy",
     "loss",
+    "train_eval_accuracy",
+    "train_eval_loss",
     "test_accuracy",
     "test_loss",
     "best_epoch",
@@ -239,18 +475,19 @@ COLUMNS = (
     "compile_seconds",
     "steps_per_second",
 )
-"""Columns of a comparison's table. Accuracies and losses are those of the best epoch, test metrics too."""
+"""Columns of a comparison's rows. Accuracies and losses are those of the best epoch, test metrics too."""
 
 
 def rows(comparison: Comparison, results: Sequence[Result]) -> list[dict[str, str | int | float | None]]:
-    """The comparison's table, best first: for each result a value for every one of `COLUMNS`, None where missing."""
+    """A row for each training, the best variant's first: a value for every one of `COLUMNS`, None where missing."""
     table = []
-    for result in rank(comparison, results):
+    for result in (result for outcome in rank(comparison, results) for result in outcome.results):
         row: dict[str, str | int | float | None] = dict.fromkeys(COLUMNS)
-        row |= {name: result.best(name) for name in ("val_accuracy", "val_loss", "accuracy", "loss")}
+        row |= {name: result.best(name) for name in COLUMNS[3:9]}
         row |= {f"test_{name}": value for name, value in result.test.items()}
         row |= {
             "variant": result.variant.name,
+            "seed": result.seed,
             "status": result.status,
             "best_epoch": result.best_epoch,
             "epochs": result.epochs,
@@ -263,7 +500,7 @@ def rows(comparison: Comparison, results: Sequence[Result]) -> list[dict[str, st
 
 
 def to_csv(comparison: Comparison, results: Sequence[Result]) -> str:
-    """The table as CSV, numbers in full precision."""
+    """The rows as CSV, numbers in full precision."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -272,32 +509,66 @@ def to_csv(comparison: Comparison, results: Sequence[Result]) -> str:
 
 
 def to_cells(comparison: Comparison, results: Sequence[Result]) -> list[list[str]]:
-    """The table for readers: a header, then a row for each result, numbers rounded to what they can tell."""
-    header = [
-        "variant",
-        "val. accuracy",
-        "val. loss",
-        "accuracy",
-        "loss",
-        "test accuracy",
-        "best epoch",
-        "train (s)",
-        "steps/s",
+    """The table for readers: a header, then a row for each variant, best first, numbers rounded to what they can tell.
+
+    With several seeds a number is the mean over them, and of the selection metric ± half its 95 % interval.
+    """
+    cells = [
+        [
+            "variant",
+            "val. accuracy",
+            "val. loss",
+            "accuracy",
+            "loss",
+            "test accuracy",
+            "best epoch",
+            "train (s)",
+            "steps/s",
+        ]
     ]
-    cells = [header]
-    for row in rows(comparison, results):
-        state = "" if row["status"] == FINISHED else f" ({row['status']})"
+    many = max((len(outcome.results) for outcome in outcomes(results)), default=1) > 1
+    for outcome in rank(comparison, results):
+        state = f" ({outcome.state})" if outcome.state else ""
+        metrics = [_with_interval(outcome, m, comparison.select) for m in ("val_accuracy", "val_loss")]
+        metrics += [_number(outcome.best(metric), ".4f") for metric in ("accuracy", "loss")]
+        first = outcome.results[0]
+        epoch = f"{first.best_epoch or '–'} of {first.epochs}"
+        if many:
+            best, trained = outcome.mean(lambda r: r.best_epoch or math.nan), outcome.mean(lambda r: r.epochs)
+            epoch = f"{_number(best, '.1f')} of {_number(trained, '.4g')}"
         cells.append(
             [
-                f"{row['variant']}{state}",
-                _number(row["val_accuracy"], ".4f"),
-                _number(row["val_loss"], ".4f"),
-                _number(row["accuracy"], ".4f"),
-                _number(row["loss"], ".4f"),
-                _number(row["test_accuracy"], ".4f"),
-                f"{row['best_epoch'] or '–'} of {row['epochs']}",
-                _number(row["train_seconds"], ".1f"),
-                _number(row["steps_per_second"], ",.0f"),
+                f"{outcome.variant.name}{state}",
+                *metrics,
+                _number(outcome.mean(lambda r: r.test.get("accuracy", math.nan)), ".4f"),
+                epoch,
+                _number(outcome.mean(lambda r: r.alone_seconds), ".1f"),
+                _number(outcome.mean(lambda r: r.steps_per_second), ",.0f"),
+            ]
+        )
+    return cells
+
+
+def _with_interval(outcome: Outcome, metric: str, select: str) -> str:
+    mean, low, high = outcome.over_seeds(lambda result: result.best(metric))
+    text = _number(mean, ".4f")
+    return f"{text} ± {(high - low) / 2:.4f}" if metric == select and math.isfinite(high - low) else text
+
+
+def target_cells(found: Sequence[Target]) -> list[list[str]]:
+    """How the variants came to the targets, for readers: a header, then a row for each variant and target."""
+    cells = [["variant", "target", "reached by", "mean time to it (s)", "of the first (s)"]]
+    for target in found:
+        mean, low, high = target.mean_seconds
+        interval = f" [{low:.3g}, {high:.3g}]" if math.isfinite(high - low) else ""
+        sign = "≥" if SELECTION_METRICS[target.metric] == "max" else "≤"
+        cells.append(
+            [
+                target.variant,
+                f"{target.metric} {sign} {target.target:g}",
+                f"{sum(target.reached)} of {len(target.reached)}",
+                f"{_number(mean, '.3g')}{interval}" if any(target.reached) else f"not in {target.horizon:.3g}",
+                _number(target.horizon, ".3g"),
             ]
         )
     return cells
@@ -325,19 +596,15 @@ def time_cells(records: Sequence[Record]) -> list[list[str]]:
     """The training times of several comparisons for readers: a header, then a row for each variant."""
     cells = [["comparison", "variant", "epochs", "train (s)", "s/epoch", "compile (s)", "steps/epoch"]]
     for record in records:
-        for result in record.results:
-            each = result.train_seconds / result.epochs if result.epochs else math.nan
-            cells.append(
-                [
-                    record.experiment.name,
-                    result.variant.name,
-                    str(result.epochs),
-                    _number(result.train_seconds, ".1f"),
-                    _number(each, ".3f"),
-                    _number(result.compile_seconds, ".1f"),
-                    f"{result.steps_per_epoch:,}",
-                ]
-            )
+        for outcome in record.outcomes:
+            seconds = [
+                _number(outcome.mean(lambda r: r.alone_seconds), ".1f"),
+                _number(outcome.mean(lambda r: r.alone_seconds / r.epochs if r.epochs else math.nan), ".3f"),
+                _number(sum(result.compile_seconds for result in outcome.results), ".1f"),
+            ]
+            first = outcome.representative
+            epochs = _number(outcome.mean(lambda r: r.epochs), ".4g")
+            cells.append([record.experiment.name, outcome.variant.name, epochs, *seconds, f"{first.steps_per_epoch:,}"])
     return cells
 
 

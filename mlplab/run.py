@@ -1,28 +1,37 @@
 """The whole story: an experiment and its data become trainings, and the trainings a record in the tracking store."""
 
-import contextlib
 import csv
 import hashlib
 import io
 import json
 import math
+import re
+import statistics
 import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
-from functools import cache
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from mlplab import figures, models, report, results, search, tracking, training
+from mlplab import figures, models, replay, report, results, search, tracking, training, trial
 from mlplab.data import Dataset
-from mlplab.results import DIVERGED, FAILED, Candidate, Predictions, Record, Result, SearchResult
+from mlplab.results import (
+    DIVERGED,
+    FAILED,
+    Candidate,
+    Outcome,
+    Predictions,
+    Record,
+    Result,
+    SearchResult,
+    Target,
+)
 from mlplab.spec import (
     Comparison,
     Experiment,
@@ -37,25 +46,14 @@ from mlplab.spec import (
     experiment_names,
     load_experiment,
 )
+from mlplab.statistics import Verdict, judge
+from mlplab.trial import Device, Watch
 
 EXPORTED_OPTIMIZER = "rmsprop"
 """The best variant with this optimizer has its model logged besides the winner's: it is the one that is served."""
 
-NUMBERS_COME_FROM = ("spec.py", "models.py", "training.py", "search.py", "run.py")
-"""The files of this package that decide an experiment's numbers; a change to one makes its record outdated."""
-
-
-class Watch(Protocol):
-    """What an experiment tells while it runs."""
-
-    def started(self, variant: Variant, steps_per_epoch: int) -> None:
-        """A variant begins; its programs are compiled first."""
-
-    def epoch(self, result: Result) -> None:
-        """An epoch of `result` is over; its values are the last of the history."""
-
-    def ended(self, result: Result) -> None:
-        """A variant is over: finished, diverged or failed."""
+BUSY_CORES = 0.2
+"""A training during which other processes kept more cores than this busy is said to be disturbed."""
 
 
 class Screen(Protocol):
@@ -154,7 +152,7 @@ class Lab:
         if isinstance(experiment, Comparison | Search):
             data, _ = self._data_of(experiment.dataset)
             found = parent.find(_fingerprint(experiment, data))
-            text = parent.read(found.run_id, "record.json") if found else None
+            text = tracking.read_artifact(found.run_id, "record.json") if found else None
             if found and text:
                 record = Record.from_json(text, experiment, found.run_id)
                 self.records[name] = record
@@ -203,10 +201,23 @@ class Lab:
         run.tags({**_tags(comparison, data), tracking.FINGERPRINT: _fingerprint(comparison, data)})
         run.data(data)
         run.text(comparison.to_json(), "comparison.json")
+        families = [Family(run, variant, comparison, data) for variant in comparison.resolved()]
         with self._screen.experiment(comparison, data, comparison.resolved()) as watch:
-            trained = [child(run, variant, comparison, data, device, watch) for variant in comparison.resolved()]
-        _conclude(run, comparison, data, trained)
-        return _record(comparison, data, results=[result for result, _ in trained])
+            try:
+                # Seed after seed, each time another variant first: what slows the machine for a while slows all.
+                for turn, seed in enumerate(comparison.each_seed):
+                    start = turn % len(families)
+                    for family in families[start:] + families[:start]:
+                        family.train(seed, device, watch)
+            except BaseException:
+                for family in families:
+                    family.interrupted()
+                raise
+        for family in families:
+            family.conclude()
+        trained = [one for family in families for one in family.trained]
+        verdicts = _conclude(run, comparison, data, trained)
+        return _record(comparison, data, results=[result for result, _ in trained], verdicts=verdicts)
 
     def _search(self, spec: Search, run: tracking.Run) -> Record:
         data, device = self._data_of(spec.dataset)
@@ -304,13 +315,7 @@ def _candidate_fingerprint(spec: Search, candidate: Variant, data: Dataset) -> s
 
 
 def _digest(what: Any) -> str:
-    return hashlib.sha256(json.dumps([what, _code(), tracking.versions()]).encode()).hexdigest()[:32]
-
-
-@cache
-def _code() -> list[str]:
-    # Once: the code that runs is the code as it was loaded, whatever happens to the files meanwhile.
-    return [hashlib.sha256((Path(__file__).parent / name).read_bytes()).hexdigest() for name in NUMBERS_COME_FROM]
+    return hashlib.sha256(json.dumps([what, tracking.code(), tracking.versions()]).encode()).hexdigest()[:32]
 
 
 def _columns(cv_results: Mapping[str, Any]) -> str:
@@ -346,7 +351,8 @@ class _Journal:
             result = Result(variant=_over_folds(candidate, self.spec), run_id=run.run_id)
             self._open[candidate.name] = run, result
             fold = len(self.data.train) * (self.spec.folds - 1) // self.spec.folds
-            self.watch.started(result.variant, candidate.steps_per_epoch(fold))
+            result.steps_per_epoch = candidate.steps_per_epoch(fold)
+            self.watch.started(result)
 
     def epoch(self, candidate: Variant, fold: int, epoch: int, values: dict[str, float]) -> None:
         """Records an epoch of a fold."""
@@ -379,164 +385,189 @@ class _Journal:
                 run.finish("KILLED")
 
 
-@dataclass(frozen=True)
-class Device:
-    """A data set's splits as tensors, put on the device once and shared by all trainings; images stay uint8."""
+class Family:
+    """A variant's place in the store: the run of its one seed, or a run over those of its seeds, which has their means.
 
-    train: tuple[tf.Tensor, tf.Tensor]
-    validation: tuple[tf.Tensor, tf.Tensor]
-    test: tuple[tf.Tensor, tf.Tensor]
-
-    @classmethod
-    def of(cls, data: Dataset) -> "Device":
-        """Copies a data set's splits to the device."""
-        return cls(*((tf.constant(s.x), tf.constant(s.y)) for s in (data.train, data.validation, data.test)))
-
-
-def child(
-    parent: tracking.Run, variant: Variant, comparison: Comparison, data: Dataset, device: Device, watch: Watch
-) -> tuple[Result, tracking.Run]:
-    """Trains a variant in a run of its own under `parent`; a variant that raises gives a failed result."""
-    result = Result(variant=variant, steps_per_epoch=variant.steps_per_epoch(len(data.train)))
-    names = list(comparison.variants)
-    (colour, _) = figures.looks(names)[names.index(variant.name)]
-    tags = {"mlplab.experiment": comparison.name, "mlplab.kind": "variant", "mlflow.runColor": colour}
-    tags |= _tags(comparison, data)
-    params = {**variant.params(), "seed": comparison.seed, "dataset": data.name}
-    run = parent.child(variant.name, params, tags, data)
-    result.run_id = run.run_id
-
-    def report(values: dict[str, float]) -> None:
-        run.metrics(values, step=result.epochs)
-        watch.epoch(result)
-
-    watch.started(variant, result.steps_per_epoch)
-    try:
-        model = train(result, comparison, data, device, report)
-        run.params({"parameters": result.parameters})
-        run.metrics(_summary(result))
-        run.text(results.history_csv(result), "history.csv")
-        run.text(_layers(model), "model_summary.txt")
-        run.figure(figures.learning_curves(result, data.label), "learning_curves.png")
-        run.file("model.keras", model.save)
-    except Exception:
-        result.status, result.error = FAILED, traceback.format_exc()
-        run.text(result.error, "traceback.txt")
-    except KeyboardInterrupt:
-        run.finish("KILLED")
-        raise
-    run.tags({"mlplab.status": result.status, **({"diverged": "true"} if result.status == DIVERGED else {})})
-    run.finish("FAILED" if result.status == FAILED else "FINISHED")
-    watch.ended(result)
-    return result, run
-
-
-def train(
-    result: Result,
-    comparison: Comparison,
-    data: Dataset,
-    device: Device,
-    report: Callable[[dict[str, float]], None],
-) -> keras.Model:
-    """Trains `result.variant` and fills `result`; returns the model as it was after the best epoch.
-
-    Args:
-        report: called after each epoch with its values.
+    The UI folds the seeds under it, and the charts of a comparison's runs show a curve a variant.
     """
-    _reset_peak_memory()
-    variant = result.variant
-    model = models.build(variant, data.features, data.classes, comparison.seed)
-    result.parameters = model.count_params()
-    clock = training.Clock()
-    callbacks: list[keras.callbacks.Callback] = [_Recorder(result, comparison, clock, report)]
-    if variant.patience:
-        callbacks.append(keras.callbacks.EarlyStopping(monitor="val_loss", patience=variant.patience))
-    training.fit(
-        model,
-        *device.train,
-        batch_size=variant.images_per_step(len(data.train)),
-        epochs=variant.epochs,
-        validation_data=device.validation,
-        callbacks=callbacks,
-        verbose=0,
-        seed=comparison.seed,
-        clock=clock,
-    )
-    if result.weights is not None:
-        model.set_weights(result.weights)
-        result.test = training.evaluate(model, *device.test)
-    result.compile_seconds = clock.compile_seconds
-    result.evaluate_seconds = sum(clock.evaluate_seconds)
-    result.peak_memory_mb = _peak_memory_mb()
-    return model
 
+    def __init__(self, parent: tracking.Run, variant: Variant, comparison: Comparison, data: Dataset) -> None:
+        self.variant, self.comparison, self.data = variant, comparison, data
+        names = list(comparison.variants)
+        (colour, _) = figures.looks(names)[names.index(variant.name)]
+        self._tags = {"mlplab.experiment": comparison.name, "mlplab.variant": variant.name, "mlflow.runColor": colour}
+        self._tags |= _tags(comparison, data)
+        self._params = {**variant.params(), "dataset": data.name}
+        self.trained: list[tuple[Result, tracking.Run]] = []
+        self.run: tracking.Run | None = None
+        self._parent = parent
+        if len(comparison.each_seed) > 1:
+            seeds = ",".join(map(str, comparison.each_seed))
+            self.run = self._parent = parent.child(
+                variant.name, self._params | {"seeds": seeds}, self._tags | {"mlplab.kind": "variant"}, data
+            )
 
-class _Recorder(keras.callbacks.Callback):  # type: ignore[misc]
-    """Fills a result epoch by epoch, keeps the best epoch's weights, and ends a training that has diverged."""
+    def train(self, seed: int, device: Device, watch: Watch) -> None:
+        """Trains the variant with a seed in a run of its own; what raises becomes a failed result."""
+        variant, data, select = self.variant, self.data, self.comparison.select
+        result = Result(variant=variant, seed=seed, steps_per_epoch=variant.steps_per_epoch(len(data.train)))
+        name = variant.name if self.run is None else f"seed {seed}: {variant.name}"
+        tags = self._tags | {"mlplab.kind": "training"}
+        run = self._parent.child(name, self._params | {"seed": seed}, tags, data)
+        result.run_id = run.run_id
+        self.trained.append((result, run))
 
-    def __init__(
-        self,
-        result: Result,
-        comparison: Comparison,
-        clock: training.Clock,
-        report: Callable[[dict[str, float]], None],
-    ) -> None:
-        super().__init__()
-        self.result, self.comparison, self.clock, self.report = result, comparison, clock, report
+        def report() -> None:
+            run.metrics({name: values[-1] for name, values in result.history.items()}, step=result.epochs)
+            watch.epoch(result)
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        assert logs is not None
-        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-        values = {**logs, "learning_rate": rate, "train_seconds": sum(self.clock.train_seconds)}
-        self.result.add(values)
-        select = self.comparison.select
-        if self.comparison.better(values[select], self.result.best(select)):
-            self.result.best_epoch = self.result.epochs
-            self.result.weights = self.model.get_weights()
-        if not (math.isfinite(values["loss"]) and math.isfinite(values["val_loss"])):
-            self.result.status = DIVERGED
-            self.model.stop_training = True
-        self.report(values)
+        watch.started(result)
+        try:
+            model = trial.train(result, select, data, device, report)
+            run.params({"parameters": result.parameters})
+            run.metrics(_summary(result))
+            run.metrics(_reached(result, self.comparison))
+            run.text(results.history_csv(result), "history.csv")
+            run.text(replay.record(result, select, data), replay.RECORD)
+            run.text(_layers(model), "model_summary.txt")
+            run.figure(figures.learning_curves(result, data.label), "learning_curves.png")
+            run.file("model.keras", model.save)
+        except Exception:
+            result.status, result.error = FAILED, traceback.format_exc()
+            run.text(result.error, "traceback.txt")
+        except KeyboardInterrupt:
+            run.finish("KILLED")
+            raise
+        run.tags(_traits(result, self.comparison))
+        run.finish("FAILED" if result.status == FAILED else "FINISHED")
+        watch.ended(result)
+
+    def conclude(self) -> None:
+        """Ends the run over the seeds, with their means at each epoch and of the whole."""
+        if self.run is None:
+            return
+        found = [result for result, _ in self.trained if result.status != FAILED]
+        for epoch in range(max((result.epochs for result in found), default=0)):
+            reached = [result for result in found if result.epochs > epoch]
+            names = [name for name in reached[0].history if all(name in result.history for result in reached)]
+            means = {name: statistics.fmean(result.history[name][epoch] for result in reached) for name in names}
+            self.run.metrics(means, step=epoch + 1)
+        if found:
+            outcome = Outcome(self.variant, tuple(found))
+            select = self.comparison.select
+            _, low, high = outcome.over_seeds(lambda result: result.best(select))
+            summaries = [_summary(result) for result in found]
+            names = [name for name in summaries[0] if all(name in summary for summary in summaries)]
+            means = {name: statistics.fmean(summary[name] for summary in summaries) for name in names}
+            self.run.metrics({**means, f"best_{select}_low": low, f"best_{select}_high": high})
+            self.run.figure(figures.learning_curves(found, self.data.label), "learning_curves.png")
+        self.run.finish("FAILED" if len(found) < len(self.trained) else "FINISHED")
+
+    def interrupted(self) -> None:
+        """Ends the run over the seeds where the comparison is given up."""
+        if self.run is not None:
+            self.run.finish("KILLED")
 
 
 def _conclude(
     parent: tracking.Run, comparison: Comparison, data: Dataset, trained: Sequence[tuple[Result, tracking.Run]]
-) -> None:
-    """What the parent run says of its children: tables, figures, winner; and the models worth serving."""
+) -> list[Verdict]:
+    """What the parent run says of its trainings: tables, figures, verdicts, winner; and the models worth serving."""
     found = [result for result, _ in trained]
+    verdicts = judge(results.measures(comparison, found), comparison.against) if len(comparison.variants) > 1 else []
+    targets = results.targets(comparison, found)
     table = results.to_markdown(comparison, found)
-    ranked = [result for result in results.rank(comparison, found) if result.best_epoch and result.status != FAILED]
+    ranked = [o for o in results.rank(comparison, found) if math.isfinite(o.best(comparison.select)) and not o.failed]
     parent.text(results.to_csv(comparison, found), "comparison.csv")
     parent.text(table, "comparison.md")
     for metric in figures.METRICS:
         parent.figure(figures.comparison_curves(metric, found, data.label), f"{metric}.png")
     parent.figure(figures.training_times(found, data.label), "training_time.png")
-    notice = f"\n\n> **{data.notice}**" if data.notice else ""
-    curves = tracking.curves_address(parent, f"best_{comparison.select}", not comparison.maximizes)
-    links = f"\n\n[Curves of the variants]({curves})"
-    verdict = f"Best by {comparison.select}: **{ranked[0].variant.name}**." if ranked else "No variant has a result."
-    # The UI sets a table's cells without a space between them.
-    wide = results.markdown([[f"{cell}&nbsp;&nbsp;" for cell in row] for row in results.to_cells(comparison, found)])
-    note = f"**{comparison.question}**\n\n{wide}\n{verdict} Data: {data.label}.{links}{notice}"
-    parent.tags({"mlflow.note.content": note})
-    for result, run in trained:
-        if result in ranked:
-            value = f"{comparison.select} {result.best(comparison.select):.4f} at epoch {result.best_epoch}"
-            place = f"number {ranked.index(result) + 1} of {len(found)} in {comparison.name}"
-            run.tags({"mlflow.note.content": f"{value} of {result.epochs}: {place}"})
+    _record_verdicts(parent, verdicts, targets, data)
+    parent.tags({"mlflow.note.content": _note(parent, comparison, data, found, verdicts, targets)})
+    runs = {result.run_id: run for result, run in trained}
+    for place, outcome in enumerate(ranked, start=1):
+        for result in outcome.results:
+            if result.best_epoch:
+                value = f"{comparison.select} {result.best(comparison.select):.4f} at epoch {result.best_epoch}"
+                number = f"number {place} of {len(comparison.variants)} in {comparison.name}"
+                runs[result.run_id].tags({"mlflow.note.content": f"{value} of {result.epochs}: {number}"})
     if not ranked:
-        return
+        return verdicts
     winner = ranked[0]
-    parent.tags({"winner": winner.variant.name, "winner.run_id": winner.run_id, "winner.metric": comparison.select})
+    leads = winner.representative.run_id
+    parent.tags({"winner": winner.variant.name, "winner.run_id": leads, "winner.metric": comparison.select})
     parent.metrics({f"winner_{comparison.select}": winner.best(comparison.select)})
-    served = next((r for r in ranked if r.variant.optimizer == EXPORTED_OPTIMIZER), winner)
-    for result, run in trained:
-        if result in (winner, served):
-            _log_model(run, result, comparison, data)
+    served = next((o for o in ranked if o.variant.optimizer == EXPORTED_OPTIMIZER), winner)
+    for result in {id(o): o.representative for o in (winner, served)}.values():
+        _log_model(runs[result.run_id], result, comparison, data)
+    return verdicts
+
+
+def _record_verdicts(
+    parent: tracking.Run, verdicts: Sequence[Verdict], targets: Sequence[Target], data: Dataset
+) -> None:
+    """Verdicts and times to targets as metrics, tags, a JSON file and figures of the comparison's run."""
+    said = {"verdicts": [asdict(verdict) for verdict in verdicts], "targets": [asdict(target) for target in targets]}
+    parent.text(json.dumps(said, indent=2), "verdicts.json")
+    for verdict in verdicts:
+        key = re.sub(r"[^\w\-. ]", "_", f"{verdict.measure}.{verdict.a} vs {verdict.b}")
+        parent.tags({f"verdict.{key}": verdict.sentence})
+        measured = {name: getattr(verdict, name) for name in ("difference", "low", "high", "p_holm", "probability")}
+        parent.metrics({f"{key}.{name}": value for name, value in measured.items() if math.isfinite(value)})
+    for measure in dict.fromkeys(verdict.measure for verdict in verdicts if math.isfinite(verdict.low)):
+        shown = [verdict for verdict in verdicts if verdict.measure == measure]
+        parent.figure(figures.differences(shown, data.label), f"differences_{measure}.png")
+    for metric, target in dict.fromkeys((target.metric, target.target) for target in targets):
+        each = [found for found in targets if (found.metric, found.target) == (metric, target)]
+        parent.figure(figures.reached(each, data.label), f"reached_{metric}_{target:g}.png")
+
+
+def _note(
+    parent: tracking.Run,
+    comparison: Comparison,
+    data: Dataset,
+    found: Sequence[Result],
+    verdicts: Sequence[Verdict],
+    targets: Sequence[Target],
+) -> str:
+    """The comparison's description, as Markdown for MLflow's UI."""
+
+    def wide(cells: Sequence[Sequence[str]]) -> str:
+        # The UI sets a table's cells without a space between them.
+        return results.markdown([[f"{cell}&nbsp;&nbsp;" for cell in row] for row in cells])
+
+    best = results.rank(comparison, found)[0]
+    curves = tracking.curves_address(parent, f"best_{comparison.select}", not comparison.maximizes)
+    known = math.isfinite(best.best(comparison.select))
+    parts = [
+        f"**{comparison.question}**",
+        wide(results.to_cells(comparison, found)),
+        f"Best by {comparison.select}: **{best.variant.name}**." if known else "No variant has a result.",
+        "\n".join(f"- {verdict.sentence}" for verdict in verdicts),
+        wide(results.target_cells(targets)) if targets else "",
+        _disturbed(found),
+        f"Data: {data.label}.",
+        f"[Curves of the variants]({curves})",
+        f"> **{data.notice}**" if data.notice else "",
+    ]
+    return "\n\n".join(part.strip("\n") for part in parts if part)
+
+
+def _disturbed(found: Sequence[Result]) -> str:
+    """Which share of the trainings ran on a busy machine, as a sentence; "" if none did."""
+    busy = [result for result in found if result.busy > BUSY_CORES]
+    if not busy:
+        return ""
+    most = max(result.busy for result in busy)
+    return (
+        f"The machine was busy with something else during {len(busy)} of {len(found)} trainings (up to {most:.1f} "
+        "cores): their times may be too long."
+    )
 
 
 def _log_model(run: tracking.Run, result: Result, comparison: Comparison, data: Dataset) -> None:
-    model = models.build(result.variant, data.features, data.classes, comparison.seed)
+    model = models.build(result.variant, data.features, data.classes, result.seed)
     model.set_weights(result.weights)
     origin = {**_tags(comparison, data), "comparison": comparison.name, "variant": result.variant.name}
     example = data.test.x[:2].astype(np.float32)
@@ -558,36 +589,51 @@ def _tags(comparison: Comparison | Search, data: Dataset) -> dict[str, Any]:
 
 def _summary(result: Result) -> dict[str, float]:
     """The metrics of a training as a whole."""
-    curves = ("loss", "accuracy", "val_loss", "val_accuracy")
+    curves = [name for name in result.history if name not in ("learning_rate", "train_seconds")]
     summary = {f"last_{name}": result.last(name) for name in curves}
     if result.best_epoch:
         summary |= {"best_epoch": result.best_epoch} | {f"best_{name}": result.best(name) for name in curves}
     return {
         **summary,
+        **{f"restored_val_{name}": value for name, value in result.restored.items()},
         **{f"test_{name}": value for name, value in result.test.items()},
+        "gap": result.gap,
         "compile_seconds": result.compile_seconds,
         "evaluate_seconds": result.evaluate_seconds,
+        "train_eval_seconds": result.train_eval_seconds,
+        "other_processes_cores": result.busy,
         "steps_per_second": result.steps_per_second,
         "peak_memory_mb": result.peak_memory_mb,
     }
+
+
+def _reached(result: Result, comparison: Comparison) -> dict[str, float]:
+    """Epochs, steps and seconds to each target that was reached."""
+    found: dict[str, float] = {}
+    for metric, target in comparison.targets.items():
+        when = results.reaching(result, metric, target)
+        if when.reached:
+            measured = {"epochs": when.epochs, "steps": when.steps, "train_seconds": when.seconds}
+            found |= {f"to_{metric}_{target:g}.{name}": float(value) for name, value in measured.items()}
+    return found
+
+
+def _traits(result: Result, comparison: Comparison) -> dict[str, str]:
+    """What a training's run is tagged with when it is over."""
+    tags = {"mlplab.status": result.status, "weights.start": _digest_of(result.start), "weights.end": result.end}
+    tags |= {"batch_order": result.order or "one batch", "weights.start.each": json.dumps(result.start)}
+    tags |= {"diverged": "true"} if result.status == DIVERGED else {}
+    tags |= {"machine.busy": "true"} if result.busy > BUSY_CORES else {}
+    for metric, target in comparison.targets.items():
+        tags[f"reached.{metric}_{target:g}"] = str(results.reaching(result, metric, target).reached).lower()
+    return tags
+
+
+def _digest_of(start: Mapping[str, str]) -> str:
+    return hashlib.sha256("".join(start.values()).encode()).hexdigest()[:16]
 
 
 def _layers(model: keras.Model) -> str:
     lines: list[str] = []
     model.summary(line_length=100, print_fn=lines.append)
     return "\n".join(lines) + "\n"
-
-
-def _reset_peak_memory() -> None:
-    # Linux forgets the peak when told so (proc(5), clear_refs); elsewhere the peak is the process's.
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak_memory_mb() -> float:
-    """The most memory the process held since the reset, in MB; NaN where the system does not tell."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024 / 1e6
-    return math.nan

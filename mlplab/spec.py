@@ -20,6 +20,8 @@ ACTIVATIONS = ("relu", "tanh", "sigmoid", "elu", "selu", "gelu", "silu")
 DATASETS = ("mnist", "cifar10")
 SELECTION_METRICS: Mapping[str, str] = MappingProxyType({"val_accuracy": "max", "val_loss": "min"})
 MAX_SEED = 2**31 - 1
+FIRST_SEED = 1234
+MAX_SEEDS = 1_000
 
 
 class UsageError(ValueError):
@@ -28,6 +30,13 @@ class UsageError(ValueError):
 
 class UnavailableError(RuntimeError):
     """The world's failure (a missing or damaged file, no network, a dead server), with the remedy."""
+
+
+def better(select: str, a: float, b: float) -> bool:
+    """Whether `a` is a better value of a selection metric than `b`; a value that is not finite is never."""
+    if not math.isfinite(a):
+        return False
+    return not math.isfinite(b) or (a > b if SELECTION_METRICS[select] == "max" else a < b)
 
 
 def choose(what: str, value: object, legal: Iterable[str]) -> str:
@@ -177,7 +186,13 @@ class Comparison:
         base: what all variants share.
         variants: name of a variant -> its difference from `base`, as fields of `Variant`, or `WinnerOf` a search.
         select: the validation metric that picks a run's best epoch and the comparison's winner.
-        seed: seed of initial weights, batch order and dropout; shared by all variants.
+        seeds: of initial weights, batch order and dropout: every variant is trained with each, so that its trainings
+            pair with those of the other variants; a number n stands for n seeds from 1234 on.
+        baseline: the variant that the others are compared with; "" is the first.
+        margin: differences of the selection metric, and of the gap between training and validation accuracy, that are
+            practically none: a share of images (0.002 is 0.2 points), or nats where the selection metric is a loss.
+        time_margin: the same of training times, as a share.
+        targets: validation metric -> the value whose first reaching is timed.
         name: given by `load_experiment`: the file's stem.
 
     Raises:
@@ -189,7 +204,11 @@ class Comparison:
     base: Variant = field(default_factory=Variant)
     variants: Mapping[str, Mapping[str, Any] | WinnerOf]
     select: str = "val_accuracy"
-    seed: int = 1234
+    seeds: tuple[int, ...] | int = (FIRST_SEED,)
+    baseline: str = ""
+    margin: float = 0.002
+    time_margin: float = 0.05
+    targets: Mapping[str, float] = field(default_factory=dict)
     name: str = ""
 
     def __post_init__(self) -> None:
@@ -201,7 +220,15 @@ class Comparison:
                 f"legal: {', '.join(SELECTION_METRICS)}. The test set is evaluated once, at the selected epoch."
             )
         choose("selection metric", self.select, SELECTION_METRICS)
-        _whole("seed", self.seed, 0, MAX_SEED)
+        object.__setattr__(self, "seeds", _seeds(self.seeds))
+        _number("margin", self.margin, 0, 1)
+        _number("time_margin", self.time_margin, 0, 1)
+        if not isinstance(self.targets, Mapping):
+            raise UsageError(f"targets is {self.targets!r}; legal: a dict such as {{'val_accuracy': 0.97}}.")
+        for metric, value in self.targets.items():
+            choose("target's metric", metric, SELECTION_METRICS)
+            _number(f"the target of {metric}", value, 0, 1 if SELECTION_METRICS[metric] == "max" else 1e9)
+        object.__setattr__(self, "targets", MappingProxyType(dict(self.targets)))
         _base(self.base)
         if not isinstance(self.variants, Mapping) or not self.variants:
             raise UsageError(
@@ -222,6 +249,8 @@ class Comparison:
             # A list (so JSON has hidden) could be changed behind the check's back.
             frozen[name] = MappingProxyType({k: tuple(v) if isinstance(v, list) else v for k, v in change.items()})
         object.__setattr__(self, "variants", MappingProxyType(frozen))
+        if self.baseline:
+            choose("baseline", self.baseline, self.variants)
         seen: dict[Variant, str] = {}
         for variant in self._known():
             twin = seen.setdefault(variant.but(name=""), variant.name)
@@ -244,7 +273,7 @@ class Comparison:
         twin = self.base.but(name="", **choices)
         others = {v.name: self.variants[v.name] for v in self._known() if v.but(name="") != twin}
         kept = {k: v for k, v in self.variants.items() if k in others or isinstance(v, WinnerOf)}
-        return replace(self, variants={k: choices if k == name else v for k, v in kept.items()})
+        return self._of({k: choices if k == name else v for k, v in kept.items()})
 
     def resolved(self) -> tuple[Variant, ...]:
         """The variants in full: `base` with each one's difference applied.
@@ -272,7 +301,10 @@ class Comparison:
     def only(self, names: Iterable[str]) -> "Comparison":
         """The same comparison with the variants `names` alone, in the comparison's order."""
         wanted = [choose(f"variant of {self.name or 'this comparison'}", name, self.variants) for name in names]
-        return replace(self, variants={k: v for k, v in self.variants.items() if k in wanted})
+        return self._of({k: v for k, v in self.variants.items() if k in wanted})
+
+    def _of(self, variants: Mapping[str, Mapping[str, Any] | WinnerOf]) -> "Comparison":
+        return replace(self, variants=variants, baseline=self.baseline if self.baseline in variants else "")
 
     def with_base(self, **changes: Any) -> "Comparison":
         """The same comparison with `changes` made to every variant, over what a variant itself says."""
@@ -283,20 +315,25 @@ class Comparison:
             variants[name] = change
         return replace(self, base=self.base.but(**changes), variants=variants)
 
-    def with_seed(self, seed: int) -> "Comparison":
-        """The same comparison with another seed."""
-        return replace(self, seed=seed)
+    def with_seeds(self, seeds: tuple[int, ...] | int) -> "Comparison":
+        """The same comparison with other seeds."""
+        return replace(self, seeds=seeds)
+
+    @property
+    def against(self) -> str:
+        """The baseline's name."""
+        return self.baseline or next(iter(self.variants))
+
+    @property
+    def each_seed(self) -> tuple[int, ...]:
+        """The seeds, one by one."""
+        assert isinstance(self.seeds, tuple)
+        return self.seeds
 
     @property
     def maximizes(self) -> bool:
         """Whether more of the selection metric is better."""
         return SELECTION_METRICS[self.select] == "max"
-
-    def better(self, a: float, b: float) -> bool:
-        """Whether `a` is a better value of the selection metric than `b`; a value that is not finite is never."""
-        if not math.isfinite(a):
-            return False
-        return not math.isfinite(b) or (a > b if self.maximizes else a < b)
 
     def to_json(self) -> str:
         """The comparison as JSON, variants written out in full; `from_json` reads it back."""
@@ -305,7 +342,11 @@ class Comparison:
             "question": self.question,
             "dataset": self.dataset,
             "select": self.select,
-            "seed": self.seed,
+            "seeds": self.seeds,
+            "baseline": self.baseline,
+            "margin": self.margin,
+            "time_margin": self.time_margin,
+            "targets": dict(self.targets),
             "base": asdict(self.base),
             "variants": {k: dict(change) for k, change in self.variants.items() if isinstance(change, Mapping)},
             "resolved": [asdict(variant) for variant in self.resolved()],
@@ -317,7 +358,22 @@ class Comparison:
         """The comparison that `to_json` wrote."""
         record = json.loads(text)
         del record["resolved"]
-        return cls(**{**record, "base": Variant(**record["base"])})
+        return cls(**{**record, "base": Variant(**record["base"]), "seeds": tuple(record["seeds"])})
+
+
+def _seeds(seeds: object) -> tuple[int, ...]:
+    if isinstance(seeds, int) and not isinstance(seeds, bool):
+        _whole("seeds", seeds, 1, MAX_SEEDS)
+        return tuple(range(FIRST_SEED, FIRST_SEED + seeds))
+    if not isinstance(seeds, tuple | list) or not 1 <= len(seeds) <= MAX_SEEDS:
+        raise UsageError(
+            f"seeds is {seeds!r}; legal: how many (a whole number from 1 to {MAX_SEEDS:,}), or a tuple of them."
+        )
+    for seed in seeds:
+        _whole("a seed", seed, 0, MAX_SEED)
+    if twice := [seed for seed in dict.fromkeys(seeds) if list(seeds).count(seed) > 1]:
+        raise UsageError(f"seeds has {twice[0]} more than once; legal: different seeds. Delete the repetition.")
+    return tuple(seeds)
 
 
 @dataclass(frozen=True)
@@ -358,7 +414,7 @@ class Search:
     space: Mapping[str, tuple[Any, ...] | list[Any] | Range]
     candidates: int = 10
     folds: int = 3
-    seed: int = 1234
+    seed: int = FIRST_SEED
     name: str = ""
 
     def __post_init__(self) -> None:
@@ -473,13 +529,25 @@ class Options:
 
     Args:
         epochs: of every training.
-        seed: of every experiment.
+        seed: of every experiment; the first where `seeds` is a number.
+        seeds: of every comparison: how many, or which. A search has but the first.
         smoke: few epochs, candidates and folds: to see that all of it works.
+
+    Raises:
+        UsageError: both a seed and a list of seeds.
     """
 
     epochs: int | None = None
     seed: int | None = None
+    seeds: int | tuple[int, ...] | None = None
     smoke: bool = False
+
+    def __post_init__(self) -> None:
+        if self.seed is not None and isinstance(self.seeds, tuple):
+            raise UsageError(
+                f"seed is {self.seed} and seeds is {','.join(map(str, self.seeds))}; legal: one of them, or a seed and "
+                "how many from it on (seed=7 seeds=10)."
+            )
 
     def adapt(self, experiment: "Experiment") -> "Experiment":
         """The experiment with the changes.
@@ -489,8 +557,10 @@ class Options:
         """
         if not isinstance(experiment, Comparison | Search):
             return experiment
-        if self.seed is not None:
-            experiment = experiment.with_seed(self.seed)
+        if isinstance(experiment, Comparison):
+            experiment = experiment.with_seeds(self._seeds(experiment.each_seed))
+        else:
+            experiment = experiment.with_seed(self._seeds((experiment.seed,))[0])
         if self.epochs is not None:
             experiment = experiment.with_base(epochs=self.epochs)
         elif self.smoke:
@@ -499,6 +569,15 @@ class Options:
             candidates = min(SMOKE_CANDIDATES, experiment.candidates)
             experiment = replace(experiment, candidates=candidates, folds=min(SMOKE_FOLDS, experiment.folds))
         return experiment
+
+    def _seeds(self, own: tuple[int, ...]) -> tuple[int, ...]:
+        if isinstance(self.seeds, tuple):
+            return self.seeds
+        if self.seeds is None:
+            return own if self.seed is None else (self.seed,)
+        _whole("seeds", self.seeds, 1, MAX_SEEDS)
+        first = own[0] if self.seed is None else self.seed
+        return tuple(range(first, first + self.seeds))
 
 
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"

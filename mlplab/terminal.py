@@ -46,7 +46,8 @@ class Screen:
         )
         if data.notice:
             self.out.print(f"Note: {data.notice}", style="bold yellow")
-        with Progress(self.out, variants) as progress:
+        seeds = len(experiment.each_seed) if isinstance(experiment, Comparison) else 1
+        with Progress(self.out, variants, seeds) as progress:
             yield progress
 
     def recorded(self, record: Record) -> None:
@@ -57,6 +58,10 @@ class Screen:
         elif isinstance(experiment, Comparison):
             cells = results.to_cells(experiment, record.results)
             self.out.print(table(cells, f"{name} on {record.data}, best by {experiment.select} first"))
+            if targets := results.targets(experiment, record.results):
+                self.out.print(table(results.target_cells(targets), "Training time to the targets"))
+            for verdict in record.verdicts:
+                self.out.print(f"– {verdict.sentence}")
         elif record.search:
             cells = results.search_cells(record.search)
             self.out.print(table(cells, f"{name} on {record.data}, best mean accuracy over the folds first"))
@@ -74,11 +79,17 @@ class Screen:
 
 
 class Progress:
-    """A `run.Watch` for people: one row a variant with epoch, loss, accuracy and the time left."""
+    """A `run.Watch` for people: one row a variant with epoch, loss, accuracy and the time left of its training.
 
-    def __init__(self, out: Console, variants: Sequence[Variant]) -> None:
+    Args:
+        seeds: trainings of each variant.
+    """
+
+    def __init__(self, out: Console, variants: Sequence[Variant], seeds: int = 1) -> None:
         self.out = out
         self.variants = variants
+        self.seeds = seeds
+        self._begun = dict.fromkeys((variant.name for variant in variants), 0)
         self.results: dict[str, Result] = {}
         self._first_epoch = self._printed = time.monotonic()
         self._state = {variant.name: "waiting" for variant in variants}
@@ -95,10 +106,12 @@ class Progress:
         if self._live:
             self._live.stop()
 
-    def started(self, variant: Variant, steps_per_epoch: int) -> None:
-        """Announces a variant."""
-        self._state[variant.name] = "compiling"
-        self._say(f"{variant.name}: compiling; {variant.epochs} epochs of {steps_per_epoch:,} steps")
+    def started(self, result: Result) -> None:
+        """Announces a training."""
+        variant = result.variant
+        self._begun[variant.name] += 1
+        self._state[variant.name] = f"compiling{self._seed(variant.name)}"
+        self._say(f"{self._training(result)}: compiling; {variant.epochs} epochs of {result.steps_per_epoch:,} steps")
 
     def epoch(self, result: Result) -> None:
         """Shows the epoch's values and the time left."""
@@ -106,23 +119,32 @@ class Progress:
         self.results[name] = result
         if result.epochs == 1:
             self._first_epoch = time.monotonic()
-        self._state[name] = f"{self._left(result):.0f} s left"
+        left = f"{self._left(result):.0f} s left"
+        self._state[name] = f"{left}{self._seed(name)}"
         if time.monotonic() - self._printed >= PLAIN_LINE_SECONDS:
             validated = f"val. accuracy {result.last('val_accuracy'):.4f}, " if "val_accuracy" in result.history else ""
             self._say(
-                f"{name}: epoch {result.epochs} of {result.variant.epochs}, loss {result.last('loss'):.4f}, "
-                f"accuracy {result.last('accuracy'):.4f}, {validated}{self._state[name]}"
+                f"{self._training(result)}: epoch {result.epochs} of {result.variant.epochs}, loss "
+                f"{result.last('loss'):.4f}, accuracy {result.last('accuracy'):.4f}, {validated}{left}"
             )
 
     def ended(self, result: Result) -> None:
         """Shows how a variant ended."""
         name = result.variant.name
         self.results[name] = result
-        self._state[name] = "done" if result.status == FINISHED else result.status
+        self._state[name] = f"{'done' if result.status == FINISHED else result.status}{self._seed(name)}"
+        training = self._training(result)
         if result.status == FAILED:
-            (self._live.console if self._live else self.out).print(f"{name} failed:\n{result.error}")
+            (self._live.console if self._live else self.out).print(f"{training} failed:\n{result.error}")
         else:
-            self._say(f"{name}: {result.status} after {result.epochs} epochs, {result.train_seconds:.1f} s of training")
+            seconds = f"{result.train_seconds:.1f} s of training"
+            self._say(f"{training}: {result.status} after {result.epochs} epochs, {seconds}")
+
+    def _training(self, result: Result) -> str:
+        return f"{result.variant.name}, seed {result.seed}" if self.seeds > 1 else result.variant.name
+
+    def _seed(self, name: str) -> str:
+        return f", seed {self._begun[name]} of {self.seeds}" if self.seeds > 1 else ""
 
     def _left(self, result: Result) -> float:
         # Timed from the end of the first epoch on: before it lies the compiling.

@@ -6,6 +6,7 @@ silence. A metric point carries its own time, so that delivering it twice stores
 """
 
 import contextlib
+import hashlib
 import json
 import logging
 import math
@@ -220,14 +221,6 @@ class Run:
         )
         return Found(runs[0].info.run_id, dict(runs[0].data.tags)) if runs else None
 
-    def read(self, run_id: str, path: str) -> str | None:
-        """A text artifact of a finished run, None where it is missing."""
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                return Path(self._writer.client.download_artifacts(run_id, path, folder)).read_text()
-            except (OSError, mlflow.MlflowException):
-                return None
-
     def data(self, data: Dataset) -> None:
         """Logs the data set as the run's input, under our own digest: MLflow's hashes the first few images only."""
         entity = DatasetEntity(
@@ -376,6 +369,13 @@ def _texts(values: Mapping[str, Any]) -> dict[str, str]:
     return {key: str(value) for key, value in values.items()}
 
 
+NUMBERS_COME_FROM = ("spec.py", "models.py", "training.py", "trial.py", "search.py", "run.py")
+"""The files of this package that decide an experiment's numbers; a change to one makes its record outdated."""
+
+FLAGS = ("XLA_FLAGS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "TF_ENABLE_ONEDNN_OPTS")
+"""Environment variables that change how TensorFlow computes."""
+
+
 @cache
 def versions() -> dict[str, str]:
     """Versions of what computes the numbers: Python and the packages behind a training."""
@@ -392,8 +392,10 @@ def circumstances() -> dict[str, str]:
     tags = {f"version.{name}": installed for name, installed in versions().items()}
     tags["version.mlflow"] = version("mlflow")
     tags["cpu"] = _processor()
+    tags["code"] = hashlib.sha256("".join(code()).encode()).hexdigest()[:16]
+    tags["flags"] = " ".join(f"{name}={os.environ[name]}" for name in FLAGS if os.environ.get(name)) or "none"
     tags["cpu.cores"] = str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
-    tags |= _code()
+    tags |= _commit()
     return tags
 
 
@@ -405,7 +407,16 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _code() -> dict[str, str]:
+@cache
+def code() -> list[str]:
+    """Hashes of the files that decide an experiment's numbers.
+
+    Taken once: the code that runs is the code as it was loaded, whatever happens to the files meanwhile.
+    """
+    return [hashlib.sha256((Path(__file__).parent / name).read_bytes()).hexdigest() for name in NUMBERS_COME_FROM]
+
+
+def _commit() -> dict[str, str]:
     """The commit of the code that runs, and whether files differ from it."""
 
     def git(*arguments: str) -> str:
@@ -418,6 +429,26 @@ def _code() -> dict[str, str]:
         return {"git.commit": git("rev-parse", "HEAD"), "git.dirty": str(bool(git("status", "--porcelain"))).lower()}
     except (OSError, subprocess.SubprocessError):
         return {"git.commit": "unknown", "git.dirty": "unknown"}
+
+
+def read_artifact(run_id: str, path: str) -> str | None:
+    """A text artifact of a run, None where there is none, or no such run.
+
+    Raises:
+        UnavailableError: the store does not answer.
+    """
+    client = mlflow.MlflowClient()
+    try:
+        if path not in {file.path for file in client.list_artifacts(run_id)}:
+            return None
+        with tempfile.TemporaryDirectory() as folder:
+            return Path(client.download_artifacts(run_id, path, folder)).read_text()
+    except mlflow.MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise UnavailableError(f"{path} of run {run_id} cannot be read: {error.message}") from error
+    except OSError as error:
+        raise UnavailableError(f"{path} of run {run_id} cannot be read: {error}") from error
 
 
 def load_model(run_id: str) -> tuple[str, Callable[[np.ndarray], np.ndarray]]:

@@ -1,6 +1,8 @@
 """What `mlplab.claims` promises: a verdict on every claim of the report, true whatever was measured."""
 
 import math
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -123,6 +125,40 @@ def records(said: dict[tuple[str, str], dict[str, Any]] = SAID, **changes: Any) 
 
 
 FULL = records()
+SEEDS = (1, 2, 3, 4, 5)
+
+
+def over_seeds(found: dict[str, Record], spread: float = 0.001) -> dict[str, Record]:
+    """The records with five seeds: every number of a training is moved by about `spread`, by none in the mean."""
+    made = dict(found)
+    for name, record in found.items():
+        if not isinstance(record.experiment, Comparison):
+            continue
+        results = []
+        for place, result in enumerate(record.results):
+            moves = np.sin(1.7 * np.arange(len(SEEDS)) + 2.3 * place)
+            for seed, move in zip(SEEDS, (spread * (moves - moves.mean())).tolist(), strict=True):
+                history = {
+                    metric: [value + move if "accuracy" in metric else value * (1 + move) for value in values]
+                    for metric, values in result.history.items()
+                }
+                results.append(replace(result, seed=seed, history=history))
+        made[name] = replace(record, experiment=record.experiment.with_seeds(SEEDS), results=results)
+    return made
+
+
+def with_values(experiment: str, variant: str, metric: str, by_seed: Sequence[float]) -> dict[str, Record]:
+    """The full records of five seeds, where a variant's metric is at every epoch the seed's value."""
+    record = FIVE[experiment]
+    values = dict(zip(SEEDS, by_seed, strict=True))
+    other = [
+        replace(r, history={**r.history, metric: [values[r.seed]] * r.epochs}) if r.variant.name == variant else r
+        for r in record.results
+    ]
+    return {**FIVE, experiment: replace(record, results=other)}
+
+
+FIVE = over_seeds(FULL)
 
 
 def changed(experiment: str, variant: str, **history: list[float]) -> dict[str, Record]:
@@ -132,10 +168,11 @@ def changed(experiment: str, variant: str, **history: list[float]) -> dict[str, 
     return {**FULL, experiment: replace(record, results=other)}
 
 
+@pytest.mark.parametrize("found", [FULL, FIVE], ids=["one seed", "five seeds"])
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.key)
-def test_a_claim_is_reproduced_by_what_the_report_says(claim: Claim) -> None:
+def test_a_claim_is_reproduced_by_what_the_report_says(claim: Claim, found: dict[str, Record]) -> None:
     """Where the trainings give the report's numbers, all is reproduced but bare seconds and a minimum unseen."""
-    verdict = judge(claim, FULL)
+    verdict = judge(claim, found)
     unseen = claim.key.endswith(("-time", "-times")) and claim.key not in ("decay-costs-time", "training-times")
     assert verdict.status == (NOT_TESTABLE if unseen or claim.key == "stuck" else REPRODUCED), verdict
 
@@ -149,8 +186,9 @@ OTHER |= {("batch_modes", "full batch"): {"noise": 0.01}, ("l2", "baseline"): {"
 OTHER |= {("cifar_baseline", "baseline"): {"seconds": 9.0}}
 
 
+@pytest.mark.parametrize("several", [False, True], ids=["one seed", "five seeds"])
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.key)
-def test_a_claim_is_not_reproduced_by_other_numbers(claim: Claim) -> None:
+def test_a_claim_is_not_reproduced_by_other_numbers(claim: Claim, several: bool) -> None:
     """Where the trainings give quite different numbers, each claim that can be judged is not reproduced."""
     other = records(OTHER)
     search = other["random_search"].search
@@ -158,7 +196,7 @@ def test_a_claim_is_not_reproduced_by_other_numbers(claim: Claim) -> None:
     search.candidates[0].scores = [0.6, 0.6, 0.6]
     for result in other["batch_modes"].results:
         result.parameters = 1
-    verdict = judge(claim, other)
+    verdict = judge(claim, over_seeds(other) if several else other)
     seconds = claim.key.endswith(("-time", "-times")) and claim.key not in ("decay-costs-time", "training-times")
     assert verdict.status == (NOT_TESTABLE if seconds else NOT_REPRODUCED), verdict
 
@@ -166,31 +204,47 @@ def test_a_claim_is_not_reproduced_by_other_numbers(claim: Claim) -> None:
 values = st.floats(0, 1) | st.sampled_from([math.nan, math.inf, 0.97, 0.98])
 
 
+drawn_values = (st.lists(values, min_size=8, max_size=8), st.sampled_from(["finished", DIVERGED]), st.floats(0, 100))
+
+
 @settings(max_examples=40, deadline=None)
-@given(st.lists(values, min_size=8, max_size=8), st.sampled_from(["finished", DIVERGED]), st.floats(0, 100))
+@given(*drawn_values)
 def test_any_numbers_give_a_verdict_with_its_evidence(drawn: list[float], status: str, seconds: float) -> None:
     """Whatever is measured, each claim has a verdict, and the numbers it shows stand in the evidence."""
+    check_verdicts(FULL, SCRATCH, drawn, status, seconds)
+
+
+@settings(max_examples=12, deadline=None)
+@given(*drawn_values)
+def test_any_numbers_of_several_seeds_do(drawn: list[float], status: str, seconds: float) -> None:
+    """So it is with five seeds."""
+    check_verdicts(FIVE, SCRATCH_FIVE, drawn, status, seconds)
+
+
+def check_verdicts(
+    found: dict[str, Record], scratch: dict[str, Record], drawn: list[float], status: str, seconds: float
+) -> None:
     names = ("accuracy", "val_accuracy", "loss", "val_loss")
-    for name, record in FULL.items():
+    for name, record in found.items():
         for place, result in enumerate(record.results):
             epochs = min(result.epochs, 6)
             curves = {n: [drawn[(i + place + len(name)) % 8]] * epochs for i, n in enumerate(names)}
             clock = [seconds * (epoch + 1) for epoch in range(epochs)]
             short = {**curves, "learning_rate": [0.01] * epochs, "train_seconds": clock}
-            SCRATCH[name].results[place] = replace(result, history=short, status=status, best_epoch=epochs)
-    search = SCRATCH["random_search"].search
+            scratch[name].results[place] = replace(result, history=short, status=status, best_epoch=epochs)
+    search = scratch["random_search"].search
     assert search
     for place, candidate in enumerate(search.candidates):
         candidate.scores = [drawn[place % 8]] * 3
     for claim in CLAIMS:
-        verdict = judge(claim, SCRATCH)
+        verdict = judge(claim, scratch)
         assert verdict.status in STATUSES
         assert verdict.evidence.endswith(".")
-        for shown in verdict.measured.split(" / "):
+        for shown in verdict.measured.removesuffix(" (5 seeds)").split(" / "):
             assert shown in verdict.evidence or shown == "–"
 
 
-SCRATCH = records()
+SCRATCH, SCRATCH_FIVE = records(), over_seeds(records())
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.key)
@@ -221,6 +275,10 @@ def test_what_is_missing_or_failed_is_said(claim: Claim) -> None:
     name, variant = claim.sources[0]
     if not variant:
         return
+    five = [replace(r, status=FAILED, error="x\nMemoryError: 3 GB") for r in FIVE[name].results]
+    verdict = judge(claim, {**FIVE, name: replace(FIVE[name], results=five)})
+    assert verdict.status == NOT_TESTABLE
+    assert verdict.evidence.endswith("failed: MemoryError: 3 GB")
     none = {**FULL, name: replace(FULL[name], results=[])}
     assert f"without the variant {variant!r}" in judge(claim, none).evidence
     failures = [Result(variant=r.variant, status=FAILED, error="x\nMemoryError: 3 GB") for r in FULL[name].results]
@@ -245,6 +303,159 @@ def test_the_evidence_on_momentum_at_batch_size_1_shows_its_steps() -> None:
     """A momentum of 0.9 makes 0.1 of 0.01 for every image, 50,000 times an epoch."""
     evidence = judge(BY_KEY["sgd-decay-momentum-accuracy"], FULL).evidence
     assert "10 times the learning rate, 0.1 for every single image, 50,000 times an epoch" in evidence
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.key)
+def test_several_seeds_give_every_number_an_interval(claim: Claim) -> None:
+    """What is measured has a mean, an interval and the number of seeds; but the search and the prediction have one."""
+    verdict = judge(claim, FIVE)
+    if claim.key in ("search-best", "prediction"):
+        assert verdict.seeds == 1
+        assert verdict.measured == judge(claim, FULL).measured
+        return
+    assert verdict.seeds == len(SEEDS)
+    assert re.fullmatch(r"([^/]*-?[\d.,]+( %| s| points| times)? \[\S+, \S+\]( / )?)+ \(5 seeds\)", verdict.measured)
+    assert not claim.alone or "one seed" not in verdict.evidence
+    assert all(f"{number.unit.text(number.measured(FIVE))} [" in verdict.measured for number in claim.numbers)
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "status"),
+    [
+        ([0.968, 0.969, 0.970, 0.969, 0.968], REPRODUCED),
+        ([0.950, 0.951, 0.952, 0.951, 0.950], NOT_REPRODUCED),
+        ([0.940, 0.985, 0.955, 0.990, 0.950], NOT_TESTABLE),
+    ],
+)
+def test_a_number_agrees_if_its_interval_does(accuracies: list[float], status: str) -> None:
+    """97 % within a point: by the interval's place within, beyond or across the tolerance, not by the mean alone."""
+    verdict = judge(
+        BY_KEY["minibatch-accuracy"], with_values("decay_momentum", "mini-batch SGD", "val_accuracy", accuracies)
+    )
+    assert verdict.status == status
+    assert ("Undecided: an interval lies on both sides of a limit." in verdict.evidence) == (status == NOT_TESTABLE)
+
+
+@pytest.mark.parametrize(
+    ("leads", "status"),
+    [
+        ([0.1, 0.12, 0.09, 0.11, 0.1], REPRODUCED),
+        ([-0.1, -0.12, -0.09, -0.11, -0.1], NOT_REPRODUCED),
+        ([0.4, -0.3, 0.5, -0.2, 0.1], NOT_TESTABLE),
+        ([0.0] * 5, NOT_REPRODUCED),
+    ],
+)
+def test_several_seeds_decide_a_lead_that_one_cannot(leads: list[float], status: str) -> None:
+    """A tenth of a point is a lead if it comes with every seed, and half a point is none if the next seed takes it."""
+    ours = {r.seed: r.best("val_accuracy") for r in FIVE["optimizers"].results if r.variant.name == "RMSprop"}
+    theirs = [ours[seed] - lead / 100 for seed, lead in zip(SEEDS, leads, strict=True)]
+    verdict = judge(BY_KEY["rmsprop-best"], with_values("optimizers", "Adam", "val_accuracy", theirs))
+    assert verdict.status == status
+    assert f"RMSprop minus Adam {np.mean(leads):+.2f} points [" in verdict.evidence
+
+
+@pytest.mark.parametrize(
+    ("shrinks", "status"),
+    [
+        ([0.1, 0.12, 0.09, 0.11, 0.1], REPRODUCED),
+        ([-0.1, -0.12, -0.09, -0.11, -0.1], NOT_REPRODUCED),
+        ([2.0, -2.5, 1.0, 0.5, -1.0], NOT_TESTABLE),
+    ],
+)
+def test_a_gap_shrinks_if_it_does_with_the_seeds(shrinks: list[float], status: str) -> None:
+    """The gaps are compared seed by seed, by the interval of the mean difference."""
+    gaps, validation = {}, {}
+    for result in FIVE["l2"].results:
+        if result.variant.name == "baseline":
+            pairs = zip(result.history["accuracy"][-10:], result.history["val_accuracy"][-10:], strict=True)
+            gaps[result.seed] = float(np.mean([a - b for a, b in pairs]))
+        else:
+            validation[result.seed] = float(np.mean(result.history["val_accuracy"][-10:]))
+    accuracies = [validation[s] + gaps[s] - by / 100 for s, by in zip(SEEDS, shrinks, strict=True)]
+    verdict = judge(BY_KEY["l2-gap"], with_values("l2", "L2", "accuracy", accuracies))
+    assert verdict.status == status
+    assert f"{np.mean(shrinks):+.2f} points [" in verdict.evidence
+
+
+@pytest.mark.parametrize(
+    ("apart", "status"),
+    [(0.8, REPRODUCED), (-0.8, REPRODUCED), (1.2, NOT_REPRODUCED), (-1.2, NOT_REPRODUCED), (1.0, NOT_TESTABLE)],
+)
+def test_the_same_is_an_interval_within_the_tolerance(apart: float, status: str) -> None:
+    """Batch normalization is the same if the whole interval of the difference is within a point."""
+    plain = {r.seed: r.best("val_accuracy") for r in FIVE["batch_norm"].results if r.variant.name == "dropout 0.3"}
+    normed = [plain[seed] + (apart + 0.05 * (seed - 3)) / 100 for seed in SEEDS]
+    found = with_values("batch_norm", "dropout 0.3, batch norm", "val_accuracy", normed)
+    assert judge(BY_KEY["batch-norm"], found).status == status
+
+
+def test_times_are_compared_as_ratios_of_the_same_seed() -> None:
+    """A machine that is slow with some seeds, for all variants, leaves the ratios as they are."""
+    record = FULL["decay_momentum"]
+    slow = [
+        replace(r, seed=seed, history={**r.history, "train_seconds": [s * seed for s in r.history["train_seconds"]]})
+        for r in record.results
+        for seed in SEEDS
+    ]
+    found = {**FIVE, "decay_momentum": replace(record, results=slow)}
+    verdict = judge(BY_KEY["decay-costs-time"], found)
+    assert verdict.status == REPRODUCED
+    assert verdict.measured == "+68 % [+68, +68] / +66 % [+66, +66] (5 seeds)"
+    seconds = judge(BY_KEY["decay-times"], found)
+    assert seconds.status == NOT_TESTABLE
+    assert "does not name its hardware" in seconds.evidence
+
+
+def test_a_seed_without_a_number_is_said_and_bears_nothing_out() -> None:
+    """Of five seeds that agree one diverged: said, and no longer reproduced; if all diverged it is not reproduced."""
+    claim = BY_KEY["sgd-losses"]
+    for lost, status in ((1, NOT_TESTABLE), (4, NOT_TESTABLE), (5, NOT_REPRODUCED)):
+        losses = [math.nan] * lost + [0.0954] * (5 - lost)
+        found = with_values("optimizers", "SGD", "val_loss", losses)
+        ended = [
+            replace(r, status=DIVERGED) if r.variant.name == "SGD" and r.seed <= lost else r
+            for r in found["optimizers"].results
+        ]
+        verdict = judge(claim, {**found, "optimizers": replace(found["optimizers"], results=ended)})
+        assert verdict.status == status, lost
+        assert f"optimizers, 'SGD': {lost} of 5 seeds diverged." in verdict.evidence
+        assert f"({5 - lost} of 5 seeds)" in verdict.evidence
+
+
+def test_a_seed_that_failed_is_said_and_left_out() -> None:
+    """The others decide where a training raised with one seed; one that is left decides nothing."""
+    record = FIVE["optimizers"]
+    for lost, status in ((1, REPRODUCED), (4, NOT_TESTABLE)):
+        broken = [
+            replace(r, status=FAILED, error="x\nMemoryError: 3 GB")
+            if r.variant.name == "RMSprop" and r.seed <= lost
+            else r
+            for r in record.results
+        ]
+        verdict = judge(BY_KEY["rmsprop-best"], {**FIVE, "optimizers": replace(record, results=broken)})
+        assert verdict.status == status
+        assert (
+            f"{lost} of 5 seeds left out: The training 'RMSprop' of optimizers failed: MemoryError" in verdict.evidence
+        )
+        assert ("one seed alone has no interval" in verdict.evidence) == (lost == 4)
+
+
+def test_experiments_without_a_seed_in_common_are_not_compared() -> None:
+    """Times of trainings that share no seed do not pair."""
+    other = [replace(result, seed=result.seed + 10) for result in FIVE["l2"].results]
+    verdict = judge(BY_KEY["training-times"], {**FIVE, "l2": replace(FIVE["l2"], results=other)})
+    assert verdict.status == NOT_TESTABLE
+    assert "no seed in common" in verdict.evidence
+
+
+def test_evidence_beside_a_claim_is_about_all_seeds() -> None:
+    """What decay cost, and what the search's winner and the report's choice came to, are means with intervals."""
+    assert re.search(r"with decay is -10\.00 points \[\S+, \S+\] from", judge(BY_KEY["decay-accuracy"], FIVE).evidence)
+    search = FULL["random_search"].search
+    assert search
+    rest = replace(FULL["random_search"], search=replace(search, candidates=search.candidates[:-1]))
+    evidence = judge(BY_KEY["search-best"], {**FIVE, "random_search": rest}).evidence
+    assert re.search(r"means over 5 seeds; best found minus report's choice: \S+ points \[\S+, \S+\]\.$", evidence)
 
 
 def test_a_lead_that_one_seed_may_turn_around_is_no_verdict() -> None:

@@ -14,10 +14,12 @@ EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
 LAYERS = (
     {"__main__"},
     {"run", "terminal"},
-    {"search", "report", "registry"},
+    {"replay"},
+    {"search", "report", "registry", "trial"},
     {"training", "tracking"},
-    {"models", "data", "statistics", "figures", "claims"},
+    {"models", "data", "figures", "claims"},
     {"results"},
+    {"statistics"},
     {"spec"},
     {"__init__"},
 )

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_claims import FULL, records
+from test_claims import FIVE, FULL, records
 
-from mlplab import figures, report
+from mlplab import figures, report, results
 from mlplab.claims import CLAIMS
 from mlplab.results import DIVERGED, FAILED, Record
 from mlplab.spec import Comparison, experiment_names
+from mlplab.statistics import Verdict, judge
 
 CIRCUMSTANCES = {"mlplab": "0.1.0", "processor": "a <fast> one & only", "commit": "c0ffee"}
 NUMBERS = [*map(str, range(2, 26)), "24b"]
@@ -63,7 +64,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures that cost nothing, for tests of the words around them."""
     for name in ("learning_curves", "comparison_curves", "training_times", "overview_times", "predictions"):
         monkeypatch.setattr(figures, name, lambda *arguments: figures.Figure(figsize=(1, 1)))
-    for name in ("search_parallel", "search_slices"):
+    for name in ("search_parallel", "search_slices", "search_budget", "differences", "reached", "learning_rates"):
         monkeypatch.setattr(figures, name, lambda *arguments: figures.Figure(figsize=(1, 1)))
 
 
@@ -202,12 +203,108 @@ def test_a_failure_leaves_the_earlier_report(tmp_path: Path, monkeypatch: pytest
 
 
 def test_the_report_has_every_experiment_once() -> None:
-    """The plan of the figures covers the project's experiments, each part's of its own data set."""
+    """The plan of the figures covers the project's experiments, each part's of its own data set.
+
+    The last part's are not the student's, and no claim stands on them.
+    """
     assert sorted(report.EXPERIMENTS) == experiment_names()
-    for (_, plan), dataset in zip(report.PARTS, ("mnist", "cifar10"), strict=True):
+    for (_, plan), dataset in zip(report.PARTS, ("mnist", "cifar10", "mnist"), strict=True):
         for planned in plan:
             experiment = FULL[planned.experiment].experiment
             assert not isinstance(experiment, Comparison) or experiment.dataset == dataset
             if planned.variant:
                 assert isinstance(experiment, Comparison)
                 assert planned.variant in experiment.variants
+    beyond = {planned.experiment for planned in report.PARTS[-1][1]}
+    assert not any(beyond & set(claim.experiments) for claim in CLAIMS)
+
+
+def test_one_seed_is_said_to_be_one(written: tuple[Path, Path]) -> None:
+    """The page of one seed says what one seed cannot decide, and shows no interval but the search's."""
+    page = read(written[0]).text
+    assert "One seed: a difference below 0.3 points of accuracy is not a verdict." in page
+    assert not re.search(r"\d [%s] \[", page)
+    assert "means over" not in page
+
+
+def verdicts_of(record: Record) -> list[Verdict]:
+    assert isinstance(record.experiment, Comparison)
+    return judge(results.measures(record.experiment, record.results), record.experiment.against)
+
+
+VERDICTS = verdicts_of(FIVE["optimizers"])
+
+
+def with_verdicts(verdicts: list[Verdict]) -> dict[str, Record]:
+    return {**FIVE, "optimizers": replace(FIVE["optimizers"], verdicts=verdicts)}
+
+
+@pytest.fixture(scope="module")
+def five(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The report of five seeds with a verdict, on the comparisons that show all there is to show of them."""
+    shown = {
+        name: record for name, record in with_verdicts(VERDICTS).items() if name in (*SINGLE, "lr_sensitivity", "l2")
+    }
+    return report.write(shown, tmp_path_factory.mktemp("five"), CIRCUMSTANCES, 60)
+
+
+def test_several_seeds_are_shown_with_intervals_and_verdicts(five: tuple[Path, Path]) -> None:
+    """Claims and published numbers have intervals, sections their verdicts' sentences, the page its seeds."""
+    for text in (read(five[0]).text, five[1].read_text("utf-8").replace("\\", "")):
+        assert text.count("97.00 % [96.90, 97.10] / Adam 97.50 % [97.40, 97.60]") == 2  # measured, evidence
+        assert "0.9700 [0.9690, 0.9710] (5 seeds)" in text
+        assert "is not reproduced" not in text.replace("are not reproduced", "")
+        assert re.search(r"RMSprop beats SGD by 1\.00 points of validation accuracy \[[\d., ]+\] \(5 seeds\)\.", text)
+        assert "Means over 5 seeds of values of the best epoch by val_accuracy" in text
+        assert "0.9800 ± 0.0010" in text
+        assert "undecided, which counts as not testable" in text
+        assert "One seed:" not in text
+        assert re.search(r"seeds\W+1, 2, 3, 4, 5", text)
+        assert re.search(r"seed of the search\W+1234", text)
+
+
+def test_several_seeds_have_figures_of_their_own(five: tuple[Path, Path]) -> None:
+    """Differences, times to the target, learning rates and the search's budget are drawn, where there are such."""
+    drawn = {path.name for path in (five[1].parent / "figures").iterdir()}
+    assert {"optimizers_differences.png", "optimizers_reached.png", "random_search_budget.png"} <= drawn
+    assert "lr_sensitivity_rates.png" in drawn
+    assert not {"l2_differences.png", "l2_reached.png"} & drawn
+    text = read(five[0]).text
+    assert "Within 0.2 points they count as practically none" in text
+    assert "val_accuracy ≥ 0.97, by seconds of training: SGD " in text
+    assert re.search(r"Each optimizer's best: sgd 0\.\d+ at \S+, adam 0\.\d+ at \S+, rmsprop", text)
+
+
+@pytest.mark.usefixtures("quick")
+def test_many_verdicts_are_counted_and_not_listed(tmp_path: Path) -> None:
+    """A comparison of very many variants refers to its run for its verdicts."""
+    many = [replace(VERDICTS[0], b=f"variant {number}", sentence=f"Sentence {number}.") for number in range(40)]
+    page, _ = write(with_verdicts(many), tmp_path)
+    assert f"The 40 verdicts are in verdicts.json of the run {FIVE['optimizers'].run_id}." in page.text
+    assert "Sentence 7." not in page.text
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_verdict_of_one_seed_is_none(tmp_path: Path) -> None:
+    """What one seed says of two variants is not listed as a verdict, and no difference is drawn."""
+    alone = replace(FULL["optimizers"], verdicts=verdicts_of(FIVE["optimizers"].of_seed(1)))
+    assert "One seed cannot tell" in alone.verdicts[0].sentence
+    write({**FULL, "optimizers": alone}, tmp_path)
+    assert "One seed cannot tell" not in (tmp_path / "report.md").read_text("utf-8")
+    assert not (tmp_path / "figures" / "optimizers_differences.png").exists()
+
+
+@pytest.mark.usefixtures("quick")
+def test_seeds_that_did_not_finish_are_named(tmp_path: Path) -> None:
+    """Of five trainings of a variant that diverged or failed, each is named with its seed, and the count is said."""
+    record = FIVE["l2"]
+    ends = {1: DIVERGED, 2: FAILED}
+    broken = [
+        replace(r, status=ends.get(r.seed, r.status), error="x\nMemoryError: 3 GB") if r.variant.name == "L2" else r
+        for r in record.results
+    ]
+    page, _ = write({**FIVE, "l2": replace(record, results=broken)}, tmp_path)
+    said = (
+        "Of the trainings “L2” 1 of 5 diverged, 1 of 5 failed. Seed 1 diverged in epoch 50 and was ended. Seed 2 failed"
+    )
+    assert f"{said}: MemoryError: 3 GB" in page.text

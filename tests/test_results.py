@@ -15,15 +15,20 @@ from mlplab.results import (
     DIVERGED,
     FAILED,
     FINISHED,
+    Outcome,
     Result,
+    check_paired,
     history_csv,
+    outcomes,
     rank,
+    reaching,
     rows,
+    targets,
     to_cells,
     to_csv,
     to_markdown,
 )
-from mlplab.spec import Comparison, Variant
+from mlplab.spec import Comparison, Variant, better
 
 NAN = math.nan
 
@@ -45,8 +50,8 @@ def result(name: str, value: float = 0.5, **changes: object) -> Result:
     return Result(variant=Variant(name=name), **{**fields, **changes})  # type: ignore[arg-type]
 
 
-def names(results: list[Result]) -> list[str]:
-    return [result.variant.name for result in results]
+def names(ranked: list[Outcome]) -> list[str]:
+    return [outcome.variant.name for outcome in ranked]
 
 
 # ---------------------------------------------------------------------------------------------------------- ranking
@@ -85,12 +90,12 @@ def test_ranking_loses_nothing_and_is_stable(drawn: list[tuple[float, str]], sel
     """Every result is in the ranking once; equally good ones, and those without a value, keep their order."""
     chosen = comparison(select)
     found = [result(str(index), value, status=status) for index, (value, status) in enumerate(drawn)]
-    ranked = rank(chosen, found)
+    ranked = [outcome.results[0] for outcome in rank(chosen, found)]
     assert sorted(ranked, key=id) == sorted(found, key=id)
     sound = [r for r in ranked if r.status != FAILED and math.isfinite(r.best(select))]
     assert ranked[: len(sound)] == sound
     for a, b in itertools.pairwise(sound):
-        assert not chosen.better(b.best(select), a.best(select))
+        assert not better(chosen.select, b.best(select), a.best(select))
         assert a.best(select) != b.best(select) or found.index(a) < found.index(b)
     last = [found.index(r) for r in ranked[len(sound) :]]
     assert last == sorted(last)
@@ -119,6 +124,91 @@ def test_best_and_last_are_of_their_epochs() -> None:
     assert math.isnan(empty.best("val_accuracy"))
     assert math.isnan(empty.last("val_accuracy"))
     assert empty.epochs == 0
+
+
+# ------------------------------------------------------------------------------------------------------- several seeds
+
+
+def seeded(name: str, values: list[float], **changes: object) -> list[Result]:
+    """A variant's results, a value for each seed."""
+    return [result(name, value, seed=seed, **changes) for seed, value in enumerate(values, start=1)]
+
+
+def test_the_ranking_is_by_the_mean_over_the_seeds() -> None:
+    """One lucky seed does not make a winner, and a table has one row a variant with the mean and its interval."""
+    found = seeded("lucky", [0.9, 0.1, 0.2]) + seeded("steady", [0.6, 0.5, 0.7])
+    assert names(rank(comparison(), found)) == ["steady", "lucky"]
+    first, second = to_cells(comparison(), found)[1:]
+    half = 4.302652729911275 * 0.1 / math.sqrt(3)  # Student's t, 2 degrees of freedom; the deviation is 0.1
+    assert first[:2] == ["steady", f"0.6000 ± {half:.4f}"]
+    assert second[0] == "lucky"
+    assert len(rows(comparison(), found)) == 6
+
+
+def test_seeds_that_did_not_finish_are_counted() -> None:
+    """How many of a variant's seeds diverged or failed stands beside its name; it failed as a whole if all did."""
+    found = seeded("a", [0.5, 0.6, 0.7])
+    found[0].status, found[1].status = DIVERGED, FAILED
+    (outcome,) = outcomes(found)
+    assert outcome.state == "1 of 3 diverged, 1 of 3 failed"
+    assert not outcome.failed
+    for each in found:
+        each.status = FAILED
+    assert outcome.failed
+
+
+def test_trainings_that_do_not_pair_are_refused() -> None:
+    """Equal seeds with other initial weights of one shape, or another batch order, are no pair; other shapes are."""
+    start = {"hidden_1/kernel 4x8": "aa", "hidden_1/bias 8": "bb"}
+    a, b = result("a", seed=1, start=start, order="cc"), result("b", seed=1, start=dict(start), order="cc")
+    check_paired([a, b])
+    b.start = {"hidden_1/kernel 4x16": "dd", "hidden_1/bias 8": "bb"}
+    check_paired([a, b])
+    b.order = ""  # one batch: there is no order
+    check_paired([a, b])
+    b.order = "ee"
+    with pytest.raises(ValueError, match="'a' and 'b' with seed 1 do not pair: their batch order differs"):
+        check_paired([a, b])
+    b.order, b.start = "cc", {"hidden_1/kernel 4x8": "ff"}
+    with pytest.raises(ValueError, match="their hidden_1/kernel 4x8 differs"):
+        check_paired([a, b])
+    b.seed = 2
+    check_paired([a, b])
+
+
+def test_a_target_is_reached_at_the_end_of_an_epoch() -> None:
+    """The first epoch with a value as good as the target counts; without one nothing is said to be reached."""
+    when = reaching(result("a", 0.9), "val_accuracy", 0.9)
+    assert (when.reached, when.epochs, when.steps, when.seconds) == (True, 2, 20, 1.0)
+    missed = reaching(result("a", 0.9), "val_accuracy", 0.91)
+    assert (missed.reached, missed.epochs, missed.seconds, missed.never) == (False, 3, 1.5, True)
+    lower = reaching(result("a", 0.2), "val_loss", 0.3)
+    assert (lower.reached, lower.epochs) == (True, 2)
+    assert not reaching(result("a", NAN), "val_accuracy", 0.1).reached
+
+
+def test_what_has_not_reached_a_target_is_censored() -> None:
+    """A seed that did not get there in its epochs counts as later than that; one that stopped early, as never."""
+    chosen = Comparison(question="Which?", dataset="mnist", variants={"a": {}}, targets={"val_accuracy": 0.8})
+    whole = Variant(name="a", epochs=3)
+    found = seeded("a", [0.9, 0.9, 0.5])
+    for each in found:
+        each.variant = whole
+    (target,) = targets(chosen, found)
+    assert target.reached == (True, True, False)
+    assert target.seconds == (1.0, 1.0, 1.5)
+    assert target.mean_seconds[0] == pytest.approx((1.0 + 1.0 + 1.5) / 3)
+    quick = seeded("b", [0.9, 0.9, 0.9])
+    for each in quick:
+        each.variant = Variant(name="b", epochs=3)
+        each.history["train_seconds"] = [3.0, 4.0, 5.0]
+    first, second = targets(chosen, found + quick)
+    assert first.horizon == second.horizon == 1.5  # no longer is anything known of a
+    assert second.mean_seconds[0] == 1.5
+    found[2].variant = Variant(name="a", epochs=9)  # it stopped by itself: more time would not have helped
+    first, second = targets(chosen, found + quick)
+    assert first.horizon == 4.0
+    assert first.mean_seconds[0] == pytest.approx((1.0 + 1.0 + 4.0) / 3)
 
 
 # ------------------------------------------------------------------------------------------------------------ tables
@@ -161,11 +251,14 @@ def test_the_table_says_what_the_training_left() -> None:
     (row,) = rows(comparison(), [result("a", 0.9, test={"accuracy": 0.88, "loss": 0.4}, compile_seconds=2.0)])
     assert row == {
         "variant": "a",
+        "seed": 0,
         "status": FINISHED,
         "val_accuracy": 0.9,
         "val_loss": 0.9,
         "accuracy": 0.6,
         "loss": 0.5,
+        "train_eval_accuracy": None,
+        "train_eval_loss": None,
         "test_accuracy": 0.88,
         "test_loss": 0.4,
         "best_epoch": 2,
@@ -176,7 +269,7 @@ def test_the_table_says_what_the_training_left() -> None:
     }
 
 
-@given(st.lists(results(), max_size=4))
+@given(st.lists(results(), max_size=4, unique_by=lambda result: result.variant.name))
 def test_the_markdown_table_has_a_row_for_each_result(found: list[Result]) -> None:
     """Below header and rule is one line for each result, best first, each with as many cells as the header."""
     header, rule, *body = to_markdown(comparison(), found).rstrip("\n").split("\n")

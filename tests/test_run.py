@@ -27,7 +27,8 @@ COMPARISON = Comparison(
         "RMSprop | slow": {"optimizer": "rmsprop", "learning_rate": 0.0001},
         "too fast": {"learning_rate": 100.0, "l2": 10.0},
     },
-    seed=7,
+    seeds=(7,),
+    targets={"val_accuracy": 0.5},
 )
 
 
@@ -37,8 +38,8 @@ class Quiet:
     def __init__(self):
         self.seen = []
 
-    def started(self, variant, steps_per_epoch):
-        self.seen.append(("started", variant.name, steps_per_epoch))
+    def started(self, result):
+        self.seen.append(("started", result.variant.name, result.steps_per_epoch))
 
     def epoch(self, result):
         self.seen.append(("epoch", result.variant.name, result.epochs))
@@ -192,6 +193,8 @@ def test_the_parent_holds_the_comparison(recorded):
         "loss.png",
         "training_time.png",
         "record.json",
+        "verdicts.json",
+        "reached_val_accuracy_0.5.png",
     }
     assert Comparison.from_json(read(client, parent.info.run_id, "comparison.json")) == COMPARISON
     rows = list(csv.DictReader(read(client, parent.info.run_id, "comparison.csv").splitlines()))
@@ -294,7 +297,7 @@ def test_an_interrupt_ends_every_run(store, dataset):
 def test_the_same_seed_gives_the_same_numbers(store, dataset):
     """Two runs of a comparison agree in every metric of every epoch, to the bit, and another seed does not."""
     small = COMPARISON.only(["RMSprop"]).with_base(epochs=2, dropout=0.2)
-    first, again, other = (perform(spec, dataset).results[0] for spec in (small, small, small.with_seed(8)))
+    first, again, other = (perform(spec, dataset).results[0] for spec in (small, small, small.with_seeds((8,))))
     names = ("loss", "accuracy", "val_loss", "val_accuracy")
     assert [first.history[n] for n in names] == [again.history[n] for n in names]
     assert first.test == again.test
@@ -448,7 +451,7 @@ def test_a_prediction_asks_the_logged_model_of_a_variant(store, dataset, monkeyp
 @pytest.mark.parametrize(
     "change",
     [
-        lambda spec: spec.with_seed(8),
+        lambda spec: spec.with_seeds((8,)),
         lambda spec: spec.with_base(epochs=7),
         lambda spec: spec.with_base(dropout=0.1),
         lambda spec: spec.only(["SGD", "RMSprop"]),

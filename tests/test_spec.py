@@ -29,6 +29,7 @@ from mlplab.spec import (
     UsageError,
     Variant,
     WinnerOf,
+    better,
     experiment_names,
     load_experiment,
 )
@@ -165,9 +166,19 @@ def test_the_constructor_refuses_an_unknown_field_by_its_name() -> None:
         ({"question": ""}, ["''", "ends in a question mark"]),
         ({"question": None}, ["None", "ends in a question mark"]),
         ({"select": "test_accuracy"}, ["'test_accuracy'", "test set", "val_accuracy, val_loss"]),
-        ({"seed": -1}, ["seed is -1", f"from 0 to {MAX_SEED}"]),
-        ({"seed": MAX_SEED + 1}, [f"seed is {MAX_SEED + 1}", f"from 0 to {MAX_SEED}"]),
-        ({"seed": True}, ["seed is True", f"from 0 to {MAX_SEED}"]),
+        ({"seeds": (-1,)}, ["seed is -1", f"from 0 to {MAX_SEED}"]),
+        ({"seeds": (1, MAX_SEED + 1)}, [f"seed is {MAX_SEED + 1}", f"from 0 to {MAX_SEED}"]),
+        ({"seeds": (True,)}, ["seed is True", f"from 0 to {MAX_SEED}"]),
+        ({"seeds": ()}, ["seeds is ()", "from 1 to 1,000"]),
+        ({"seeds": 0}, ["seeds is 0", "from 1 to 1000"]),
+        ({"seeds": "10"}, ["seeds is '10'", "a tuple of them"]),
+        ({"seeds": (1, 2, 1)}, ["seeds has 1 more than once"]),
+        ({"baseline": "c"}, ["unknown baseline 'c'"]),
+        ({"margin": -0.1}, ["margin is -0.1", "from 0 to 1"]),
+        ({"time_margin": 2}, ["time_margin is 2", "from 0 to 1"]),
+        ({"targets": 0.97}, ["targets is 0.97", "{'val_accuracy': 0.97}"]),
+        ({"targets": {"accuracy": 0.97}}, ["unknown target's metric 'accuracy'", "Did you mean 'val_accuracy'?"]),
+        ({"targets": {"val_accuracy": 97}}, ["the target of val_accuracy is 97", "from 0 to 1"]),
         ({"base": {"hidden": (8,)}}, ["base is {'hidden': (8,)}", "a Variant"]),
         ({"variants": {}}, ["variants is {}", "at least one entry"]),
         ({"variants": ["SGD"]}, ["variants is ['SGD']", "a dict"]),
@@ -309,7 +320,10 @@ def comparisons(draw: st.DrawFn) -> Comparison:
         base=base,
         variants=variants,
         select=draw(st.sampled_from(list(SELECTION_METRICS))),
-        seed=draw(st.integers(0, MAX_SEED)),
+        seeds=draw(st.integers(1, 9) | st.lists(st.integers(0, MAX_SEED), min_size=1, max_size=5, unique=True)),
+        baseline=draw(st.just("") | st.sampled_from(list(variants))),
+        margin=draw(st.floats(0, 1)),
+        targets=draw(st.dictionaries(st.sampled_from(list(SELECTION_METRICS)), st.floats(0, 1))),
         name=draw(st.just("") | names),
     )
 
@@ -356,10 +370,24 @@ def test_only_refuses_to_keep_nothing() -> None:
     assert "variants is" in refusal(comparison().only, [])
 
 
-@given(st.integers(0, MAX_SEED))
-def test_with_seed_changes_the_seed_alone(seed: int) -> None:
-    """The comparison with another seed differs in nothing else."""
-    assert comparison().with_seed(seed) == comparison(seed=seed)
+@given(st.lists(st.integers(0, MAX_SEED), min_size=1, max_size=5, unique=True))
+def test_with_seeds_changes_the_seeds_alone(seeds: list[int]) -> None:
+    """The comparison with other seeds differs in nothing else."""
+    assert comparison().with_seeds(tuple(seeds)) == comparison(seeds=seeds)
+
+
+def test_a_number_of_seeds_is_so_many_different_ones() -> None:
+    """`seeds=10` are ten seeds, the first of them the one that a comparison has by itself."""
+    assert comparison(seeds=10).each_seed == tuple(range(1234, 1244))
+    assert comparison().each_seed == comparison(seeds=1).each_seed == (1234,)
+
+
+def test_a_baseline_that_is_left_out_gives_way_to_the_first() -> None:
+    """The first variant is the baseline where none is named, or where the named one is not selected."""
+    three = comparison(variants={"a": {}, "b": {"dropout": 0.1}, "c": {"dropout": 0.2}}, baseline="b")
+    assert three.against == "b"
+    assert three.only(["b", "c"]).against == "b"
+    assert three.only(["a", "c"]).against == "a"
 
 
 @given(whole_batches | st.integers(1, 50) | st.just("full"), st.integers(1, 5_000))
@@ -378,14 +406,13 @@ def test_steps_per_epoch_count_every_batch(batch_size: int | str, examples: int)
 def test_better_never_prefers_a_value_that_is_not_finite(a: float, b: float) -> None:
     """NaN and infinity lose against every number, and no two values are each better than the other."""
     for select, prefers in (("val_accuracy", max), ("val_loss", min)):
-        chosen = comparison(select=select)
-        assert not (chosen.better(a, b) and chosen.better(b, a))
+        assert not (better(select, a, b) and better(select, b, a))
         if not math.isfinite(a):
-            assert not chosen.better(a, b)
+            assert not better(select, a, b)
         elif math.isfinite(b):
-            assert chosen.better(a, b) == (a != b and prefers(a, b) == a)
+            assert better(select, a, b) == (a != b and prefers(a, b) == a)
         else:
-            assert chosen.better(a, b)
+            assert better(select, a, b)
 
 
 @given(changes)
@@ -495,8 +522,16 @@ def test_a_winner_is_filled_in_when_its_search_is_known() -> None:
 def test_options_change_every_kind_that_trains() -> None:
     """Epochs and seed reach comparisons and searches; the smoke profile makes both small; the rest stays as it is."""
     changed = Options(epochs=7, seed=5)
+    assert Options(seeds=3).adapt(comparison()).each_seed == (1234, 1235, 1236)  # type: ignore[union-attr]
+    assert Options(seed=5, seeds=2).adapt(comparison()).each_seed == (5, 6)  # type: ignore[union-attr]
+    assert Options(seeds=(9, 4)).adapt(comparison()).each_seed == (9, 4)  # type: ignore[union-attr]
+    assert Options(seeds=(9, 4)).adapt(search()).seed == 9  # type: ignore[union-attr]
+    assert Options().adapt(comparison(seeds=4)) == comparison(seeds=4)
+    assert "seed is 1 and seeds is 2,3" in refusal(Options, seed=1, seeds=(2, 3))
+    assert "seeds is 0" in refusal(Options(seeds=0).adapt, comparison())
     assert {v.epochs for v in changed.adapt(comparison()).resolved()} == {7}  # type: ignore[union-attr]
-    assert changed.adapt(comparison()).seed == changed.adapt(search()).seed == 5  # type: ignore[union-attr]
+    assert changed.adapt(comparison()).each_seed == (5,)  # type: ignore[union-attr]
+    assert changed.adapt(search()).seed == 5  # type: ignore[union-attr]
     assert changed.adapt(search()).base.epochs == 7  # type: ignore[union-attr]
     small = Options(smoke=True).adapt(search())
     assert isinstance(small, Search)

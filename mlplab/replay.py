@@ -1,0 +1,147 @@
+"""A recorded training, executed again from its own record: is every number the same, and if not, why?"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mlplab import tracking, trial
+from mlplab.data import Dataset
+from mlplab.results import Result
+from mlplab.spec import UsageError
+from mlplab.trial import Watch
+
+RECORD = "training.json"
+"""The artifact of a training's run that holds all it takes to execute it again."""
+
+CAUSES: Mapping[str, str] = {
+    "version.": "another version computes otherwise",
+    "code": "the code that decides the numbers has changed",
+    "cpu": "another processor has other instructions, and sums in another order",
+    "cpu.cores": "with another number of threads sums are split otherwise",
+    "flags": "flags change what is compiled",
+}
+"""What may differ between two circumstances (the start of a name), and why that matters."""
+
+
+def record(result: Result, select: str, data: Dataset) -> str:
+    """A training as JSON, for `RECORD`."""
+    what = {
+        "select": select,
+        "dataset": {"name": data.name, "wanted": data.wanted, "digest": data.digest, "label": data.label},
+        "circumstances": tracking.circumstances(),
+        "result": result.to_dict(),
+    }
+    return json.dumps(what, ensure_ascii=False)
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What came of it.
+
+    Attributes:
+        epochs, metrics: how many epochs and metrics were compared.
+        differences: what differs, the first epoch's first; empty where all is equal to the bit.
+        causes: what is not as it was then, each with why it matters.
+    """
+
+    epochs: int
+    metrics: int
+    differences: tuple[str, ...]
+    causes: tuple[str, ...]
+
+    @property
+    def equal(self) -> bool:
+        """Whether every number is equal to the bit."""
+        return not self.differences
+
+    @property
+    def sentence(self) -> str:
+        """The outcome for a reader."""
+        if self.equal:
+            changed = f" although {'; '.join(self.causes)}" if self.causes else ""
+            return f"Equal to the bit: {self.metrics} metrics at {self.epochs} epochs and the final weights{changed}."
+        cause = "; ".join(self.causes) or (
+            "nothing on record differs, so an operation is not deterministic here, or the machine's threads were "
+            "limited from outside"
+        )
+        return f"Not equal. First difference: {self.differences[0]}. Likely cause: {cause}."
+
+    def to_json(self) -> str:
+        """The outcome as JSON."""
+        return json.dumps({**asdict(self), "equal": self.equal, "sentence": self.sentence}, indent=2)
+
+
+def read(run_id: str) -> dict[str, Any]:
+    """The record of a training's run.
+
+    Raises:
+        UsageError: no such run, or one that is no finished training.
+        UnavailableError: the store does not answer.
+    """
+    text = tracking.read_artifact(run_id, RECORD)
+    if text is None:
+        raise UsageError(
+            f"run_id is {run_id!r}, which has no {RECORD}; legal: the id of a finished training: a child of a "
+            "comparison, or of its variant where that has several seeds."
+        )
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def training_of(recorded: Mapping[str, Any]) -> Result:
+    """The training as it was recorded."""
+    return Result.from_dict(recorded["result"])
+
+
+def replay(recorded: Mapping[str, Any], data: Dataset, watch: Watch) -> tuple[Replay, Result]:
+    """Trains again what `read` gave, and compares.
+
+    Raises:
+        UsageError: `data` are not those of the record.
+    """
+    wanted = recorded["dataset"]
+    if data.digest != wanted["digest"]:
+        raise UsageError(
+            f"the data set {data.label} has digest {data.digest}, but the run was trained on {wanted['label']} with "
+            f"digest {wanted['digest']}; legal: the same images. Point MLPLAB_DATA_DIR at them."
+        )
+    then = training_of(recorded)
+    now = Result(variant=then.variant, seed=then.seed, steps_per_epoch=then.steps_per_epoch)
+    watch.started(now)
+    trial.train(now, recorded["select"], data, trial.Device.of(data), lambda: watch.epoch(now))
+    watch.ended(now)
+    return compare(then, now, recorded["circumstances"], tracking.circumstances()), now
+
+
+def compare(then: Result, now: Result, before: Mapping[str, str], after: Mapping[str, str]) -> Replay:
+    """Compares two trainings of one variant and seed bit by bit, and their circumstances."""
+    names = [name for name in then.history if name != "train_seconds"]
+    found = [
+        f"{what} {'is' if what == 'the batch order' else 'are'} another"
+        for what, a, b in (("the initial weights", then.start, now.start), ("the batch order", then.order, now.order))
+        if a != b
+    ]
+    for epoch in range(max(then.epochs, now.epochs)):
+        for name in names:
+            a, b = (r.history[name][epoch] if epoch < len(r.history.get(name, [])) else None for r in (then, now))
+            if a is None or b is None:
+                found.append(f"the training has {now.epochs} epochs and had {then.epochs}")
+                break
+            if not (a == b or (math.isnan(a) and math.isnan(b))):
+                found.append(f"{name} at epoch {epoch + 1} is {b!r} and was {a!r}")
+        if found:
+            break
+    if then.test != now.test:
+        found.append(f"the test metrics are {now.test} and were {then.test}")
+    if then.end != now.end:
+        found.append(f"the final weights have the hash {now.end} and had {then.end}")
+    causes = [
+        f"{name} is {after.get(name, 'missing')} and was {before.get(name, 'missing')}: {why}"
+        for name in dict.fromkeys([*before, *after])
+        if before.get(name) != after.get(name)
+        for start, why in CAUSES.items()
+        if (name == start or (start.endswith(".") and name.startswith(start)))
+    ]
+    return Replay(then.epochs, len(names), tuple(found), tuple(causes))

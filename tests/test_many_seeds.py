@@ -1,0 +1,229 @@
+"""A comparison trained with several seeds: what is shared, what is recorded, and what is said of it."""
+
+import json
+import math
+from collections import Counter
+
+import keras
+import mlflow
+import numpy as np
+import pytest
+from test_run import Quiet, artifacts, below, perform, read
+
+from mlplab import tracking, training
+from mlplab.results import Record, outcomes
+from mlplab.spec import Comparison, Variant
+
+SEEDS = (7, 8, 9)
+COMPARISON = Comparison(
+    name="trial",
+    question="Which of these trains best?",
+    dataset="mnist",
+    base=Variant(hidden=(16,), epochs=4),
+    variants={
+        "slow": {"learning_rate": 0.001},
+        "fast": {"learning_rate": 0.1},
+        "wide, L2": {"hidden": (32,), "learning_rate": 0.1, "l2": 0.01, "dropout": 0.2},
+    },
+    seeds=SEEDS,
+    targets={"val_accuracy": 0.4},
+)
+
+
+@pytest.fixture(scope="module")
+def recorded(empty_store, tmp_path_factory, dataset):
+    """The comparison, recorded once: (record, client, its run, the variants' runs by name, the watch)."""
+    folder = tmp_path_factory.mktemp("recorded")
+    (folder / "mlflow.db").write_bytes(empty_store.read_bytes())
+    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+    watch = Quiet()
+    record = perform(COMPARISON, dataset, watch)
+    client = mlflow.MlflowClient()
+    (parent,) = [r for r in client.search_runs(["0"]) if "mlflow.parentRunId" not in r.data.tags]
+    yield record, client, parent, below(client, parent), watch
+    mlflow.set_tracking_uri(None)
+
+
+def test_seeds_are_runs_under_their_variants_run(recorded):
+    """The parent has a run a variant, that one a run a seed; each says what it is, and all are finished."""
+    _, client, parent, variants, _ = recorded
+    assert set(variants) == set(COMPARISON.variants)
+    for name, run in variants.items():
+        assert run.data.tags["mlplab.kind"] == "variant"
+        assert run.data.params["seeds"] == "7,8,9"
+        seeds = below(client, run)
+        assert set(seeds) == {f"seed {seed}: {name}" for seed in SEEDS}
+        for seed in SEEDS:
+            each = seeds[f"seed {seed}: {name}"]
+            assert each.data.params["seed"] == str(seed)
+            assert each.data.tags["mlplab.kind"] == "training"
+            assert each.data.tags["mlplab.variant"] == name
+            assert each.info.status == "FINISHED"
+            assert {"learning_curves.png", "history.csv", "training.json"} <= artifacts(client, each.info.run_id)
+        assert run.info.status == "FINISHED"
+        assert "learning_curves.png" in artifacts(client, run.info.run_id)
+    assert parent.info.status == "FINISHED"
+
+
+def test_a_variants_run_has_the_means_over_its_seeds(recorded):
+    """At each epoch, and of the best epochs, it has the mean; of the selection metric also the interval's ends."""
+    record, client, _, variants, _ = recorded
+    for outcome in outcomes(record.results):
+        run = variants[outcome.variant.name]
+        for metric in ("loss", "val_accuracy", "train_eval_loss"):
+            points = sorted(client.get_metric_history(run.info.run_id, metric), key=lambda m: m.step)
+            means = np.mean([result.history[metric] for result in outcome.results], axis=0)
+            np.testing.assert_allclose([p.value for p in points], means, rtol=1e-12)
+            assert [p.step for p in points] == [1, 2, 3, 4]
+        best = [result.best("val_accuracy") for result in outcome.results]
+        metrics = run.data.metrics
+        assert metrics["best_val_accuracy"] == pytest.approx(np.mean(best))
+        assert metrics["best_val_accuracy_low"] < np.mean(best) < metrics["best_val_accuracy_high"]
+
+
+def test_variants_of_a_seed_start_alike(recorded):
+    """For a seed all variants have the same batch order and, where shapes agree, initial weights; seeds differ."""
+    record, client, *_ = recorded
+    by_seed = {seed: [r for r in record.results if r.seed == seed] for seed in SEEDS}
+    for slow, fast, wide in by_seed.values():
+        assert slow.order == fast.order == wide.order != ""
+        assert slow.start == fast.start
+        assert set(slow.start) & set(wide.start) == {"probabilities/bias 10"}  # the only shape they share
+        assert slow.end != fast.end
+    assert len({results[0].order for results in by_seed.values()}) == 3
+    assert len({results[0].start["hidden_1/kernel 784x16"] for results in by_seed.values()}) == 3
+    tags = client.get_run(by_seed[7][0].run_id).data.tags
+    assert tags["batch_order"] == by_seed[7][0].order
+    assert tags["weights.end"] == by_seed[7][0].end
+    assert json.loads(tags["weights.start.each"]) == by_seed[7][0].start
+    assert tags["weights.start"] == client.get_run(by_seed[7][1].run_id).data.tags["weights.start"]
+
+
+def test_seeds_are_trained_in_turns(recorded):
+    """Every seed trains all variants before the next seed does, each time another variant first."""
+    *_, watch = recorded
+    names = [event[1] for event in watch.seen if event[0] == "started"]
+    assert names == ["slow", "fast", "wide, L2", "fast", "wide, L2", "slow", "wide, L2", "slow", "fast"]
+
+
+def test_a_further_seed_compiles_nothing(dataset, store):
+    """Ten seeds run the programs that one seed compiled: evaluation and training of each shape once."""
+    small = COMPARISON.only(["fast"]).with_base(epochs=1, hidden=(17,))
+    before = Counter(training._traced)
+    perform(small.with_seeds(1), dataset)
+    one = training._traced - before
+    perform(small.with_seeds(10), dataset)
+    assert training._traced - before == one
+
+
+def test_verdicts_are_on_the_comparisons_run(recorded):
+    """verdicts.json, tags, metrics and the description say for each pair and measure what the seeds tell."""
+    record, client, parent, *_ = recorded
+    said = json.loads(read(client, parent.info.run_id, "verdicts.json"))
+    pairs = {(v["measure"], frozenset((v["a"], v["b"]))) for v in said["verdicts"]}
+    for measure in ("val_accuracy", "gap", "train_seconds"):
+        for other in ("fast", "wide, L2"):
+            assert (measure, frozenset(("slow", other))) in pairs
+    (verdict,) = [v for v in record.verdicts if v.measure == "val_accuracy" and {v.a, v.b} == {"slow", "fast"}]
+    differences = [
+        fast.best("val_accuracy") - slow.best("val_accuracy")
+        for slow, fast in zip(record.results[:3], record.results[3:6], strict=True)
+    ]
+    assert (verdict.a, verdict.b, verdict.seeds) == ("fast", "slow", 3)
+    assert verdict.difference == pytest.approx(np.mean(differences))
+    assert verdict.low < verdict.difference < verdict.high
+    assert parent.data.metrics["val_accuracy.fast vs slow.difference"] == pytest.approx(verdict.difference)
+    assert parent.data.tags["verdict.val_accuracy.fast vs slow"] == verdict.sentence
+    note = parent.data.tags["mlflow.note.content"]
+    for each in record.verdicts:
+        assert each.sentence in note
+    found = artifacts(client, parent.info.run_id)
+    assert {"differences_val_accuracy.png", "differences_gap.png", "differences_train_seconds.png"} <= found
+    assert "reached_val_accuracy_0.4.png" in found
+
+
+def test_a_record_keeps_its_seeds_and_verdicts(recorded):
+    """What is read back from the store has the results of each seed and the same verdicts."""
+    record, client, parent, *_ = recorded
+    again = Record.from_json(read(client, parent.info.run_id, "record.json"), COMPARISON, parent.info.run_id)
+    assert again.verdicts == record.verdicts
+    assert again.seeds == list(SEEDS)
+    assert [r.history for r in again.results] == [r.history for r in record.results]
+    one = again.of_seed(8)
+    assert [(r.variant.name, r.seed) for r in one.results] == [(name, 8) for name in COMPARISON.variants]
+
+
+def test_training_images_are_evaluated_as_validation_images_are(recorded, dataset):
+    """`train_eval_*` at the best epoch are plain Keras' evaluation of the saved model, the penalty left out."""
+    record, client, *_ = recorded
+    for result in (record.results[0], record.results[6]):
+        model = keras.saving.load_model(client.download_artifacts(result.run_id, "model.keras"))
+        found = model.evaluate(dataset.train.x, dataset.train.y, verbose=0, return_dict=True)
+        penalty = float(sum(model.losses))
+        assert (penalty > 0) == (result.variant.l2 > 0)
+        assert result.best("train_eval_accuracy") == pytest.approx(found["accuracy"], abs=1e-6)
+        assert result.best("train_eval_loss") == pytest.approx(found["loss"] - penalty, rel=1e-4)
+        if result.variant.l2:
+            assert result.best("penalty") == pytest.approx(penalty, rel=1e-5)
+        metrics = client.get_run(result.run_id).data.metrics
+        assert metrics["gap"] == pytest.approx(found["accuracy"] - result.best("val_accuracy"), abs=1e-6)
+        assert metrics["restored_val_accuracy"] == pytest.approx(metrics["best_val_accuracy"], abs=1e-6)
+        assert metrics["train_eval_seconds"] > 0
+
+
+def test_a_target_is_timed_on_the_run(recorded):
+    """A run that reached the target says after how many epochs, steps and seconds; one that did not says so alone."""
+    record, client, *_ = recorded
+    reached = 0
+    for result in record.results:
+        run = client.get_run(result.run_id)
+        values = result.history["val_accuracy"]
+        epochs = next((epoch for epoch, value in enumerate(values, start=1) if value >= 0.4), None)
+        assert run.data.tags["reached.val_accuracy_0.4"] == str(epochs is not None).lower()
+        metrics = run.data.metrics
+        if epochs is None:
+            assert not [name for name in metrics if name.startswith("to_")]
+        else:
+            reached += 1
+            assert metrics["to_val_accuracy_0.4.epochs"] == epochs
+            assert metrics["to_val_accuracy_0.4.steps"] == epochs * result.steps_per_epoch
+            assert metrics["to_val_accuracy_0.4.train_seconds"] == result.history["train_seconds"][epochs - 1]
+    assert 0 < reached < len(record.results)
+
+
+def test_an_interrupt_ends_the_variants_runs_too(store, dataset):
+    """Ctrl-C leaves no run of a seed, a variant or the comparison open."""
+
+    class Interrupting(Quiet):
+        def epoch(self, result):
+            if result.seed == 8:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        perform(COMPARISON.with_base(epochs=1), dataset, Interrupting())
+    statuses = Counter(run.info.status for run in store.search_runs(["0"]))
+    assert statuses == {"FINISHED": 3, "KILLED": 5}
+
+
+def test_one_seed_cannot_tell(store, dataset):
+    """With one seed the comparison says so, and claims no interval."""
+    record = perform(COMPARISON.with_seeds((7,)).with_base(epochs=1), dataset)
+    assert {verdict.decision for verdict in record.verdicts} == {"one seed"}
+    assert all("ne seed" in verdict.sentence for verdict in record.verdicts)
+    assert not any(math.isfinite(verdict.low) for verdict in record.verdicts)
+    (parent,) = [r for r in store.search_runs(["0"]) if r.info.run_name == "trial"]
+    assert not [name for name in artifacts(store, parent.info.run_id) if name.startswith("differences")]
+
+
+def test_a_busy_machine_is_said(recorded, dataset, store, monkeypatch):
+    """A training during which other processes kept a core busy is tagged, and the comparison's description says so."""
+    from mlplab import trial
+
+    assert all(result.busy >= 0 for result in recorded[0].results)
+    monkeypatch.setattr(trial._Others, "cores", lambda self: 1.0)
+    record = perform(COMPARISON.only(["fast"]).with_base(epochs=1), dataset)
+    for result in record.results:
+        assert store.get_run(result.run_id).data.tags["machine.busy"] == "true"
+    note = store.get_run(record.run_id).data.tags["mlflow.note.content"]
+    assert "busy with something else during 3 of 3 trainings (up to 1.0 cores)" in note
+    assert tracking.read_artifact(record.run_id, "record.json")

@@ -1,0 +1,88 @@
+"""A recorded training, executed again."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from test_run import COMPARISON, Quiet, below, perform
+
+from mlplab import __main__ as command_line
+from mlplab import replay, tracking
+from mlplab.spec import UsageError
+
+SMALL = COMPARISON.only(["RMSprop"]).with_base(epochs=3, dropout=0.2)
+
+
+@pytest.fixture
+def recorded(store, dataset):
+    """A training of three epochs with dropout: (run id, its record)."""
+    run_id = perform(SMALL, dataset).results[0].run_id
+    return run_id, replay.read(run_id)
+
+
+def test_a_replay_on_the_same_machine_is_equal_to_the_bit(recorded, dataset):
+    """Every metric of every epoch, the test metrics and the final weights are those of the record."""
+    _, record = recorded
+    outcome, result = replay.replay(record, dataset, Quiet())
+    assert outcome.equal, outcome.sentence
+    assert outcome.causes == ()
+    assert (outcome.epochs, result.epochs) == (3, 3)
+    assert outcome.metrics == len(result.history) - 1
+    assert outcome.sentence.startswith(f"Equal to the bit: {outcome.metrics} metrics at 3 epochs")
+
+
+def test_a_replay_names_the_first_difference_and_the_likely_cause(recorded, dataset):
+    """A training that comes out otherwise is said with the metric, the epoch, both values, and what has changed."""
+    _, record = recorded
+    record["result"]["history"]["val_loss"][1] += 1e-7
+    record["circumstances"] |= {"version.keras": "3.0", "cpu.cores": "64"}
+    outcome, result = replay.replay(record, dataset, Quiet())
+    assert not outcome.equal
+    assert outcome.differences[0].startswith("val_loss at epoch 2 is ")
+    assert repr(result.history["val_loss"][1]) in outcome.sentence
+    assert "version.keras is 3.15.1 and was 3.0: another version computes otherwise" in outcome.sentence
+    assert "cpu.cores is" in outcome.sentence
+
+
+def test_other_weights_alone_are_a_difference(recorded, dataset):
+    """Where all metrics agree and the final weights do not, or the start was another, it is not equal."""
+    _, record = recorded
+    record["result"]["end"] = "0" * 16
+    outcome, _ = replay.replay(record, dataset, Quiet())
+    assert len(outcome.differences) == 1
+    assert "the final weights" in outcome.differences[0]
+    record["result"]["order"] = "0" * 16
+    outcome, _ = replay.replay(record, dataset, Quiet())
+    assert outcome.differences[0] == "the batch order is another"
+    assert "nothing on record differs" in outcome.sentence
+
+
+def test_other_data_are_refused(recorded, dataset):
+    """A replay on other images would say nothing: both digests are in the error."""
+    _, record = recorded
+    with pytest.raises(UsageError, match=f"{'0' * 32}.*{dataset.digest}"):
+        replay.replay(record, replace(dataset, digest="0" * 32), Quiet())
+
+
+def test_the_command_replays_a_run_in_the_store(recorded, store, capsys):
+    """`replay --run-id` exits with 0, and leaves a run with the curves, the outcome and a link to what it repeats."""
+    run_id, record = recorded
+    assert command_line.main(["replay", "--run-id", run_id]) == 0
+    assert "Equal to the bit" in capsys.readouterr().out
+    (again,) = [r for r in store.search_runs(["0"]) if r.data.tags.get("replay.of") == run_id]
+    assert again.info.status == "FINISHED"
+    assert again.data.tags["replay.equal"] == "true"
+    assert json.loads(tracking.read_artifact(again.info.run_id, "replay.json"))["equal"] is True
+    points = store.get_metric_history(again.info.run_id, "val_loss")
+    assert [p.value for p in points] == record["result"]["history"]["val_loss"]
+
+
+def test_a_run_that_is_no_training_is_refused(recorded, store, capsys):
+    """The parent's id, or one that is nobody's, is an error of usage that says what is legal."""
+    (parent,) = [r for r in store.search_runs(["0"]) if r.info.run_name == "trial"]
+    assert below(store, parent)
+    for run_id in (parent.info.run_id, "0" * 32):
+        assert command_line.main(["replay", "--run-id", run_id]) == 2
+        assert "legal: the id of a finished training" in capsys.readouterr().err
+    assert not list(Path().glob("replay*"))
