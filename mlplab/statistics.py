@@ -129,7 +129,7 @@ def _pairs(measure: Measure, baseline: str) -> list[_Pair]:
     if measure.relative:
         values = {name: np.where(value > 0, value, math.nan) for name, value in values.items()}
     means = {name: float(np.mean(v[np.isfinite(v)])) for name, v in values.items() if np.isfinite(v).any()}
-    ranked = sorted(means, key=lambda name: means[name], reverse=measure.maximizes)
+    ranked = sorted(means, key=lambda name: (-means[name] if measure.maximizes else means[name], name))
     chosen = [(name, baseline) for name in values if name != baseline]
     if len(ranked) > 1 and baseline not in ranked[:2]:
         chosen.append((ranked[0], ranked[1]))
@@ -211,25 +211,17 @@ def interval(differences: Sequence[float] | np.ndarray, level: float = LEVEL) ->
     mean = float(values.mean())
     error = float(values.std(ddof=1)) / math.sqrt(many) if many > 1 else math.nan
     tails = [(1 + level) / 2, (1 - level) / 2]
-    if many < BOOTSTRAP_FROM or np.ptp(values) == 0:
+    # Values that differ by rounding alone are equal.
+    if many < BOOTSTRAP_FROM or np.ptp(values) <= 1e-12 * np.abs(values).max() + 1e-150:
         quantiles = stats.t.ppf(tails, many - 1) if many > 1 else np.array([math.nan, math.nan])
     else:
-        resamples = stats.bootstrap(
-            (values,), _studentized(mean), n_resamples=RESAMPLES, method="percentile", rng=np.random.default_rng(0)
-        ).bootstrap_distribution
-        quantiles = np.nanquantile(resamples, tails)
+        resamples = np.random.default_rng(0).choice(values, (RESAMPLES, many))
+        errors = resamples.std(axis=1, ddof=1) / math.sqrt(many)
+        # A resample of one value alone has no t.
+        varied = errors > 1e-6 * error
+        quantiles = np.quantile((resamples.mean(axis=1)[varied] - mean) / errors[varied], tails)
     low, high = mean - quantiles * error
     return float(low), float(high)
-
-
-def _studentized(mean: float) -> Any:
-    def statistic(sample: np.ndarray, axis: int) -> np.ndarray:
-        # A resample of one value alone has no t.
-        deviation = np.where(np.ptp(sample, axis=axis) > 0, sample.std(axis=axis, ddof=1), math.nan)
-        found: np.ndarray = (sample.mean(axis=axis) - mean) / (deviation / math.sqrt(sample.shape[axis]))
-        return found
-
-    return statistic
 
 
 def p_value(differences: Sequence[float] | np.ndarray) -> float:
@@ -267,9 +259,10 @@ def more_seeds(differences: Sequence[float] | np.ndarray, margin: float, alpha: 
     mean, deviation = abs(float(values.mean())), float(values.std(ddof=1))
     seeds = np.arange(len(values) + 1, len(values) + 1 + MOST_SEEDS)
     error = deviation / np.sqrt(seeds)
-    power = stats.t.ppf(POWER, seeds - 1)
-    different = mean >= error * (stats.t.ppf(1 - alpha / 2, seeds - 1) + power)
-    equal = margin - mean >= error * (stats.t.ppf((1 + LEVEL) / 2, seeds - 1) + power)
+    different = mean >= error * (stats.t.ppf(1 - alpha / 2, seeds - 1) + stats.t.ppf(POWER, seeds - 1))
+    # Both ends have to be within the margin.
+    both = stats.t.ppf((1 + POWER) / 2, seeds - 1)
+    equal = margin - mean >= error * (stats.t.ppf((1 + LEVEL) / 2, seeds - 1) + both)
     enough = np.flatnonzero(different | equal)
     return int(enough[0]) + 1 if len(enough) else None
 
