@@ -51,15 +51,14 @@ METRICS = {"accuracy": "accuracy (share of images)", "loss": "loss (cross-entrop
 UNITS = {"val_accuracy": "points", "val_loss": "nats", "gap": "points", "train_seconds": "times"}
 """Measure of a verdict -> unit of its differences."""
 DECISIONS = {
-    BETTER: ("#3f90da", "o", "better"),
-    EQUIVALENT: ("#717581", "s", "practically equivalent"),
-    UNDECIDED: ("#e76300", "D", "undecided"),
-    ONE_SEED: ("#717581", "o", "one seed: no verdict"),
+    BETTER: ("#3f90da", "o", "#3f90da", "better"),
+    EQUIVALENT: ("#717581", "s", "#717581", "practically equivalent"),
+    UNDECIDED: ("#e76300", "D", "white", "undecided"),
+    ONE_SEED: ("#717581", "o", "white", "one seed: no verdict"),
 }
-"""Decision of a verdict -> colour, marker and name; the last two are drawn hollow."""
-CROWD = 8
-"""Of more variants than this, a figure of curves does not show each seed."""
-BAND = "band: 95 % interval of the mean; thin lines: each seed"
+"""Decision of a verdict -> colour, marker, what fills the marker, and name."""
+CROWD = len(COLOURS)
+"""Of more variants than this, a figure of curves shows the means alone."""
 RESAMPLES = 1_000
 SPIKE = 10.0
 """A loss that grows to this many times what trainings start with would flatten the other curves: see `_fit`."""
@@ -77,7 +76,7 @@ def learning_curves(results: Result | Sequence[Result], data: str) -> Figure:
         if not any(names[2] in result.history for result in outcome.results):
             del names[2]
         lines = [
-            _curves(axes, outcome, name, label, COLOURS[place], DASHES[place], faint=place < 2)
+            _curves(axes, outcome, name, label, COLOURS[place], DASHES[place])
             for place, (name, label) in enumerate(zip(names, labels, strict=False))
         ]
         if len(names) > 2:
@@ -87,7 +86,7 @@ def learning_curves(results: Result | Sequence[Result], data: str) -> Figure:
             says = f"best epoch ({middle:g})" if len(best) == 1 else f"best epoch (median {middle:g})"
             lines.append(axes.axvline(middle, color="0.6", linewidth=1, linestyle=":", label=says))
         _finish(axes, metric, _every(outcome.results, names))
-    _legend(figure, lines, below=True, title=_means([outcome], BAND))
+    _legend(figure, lines, below=True, title=_means([outcome], bands=True))
     return figure
 
 
@@ -97,19 +96,19 @@ def comparison_curves(metric: str, results: Sequence[Result], data: str) -> Figu
     rows = sum(1 + _name(outcome).count("\n") for outcome in variants)
     figure = _figure(f"{metric.capitalize()} by variant", data, 12, max(4.2, 1.2 + 0.2 * rows))
     every = _every(results, [metric, f"val_{metric}"])
-    faint = len(variants) <= CROWD
+    bands = len(variants) <= CROWD
     lines: list[Line2D] = []
     for axes, side in zip(figure.subplots(1, 2, sharey=True), ("training", "validation"), strict=True):
         name = metric if side == "training" else f"val_{metric}"
         lines = []
         for place, (outcome, look) in enumerate(zip(variants, looks([o.variant.name for o in variants]), strict=True)):
-            line = _curves(axes, outcome, name, _name(outcome), *look, faint=faint)
+            line = _curves(axes, outcome, name, _name(outcome), *look, bands=bands)
             # Where curves coincide, the later ones leave an edge of the earlier to be seen.
             line.set_linewidth(1.5 + 2 * (len(variants) - 1 - place) / len(variants))
             lines.append(line)
         axes.set_title(side, fontsize=10)
         _finish(axes, metric, every)
-    _explain(figure, _means(variants, BAND if faint else BAND.split("; ")[0]))
+    _explain(figure, _means(variants, bands=bands))
     _legend(figure, lines, below=False)
     return figure
 
@@ -135,8 +134,8 @@ def _times(variants: Sequence[tuple[str, Outcome]], data: str) -> Figure:
     for axes, what, room in ((total, "training time", 1.8), (per_epoch, "training time per epoch", 1.4)):
         longest = 0.0
         for row, (_, outcome) in enumerate(variants):
-            trained = Outcome(outcome.variant, tuple(result for result in outcome.results if result.epochs))
-            seconds = [r.alone_seconds / (1 if axes is total else r.epochs) for r in trained.results]
+            trained = [result for result in outcome.results if result.epochs]
+            seconds = [r.alone_seconds / (1 if axes is total else r.epochs) for r in trained]
             mean, low, high = mean_interval(seconds) if seconds else (0.0, math.nan, math.nan)
             axes.barh(row, mean, color=shown[row][0], height=0.6)
             if len(seconds) > 1:
@@ -146,11 +145,9 @@ def _times(variants: Sequence[tuple[str, Outcome]], data: str) -> Figure:
             end = max(value for value in (mean, high, *seconds) if math.isfinite(value))
             longest = max(longest, end)
             says = f"  {mean:.3g} s" if seconds else "  no epoch was completed"
-            if seconds and axes is total:
-                compiling, evaluating = (
-                    statistics.fmean(values)
-                    for values in zip(*((r.compile_seconds, r.evaluate_seconds) for r in trained.results), strict=True)
-                )
+            if trained and axes is total:
+                compiling = statistics.fmean(result.compile_seconds for result in trained)
+                evaluating = statistics.fmean(result.evaluate_seconds for result in trained)
                 says += f"\n  (and {compiling:.1f} s compiling, {evaluating:.1f} s evaluation)"
             axes.annotate(says, (end, row), va="center", fontsize=8)
         axes.set_xlim(0, room * longest or 1)
@@ -158,9 +155,9 @@ def _times(variants: Sequence[tuple[str, Outcome]], data: str) -> Figure:
         axes.spines[["top", "right"]].set_visible(False)
     total.set_yticks(range(len(variants)), names, fontsize=9)
     total.set_ylim(len(variants) - 0.5, -0.5)
-    several = max(len(outcome.results) for _, outcome in variants)
-    if several > 1:
-        _explain(figure, f"mean of {several} seeds; black line: 95 % interval of the mean; dots: each seed")
+    seeds = max(len(outcome.results) for _, outcome in variants)
+    if seeds > 1:
+        _explain(figure, f"mean of {seeds} seeds; black line: 95 % interval of the mean; dots: each seed")
     return figure
 
 
@@ -179,18 +176,16 @@ def differences(verdicts: Sequence[Verdict], data: str) -> Figure:
     band = axes.axvspan(*edges, color="0.9", zorder=0, linewidth=0, label="practically none")
     axes.axvline(1 if ratio else 0, color="0.3", linewidth=1)
     for row, verdict in enumerate(rows):
-        colour, marker, _ = DECISIONS[verdict.decision]
+        colour, marker, face, _ = DECISIONS[verdict.decision]
         place, low, high = (scale * value for value in (verdict.difference, verdict.low, verdict.high))
         says = form.format(place)
         if math.isfinite(high - low):
             axes.plot([low, high], [row, row], color=colour, linewidth=2)
             says += f" [{form}, {form}]".format(low, high)
-        style: dict[str, Any] = {"markersize": 7, "markeredgewidth": 1.6, "zorder": 3}
-        if verdict.decision in (UNDECIDED, ONE_SEED):
-            style["markerfacecolor"] = "white"
-        axes.plot(place, row, marker, color=colour, **style)
-        says += f", {verdict.seeds} seed{'s' * (verdict.seeds != 1)}"
-        says = says.replace("-", "−")
+        style: dict[str, Any] = {"color": colour, "markerfacecolor": face, "markersize": 7, "markeredgewidth": 1.6}
+        axes.plot(place, row, marker, zorder=3, **style)
+        says = f"{says}, {verdict.seeds} seed{'s' * (verdict.seeds != 1)}".replace("-", "−")
+        says += f"\n({verdict.dropped} left out)" * (verdict.dropped > 0)
         axes.annotate(says, (1.02, row), xycoords=("axes fraction", "data"), va="center", fontsize=9)
     if ratio:
         axes.set_xscale("log")
@@ -207,17 +202,9 @@ def differences(verdicts: Sequence[Verdict], data: str) -> Figure:
     if not rows:
         box = {"facecolor": "white", "edgecolor": "none"}
         axes.text(0.5, 0.5, "no pair has a difference", transform=axes.transAxes, ha="center", color="0.4", bbox=box)
-    marks: list[Artist] = [
-        Line2D(
-            [],
-            [],
-            linestyle="",
-            color=colour,
-            marker=marker,
-            markerfacecolor="white" if decision in (UNDECIDED, ONE_SEED) else colour,
-            label=label,
-        )
-        for decision, (colour, marker, label) in DECISIONS.items()
+    marks = [
+        Line2D([], [], linestyle="", color=colour, marker=marker, markerfacecolor=face, label=label)
+        for decision, (colour, marker, face, label) in DECISIONS.items()
         if any(verdict.decision == decision for verdict in rows)
     ]
     _legend(figure, [*marks, band], below=True)
@@ -235,7 +222,7 @@ def reached(targets: Sequence[Target], data: str) -> Figure:
     sign = "≥" if SELECTION_METRICS[first.metric] == "max" else "≤"
     names = [_folded(target.variant, 26) for target in targets]
     height = max(4.2, 1.6 + 0.2 * sum(2 + name.count("\n") for name in names))
-    figure = _figure(f"Time to {WORDS[first.metric]} {sign} {first.target:g}", data, 10, height)
+    figure = _figure(f"Time to {WORDS[first.metric]} {sign} {first.target:g}", data, 12, height)
     axes = figure.subplots()
     end = 1.03 * max(max(target.seconds) for target in targets) or 1.0
     lines = []
@@ -252,18 +239,18 @@ def reached(targets: Sequence[Target], data: str) -> Figure:
         lines += axes.step([0.0, *times, until], [*share, share[-1]], where="post", **style)
         heights = [share[int(np.searchsorted(times, time, "right"))] for time in censored]
         axes.plot(censored, heights, "|", color=look[0], markersize=11, markeredgewidth=1.8)
-    label = "all are known until here"
-    lines.append(axes.axvline(first.horizon, color="0.5", linewidth=1, linestyle=":", label=label))
+    style = {"color": "0.5", "linewidth": 1, "linestyle": ":", "label": "all are known until here"}
+    lines.append(axes.axvline(first.horizon, **style))
     axes.set(xlim=(0, end), ylim=(-0.03, 1.03))
     axes.set_xlabel("training time (s)")
     axes.set_ylabel("share of seeds that have reached it")
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    several = max(len(target.seconds) for target in targets) > 1
-    title = f"mean time to it in the first {first.horizon:.3g} s" + "\nand its 95 % interval" * several
-    _legend(figure, lines, below=False, title=title)
     seeds = max(len(target.seconds) for target in targets)
-    _explain(figure, f"{seeds} seed{'s' * several}; tick: a training ended, or was given up, without reaching it")
+    title = f"mean time to it in the first {first.horizon:.3g} s"
+    _legend(figure, lines, below=False, title=title + "\nand its 95 % interval" * (seeds > 1))
+    how = "tick: a training ended, or was given up, without reaching it"
+    _explain(figure, f"{seeds} seed{'s' * (seeds > 1)}; {how}")
     return figure
 
 
@@ -283,10 +270,12 @@ def learning_rates(results: Sequence[Result], select: str, data: str) -> Figure 
     }
     if not families:
         return None
+    found = [outcome for family in families.values() for outcome in family]
+    lost = any(result.status == DIVERGED for outcome in found for result in outcome.results)
     names = _differences(list(families))
-    lost = any(result.status == DIVERGED for family in families.values() for o in family for result in o.results)
-    figure = _figure("Sensitivity to the learning rate", data, 10, 4.8 + (0.3 + 0.25 * len(families)) * lost)
-    heights = [4.0, 0.1 + 0.25 * len(families)] if lost else [1.0]
+    strip = (0.1 + 0.25 * len(families)) * lost
+    figure = _figure("Sensitivity to the learning rate", data, 10, 4.8 + 1.2 * strip)
+    heights = [4.0, strip] if lost else [4.0]
     axes, *below = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
     lines = []
     shown: list[float] = []
@@ -304,10 +293,10 @@ def learning_rates(results: Sequence[Result], select: str, data: str) -> Figure 
                 axes.plot(rates, values, ".", color=look[0], alpha=0.4, markersize=5)
         shown += [value for values in (*seeds, mean) for value in values if math.isfinite(value)]
         for outcome in family:
-            if many := sum(result.status == DIVERGED for result in outcome.results):
+            if some := sum(result.status == DIVERGED for result in outcome.results):
                 at = (outcome.variant.learning_rate, row)
                 below[0].plot(*at, "x", color=look[0], markersize=7, markeredgewidth=1.8)
-                says = f"{many} of {len(outcome.results)}"
+                says = f"{some} of {len(outcome.results)}"
                 below[0].annotate(says, at, (6, 0), textcoords="offset points", va="center", fontsize=8)
     axes.set_xscale("log")
     axes.margins(x=0.1)
@@ -318,19 +307,16 @@ def learning_rates(results: Sequence[Result], select: str, data: str) -> Figure 
     axes.set_ylabel(f"{WORDS[select]}\nafter the last epoch{'' if select == 'val_loss' else ' (share of images)'}")
     axes.grid(alpha=0.3)
     for panel in below:
-        panel.set_yticks(
-            range(len(names)),
-            ["diverged" if len(names) == 1 else f"{_folded(n, 32)} diverged" for n in names],
-            fontsize=8,
-        )
+        rows = ["diverged" if len(names) == 1 else f"{_folded(name, 32)} diverged" for name in names]
+        panel.set_yticks(range(len(names)), rows, fontsize=8)
         panel.set_ylim(len(names) - 0.4, -0.6)
     for panel in (axes, *below):
         panel.spines[["top", "right"]].set_visible(False)
     (below or [axes])[-1].set_xlabel("learning rate")
-    every_seed = max(len(outcome.results) for family in families.values() for outcome in family)
-    if every_seed > 1:
+    many = max(len(outcome.results) for outcome in found)
+    if many > 1:
         without = ", of those that did not diverge" * lost
-        _explain(figure, f"mean of {every_seed} seeds{without}; band: 95 % interval of the mean; dots: each seed")
+        _explain(figure, f"mean of {many} seeds{without}; band: 95 % interval of the mean; dots: each seed")
     _legend(figure, lines, below=False)
     return figure
 
@@ -515,17 +501,19 @@ def _figure(title: str, data: str, width: float, height: float = 4.2) -> Figure:
     return figure
 
 
-def _curves(axes: Axes, outcome: Outcome, metric: str, label: str, colour: str, dash: str, *, faint: bool) -> Line2D:
+def _curves(
+    axes: Axes, outcome: Outcome, metric: str, label: str, colour: str, dash: str, bands: bool = True
+) -> Line2D:
     """Draws a metric over the epochs: of one seed its curve; of several their mean, its interval, and each one."""
     curves = [result.history.get(metric, []) for result in outcome.results]
     lost = [result.status == DIVERGED for result in outcome.results]
     if len(curves) == 1:
         return _curve(axes, curves[0], label, colour, dash, lost[0])
-    if faint:
+    mean, low, high = _mean_interval([result.history.get(metric, []) for result in _sound(outcome)])
+    if bands:
+        axes.fill_between(range(1, len(mean) + 1), low, high, color=colour, alpha=0.18, linewidth=0, zorder=1.4)
         for values, diverged in zip(curves, lost, strict=True):
             _curve(axes, values, "", colour, dash, diverged).set(linewidth=0.8, alpha=0.45, zorder=1.5)
-    mean, low, high = _mean_interval([result.history.get(metric, []) for result in _sound(outcome)])
-    axes.fill_between(range(1, len(mean) + 1), low, high, color=colour, alpha=0.18, linewidth=0, zorder=1.4)
     return _curve(axes, mean.tolist(), label, colour, dash, all(lost))
 
 
@@ -582,10 +570,14 @@ def _fit(axes: Axes, metric: str, curves: Sequence[Sequence[float]]) -> None:
     if metric == "loss" and any(spikes):
         axes.set_yscale("log")
     _limit(axes, values)
+    if metric == "accuracy":
+        # A band may leave 0 to 1, no share of images does.
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, -0.05), min(high, 1.05))
 
 
 def _limit(axes: Axes, values: Sequence[float] | np.ndarray, reach: float = 0.3) -> None:
-    """Fits the vertical axis to `values`, and to bands beyond them, up to `reach` of their range: two seeds' are wide."""
+    """Fits the vertical axis to `values`, and to bands beyond them by up to `reach` of their range."""
     scale = axes.yaxis.get_transform()
     low, high = scale.transform(np.array([np.min(values), np.max(values)]))
     drawn = [panel.dataLim for panel in axes.get_shared_y_axes().get_siblings(axes)]
@@ -600,20 +592,22 @@ def _every(results: Sequence[Result], metrics: Sequence[str]) -> list[list[float
     return [result.history.get(metric, []) for result in results for metric in metrics]
 
 
-def _means(variants: Sequence[Outcome], how: str) -> str:
-    """What curves over several seeds are; "" where there are none."""
+def _means(variants: Sequence[Outcome], *, bands: bool) -> str:
+    """What curves over several seeds show; "" where there are none."""
     seeds = max(len(outcome.results) for outcome in variants)
     if seeds == 1:
         return ""
     diverged = any(0 < sum(r.status == DIVERGED for r in o.results) < len(o.results) for o in variants)
-    uneven = any(len({result.epochs for result in _sound(outcome)}) > 1 for outcome in variants)
-    without = ["that did not diverge"] * diverged + ["still in training"] * uneven
-    return f"mean of {seeds} seeds{', of those ' * bool(without)}{' and are '.join(without)}; {how}"
+    uneven = any(len({result.epochs for result in _sound(o) if result.epochs}) > 1 for o in variants)
+    which = " and ".join(["did not diverge"] * diverged + ["are still in training"] * uneven)
+    how = "; band: 95 % interval of the mean; thin lines: each seed" * bands
+    return f"mean of {seeds} seeds{f', of those that {which}' * bool(which)}{how}"
 
 
 def _explain(figure: Figure, text: str) -> None:
     """Says below the axes what is drawn."""
-    figure.supxlabel(text, fontsize=9, color="0.3")
+    if text:
+        figure.supxlabel(text, fontsize=9, color="0.3")
 
 
 def _legend(figure: Figure, marks: Sequence[Artist], *, below: bool, title: str = "") -> None:
@@ -639,9 +633,8 @@ def looks(names: Sequence[str]) -> list[tuple[str, str]]:
 def _places() -> dict[str, int]:
     """Name of a variant in the project's experiments -> its place among those on the same data set."""
     comparisons = [e for e in map(load_experiment, experiment_names()) if isinstance(e, Comparison)]
-    # A comparison of many first: it is where colours must differ most. One of more than there are colours takes none
-    # from the others.
-    comparisons.sort(key=lambda comparison: (len(comparison.variants) > len(COLOURS), -len(comparison.variants)))
+    # A comparison of many first: it is where colours must differ most. A crowd takes none from the others.
+    comparisons.sort(key=lambda comparison: (len(comparison.variants) > CROWD, -len(comparison.variants)))
     places: dict[str, int] = {}
     for dataset in DATASETS:
         names = dict.fromkeys(name for c in comparisons if c.dataset == dataset for name in c.variants)

@@ -14,6 +14,9 @@ import numpy as np
 from mlplab.spec import SELECTION_METRICS, Comparison, Experiment, Variant
 from mlplab.statistics import Measure, Verdict, mean_interval, restricted_mean
 
+GAP_MARGIN = 0.01
+"""Gaps that differ by less are equivalent where the selection metric, and so a comparison's margin, is a loss."""
+
 FINISHED, DIVERGED, FAILED = "finished", "diverged", "failed"
 
 
@@ -264,7 +267,8 @@ def measures(comparison: Comparison, results: Sequence[Result]) -> list[Measure]
             name="gap",
             values=values(lambda result: result.gap),
             maximizes=False,
-            margin=comparison.margin,
+            # A margin in nats says nothing of accuracies.
+            margin=comparison.margin if comparison.maximizes else GAP_MARGIN,
             unit="points",
         ),
         Measure(

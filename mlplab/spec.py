@@ -189,8 +189,8 @@ class Comparison:
         seeds: of initial weights, batch order and dropout: every variant is trained with each, so that its trainings
             pair with those of the other variants; a number n stands for n seeds from 1234 on.
         baseline: the variant that the others are compared with; "" is the first.
-        margin: differences of the selection metric, and of the gap between training and validation accuracy, that are
-            practically none: a share of images (0.002 is 0.2 points), or nats where the selection metric is a loss.
+        margin: differences of the selection metric that are practically none: a share of images (0.002 is 0.2 points),
+            which holds for the gap between training and validation accuracy, too; nats where the metric is a loss.
         time_margin: the same of training times, as a share.
         targets: validation metric -> the value whose first reaching is timed.
         name: given by `load_experiment`: the file's stem.

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from scipy import stats
+from scipy.special import gammaln
 
 LEVEL = 0.95
 POWER = 0.8
@@ -426,8 +427,15 @@ def expected_best(scores: Sequence[float] | np.ndarray) -> np.ndarray:
     al. 2020).
     """
     ordered = np.sort(np.asarray(scores, float))
-    many = len(ordered)
-    # The i-th lowest is the highest of k in comb(i - 1, k - 1) of the comb(n, k) draws.
-    return np.array(
-        [sum(math.comb(i, k - 1) * v for i, v in enumerate(ordered)) / math.comb(many, k) for k in range(1, many + 1)]
-    )
+    many, below = len(ordered), np.arange(len(ordered))
+
+    def logarithm(above: Any, chosen: int) -> Any:
+        """Of a binomial coefficient; many candidates have larger ones than a float holds."""
+        return gammaln(above + 1) - gammaln(chosen + 1) - gammaln(above - chosen + 1)
+
+    expected = np.empty(many)
+    for k in range(1, many + 1):
+        # A score with i below it is the highest of k in comb(i, k - 1) of the comb(n, k) draws.
+        can = below >= k - 1
+        expected[k - 1] = np.exp(logarithm(below[can], k - 1) - logarithm(many, k)) @ ordered[can]
+    return expected

@@ -4,24 +4,39 @@ import io
 import math
 import struct
 import warnings
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from mlplab import figures
-from mlplab.results import DIVERGED, FAILED, Result
+from mlplab.results import DIVERGED, FAILED, Candidate, Record, Result, SearchResult, Target
 from mlplab.spec import Comparison, Variant, experiment_names, load_experiment
+from mlplab.statistics import (
+    BETTER,
+    EQUIVALENT,
+    ONE_SEED,
+    UNDECIDED,
+    Measure,
+    Verdict,
+    expected_best,
+    judge,
+    mean_interval,
+    survival,
+)
 
 DATA = "digits (stand-in for MNIST)"
 NAN, INF = math.nan, math.inf
 
 
-def trained(name: str, epochs: int = 20, speed: float = 0.4, **changes: object) -> Result:
+def trained(name: str | Variant, epochs: int = 20, speed: float = 0.4, seed: int = 0, **changes: object) -> Result:
     """A result as an ordinary training leaves it: noisy curves that flatten, validation a little worse."""
-    rng = np.random.default_rng(len(name) + int(100 * speed))
+    variant = name if isinstance(name, Variant) else Variant(name=name)
+    rng = np.random.default_rng(len(variant.name) + int(100 * speed) + 1_000 * seed)
     epoch = np.arange(1, epochs + 1)
     loss = 2.2 * np.exp(-speed * epoch) + 0.05 + rng.uniform(0, 0.02, epochs)
     history = {
@@ -29,13 +44,16 @@ def trained(name: str, epochs: int = 20, speed: float = 0.4, **changes: object) 
         "accuracy": 1 - loss / 4,
         "val_loss": loss + 0.1 + 0.004 * epoch,
         "val_accuracy": 0.97 - loss / 4,
-        "train_seconds": 0.31 * (1 + speed) * epoch,
+        "train_eval_accuracy": 1 - loss / 5,
+        "train_eval_loss": 0.9 * loss,
+        "train_seconds": (0.31 + 0.01 * seed) * (1 + speed) * epoch,
     }
     fields = {"best_epoch": max(1, epochs - 5), "compile_seconds": 1.93, "evaluate_seconds": 0.2} | changes
-    return Result(variant=Variant(name=name), history={k: v.tolist() for k, v in history.items()}, **fields)  # type: ignore[arg-type]
+    values = {k: v.tolist() for k, v in history.items()}
+    return Result(variant=variant, seed=seed, history=values, **fields)  # type: ignore[arg-type]
 
 
-def diverged(name: str) -> Result:
+def diverged(name: str | Variant, seed: int = 0) -> Result:
     """A result whose loss grows out of all bounds and then stops being a number."""
     history = {
         "loss": [2.6, 41.0, 3e7, 2e30, INF, NAN],
@@ -44,12 +62,19 @@ def diverged(name: str) -> Result:
         "val_accuracy": [0.18, 0.11, 0.1, 0.1, 0.1, 0.1],
         "train_seconds": [0.5, 1.0, 1.5, 2.0, 2.5, 3.0],
     }
-    return Result(variant=Variant(name=name), status=DIVERGED, history=history, best_epoch=1, compile_seconds=2.0)
+    variant = name if isinstance(name, Variant) else Variant(name=name)
+    fields = {"status": DIVERGED, "history": history, "best_epoch": 1, "compile_seconds": 2.0}
+    return Result(variant=variant, seed=seed, **fields)  # type: ignore[arg-type]
 
 
-def failed(name: str) -> Result:
+def failed(name: str, seed: int = 0) -> Result:
     """A result of a training that raised before its first epoch was over."""
-    return Result(variant=Variant(name=name), status=FAILED, error="MemoryError")
+    return Result(variant=Variant(name=name), seed=seed, status=FAILED, error="MemoryError")
+
+
+def several(seeds: int, names: tuple[str, ...] = ("SGD", "Adam", "RMSprop")) -> list[Result]:
+    """Ordinary results of variants, each with several seeds."""
+    return [trained(name, speed=0.2 * i + 0.1, seed=seed) for i, name in enumerate(names) for seed in range(seeds)]
 
 
 NAMES = ("SGD", "Adam", "RMSprop")
@@ -65,6 +90,19 @@ CASES: dict[str, list[Result]] = {
     "long_names": [trained(f"{LONG.format(rate):_<100}", speed=rate) for rate in (0.1, 0.3, 0.5)],
     "odd_names": [trained(name) for name in ("_hidden", "a $x^ b $", "[relu]", "x" * 100)],
 }
+SEEDS: dict[str, list[Result]] = {
+    "two_seeds": several(2),
+    "ten_seeds": several(10),
+    "seeds_of_one_epoch": [trained("Adam", epochs=1, seed=seed) for seed in range(3)],
+    "seeds_stopped_early": [*(trained("Adam", epochs=8 + 4 * seed, seed=seed) for seed in range(3)), *several(3)[:3]],
+    "seeds_diverged": [
+        *(trained("SGD", seed=seed) for seed in range(3)),
+        *(diverged("rate 1", seed=0), trained("rate 1", seed=1), trained("rate 1", speed=0.7, seed=2)),
+        *(diverged("rate 10", seed=seed) for seed in range(3)),
+        *(failed("huge", seed=0), trained("huge", seed=1), trained("huge", seed=2)),
+    ],
+    "seeds_of_a_crowd": several(2, tuple(f"width {2**index}" for index in range(11))),
+}
 SINGLE = {
     "single": CASES["normal"][1],
     "single_epoch": CASES["one_epoch"][1],
@@ -73,19 +111,111 @@ SINGLE = {
     "single_long": CASES["long_names"][0],
     "single_odd": CASES["odd_names"][1],
 }
+OF_ONE = {
+    "of_one_ten": SEEDS["ten_seeds"][10:20],
+    "of_one_stopped_early": SEEDS["seeds_stopped_early"][:3],
+    "of_one_some_diverged": SEEDS["seeds_diverged"][3:6],
+}
+
+
+def verdict(a: str, b: str, difference: float, half: float, decision: str, **changes: object) -> Verdict:
+    """A verdict as `judge` gives it."""
+    measure = Measure(name="val_accuracy", values={"a": [0.2, 0.3], "b": [0.1, 0.15]}, maximizes=True, margin=0.002)
+    (made,) = judge([measure], "b")
+    ends = {"low": difference - half, "high": difference + half}
+    changes = {"seeds": 10, **ends, **changes}
+    return replace(made, a=a, b=b, difference=difference, decision=decision, **changes)  # type: ignore[arg-type]
+
+
+POINTS = [
+    verdict("Adam", "SGD", 0.0123, 0.002, BETTER),
+    verdict("RMSprop", "SGD", 0.0005, 0.001, EQUIVALENT, seeds=9, dropped=1),
+    verdict("Adam", "RMSprop", 0.003, 0.004, UNDECIDED),
+    verdict("AdamW", "SGD", 0.004, NAN, ONE_SEED, seeds=1),
+    verdict("huge", "SGD", NAN, NAN, UNDECIDED, seeds=0),
+]
+TIMES = [
+    verdict("Adam", "SGD", 0.52, 0.1, BETTER, measure="train_seconds", margin=0.05),
+    verdict("RMSprop", "SGD", 0.99, 0.02, EQUIVALENT, measure="train_seconds", margin=0.05),
+]
+TARGETS = [
+    Target("SGD", "val_accuracy", 0.97, (5.0, 6.0, 5.5, 2.0), (False, False, False, True), 5.0, (4.4, 3.9, 5.0)),
+    Target("Adam", "val_accuracy", 0.97, (1.0, 1.2, 1.2, 3.0), (True,) * 4, 5.0, (1.6, 1.1, 2.2)),
+    Target("none", "val_accuracy", 0.97, (5.0, 5.1), (False,) * 2, 5.0, (5.0, NAN, NAN)),
+    Target(LONG.format(1), "val_accuracy", 0.97, (4.0,), (True,), 5.0, (4.0, NAN, NAN)),
+]
+RATES = (1e-3, 1e-2, 1e-1, 1.0)
+
+
+def at_rates(optimizers: tuple[str, ...] = ("sgd", "adam"), seeds: int = 3) -> list[Result]:
+    """Optimizers at several learning rates; of Adam's highest no seed holds, and of its second but one."""
+    found = []
+    for optimizer in optimizers:
+        for rate in RATES:
+            variant = Variant(name=f"{optimizer}, {rate:g}", optimizer=optimizer, learning_rate=rate)
+            for seed in range(seeds):
+                lost = optimizer == "adam" and (rate == 1.0 or (rate == 0.1 and seed))
+                made = diverged(variant, seed) if lost else trained(variant, speed=0.3 + rate / 3, seed=seed)
+                found.append(made)
+    return found
+
+
+def searched(candidates: int, failures: int = 0) -> SearchResult:
+    """A search of so many candidates, the first of which failed."""
+    rng = np.random.default_rng(0)
+    found = [Candidate(choices={"dropout": 0.2}, scores=rng.uniform(0.3, 0.5, 3).tolist()) for _ in range(candidates)]
+    for candidate in found[:failures]:
+        candidate.scores = [NAN] * 3
+    return SearchResult(candidates=found, refit=CASES["normal"][0])
+
+
+def rates(results: list[Result], select: str = "val_accuracy") -> Figure:
+    """The figure of learning rates, which has to be there."""
+    figure = figures.learning_rates(results, select, DATA)
+    assert figure is not None
+    return figure
 
 
 def drawn() -> dict[str, Figure]:
     """Every figure of every case, by a name for its file."""
-    made = {name: figures.learning_curves(result, DATA) for name, result in SINGLE.items()}
-    for name, results in CASES.items():
+    made = {name: figures.learning_curves(result, DATA) for name, result in (SINGLE | OF_ONE).items()}
+    for name, results in (CASES | SEEDS).items():
         for metric in figures.METRICS:
             made[f"{name}_{metric}"] = figures.comparison_curves(metric, results, DATA)
-        made[f"{name}_time"] = figures.training_times(results, DATA)
+        if name in CASES or name == "seeds_diverged":
+            made[f"{name}_time"] = figures.training_times(results, DATA)
     return made
 
 
-PICTURES = drawn()
+OTHERS = {
+    "differences": figures.differences(POINTS, DATA),
+    "differences_none": figures.differences(POINTS[-1:], DATA),
+    "differences_long": figures.differences([replace(POINTS[0], a=LONG.format(1), b=LONG.format(2))] * 3, DATA),
+    "differences_times": figures.differences(TIMES, DATA),
+    "differences_near": figures.differences(TIMES[1:], DATA),
+    "reached": figures.reached(TARGETS, DATA),
+    "reached_one_seed": figures.reached(TARGETS[-1:], DATA),
+    "rates": rates(at_rates()),
+    "rates_one_seed": rates(at_rates(seeds=1)),
+    "rates_sgd": rates(at_rates(("sgd",)), "val_loss"),
+    "budget": figures.search_budget(searched(9, 2), DATA),
+    "budget_one": figures.search_budget(searched(1), DATA),
+    "budget_none": figures.search_budget(searched(2, 2), DATA),
+}
+PICTURES = drawn() | OTHERS
+
+
+def named(figure: Figure) -> list[str]:
+    """What the legend names."""
+    return [text.get_text() for text in figure.legends[0].texts]
+
+
+def band(axes: Axes, place: int) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper edge of a band where it is drawn, by place among the axes' bands."""
+    corners = axes.collections[place].get_paths()[0].vertices
+    at = np.unique(corners[:, 0])
+    edges = [corners[corners[:, 0] == x, 1] for x in at]
+    return np.array([edge.min() for edge in edges]), np.array([edge.max() for edge in edges])
 
 
 @cache
@@ -115,7 +245,9 @@ def test_a_figure_names_the_data_and_labels_its_axes(name: str) -> None:
     assert DATA in figure.get_suptitle().replace("\n", " ")
     for axes in figure.axes:
         horizontal, vertical = axes.get_xlabel(), axes.get_ylabel()
-        if name.endswith("_time"):
+        if name in OTHERS:
+            assert horizontal or vertical
+        elif name.endswith("_time"):
             assert horizontal in ("training time (s)", "training time per epoch (s)")
         else:
             assert horizontal == "epoch"
@@ -128,10 +260,10 @@ def test_nothing_is_clipped_and_no_text_lies_on_another(name: str) -> None:
     figure = PICTURES[name]
     png(name)
     inside = figure.bbox
-    texts = [figure._suptitle, *figure.legends]  # type: ignore[attr-defined]
+    texts = [figure._suptitle, *filter(None, [figure._supxlabel]), *figure.legends]  # type: ignore[attr-defined]
     for axes in figure.axes:
         texts += [axes.xaxis.label, axes.yaxis.label, axes.title, *axes.texts]
-        texts += [*axes.get_yticklabels()] if name.endswith("_time") else []
+        texts += [*axes.get_yticklabels()] if name.endswith("_time") or name.startswith("differences") else []
     boxes = [text.get_window_extent() for text in texts if not hasattr(text, "get_text") or text.get_text()]
     for index, box in enumerate(boxes):
         assert inside.x0 - 1 <= box.x0 <= box.x1 <= inside.x1 + 1, texts[index]
@@ -143,7 +275,10 @@ def test_nothing_is_clipped_and_no_text_lies_on_another(name: str) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_variant_has_one_colour_in_every_figure(case: str) -> None:
-    """Accuracy, loss and time figures give a variant the same colour, even where a sibling has no curve."""
+    """Accuracy, loss and time figures give a variant the same colour, even where a sibling has no curve.
+
+    One seed is one line, without a band.
+    """
     results = CASES[case]
     bars = [to_hex(bar.get_facecolor()) for bar in PICTURES[f"{case}_time"].axes[0].patches]
     assert len(bars) == len(results)
@@ -151,6 +286,8 @@ def test_a_variant_has_one_colour_in_every_figure(case: str) -> None:
     for metric in figures.METRICS:
         for axes in PICTURES[f"{case}_{metric}"].axes:
             assert [line.get_color() for line in axes.lines] == bars
+            assert not axes.collections
+        assert PICTURES[f"{case}_{metric}"].get_supxlabel() == ""
 
 
 def test_a_variant_of_the_projects_experiments_has_its_colour_wherever_it_is_shown() -> None:
@@ -227,7 +364,7 @@ def test_an_epoch_tick_is_a_whole_number() -> None:
 def test_the_learning_curves_mark_the_best_epoch() -> None:
     """A vertical line stands at the epoch whose weights were kept, and the legend says which one it is."""
     figure = PICTURES["single"]
-    assert [text.get_text() for text in figure.legends[0].texts] == ["training", "validation", "best epoch (15)"]
+    assert named(figure) == ["training", "validation", "training, evaluated", "best epoch (15)"]
     for axes in figure.axes:
         assert list(axes.lines[-1].get_xdata()) == [15, 15]
 
@@ -240,3 +377,246 @@ def test_the_time_figure_keeps_compiling_apart() -> None:
     assert [bar.get_width() for bar in per_epoch.patches] == [result.train_seconds / 20 for result in results]
     assert all("1.9 s compiling" in text.get_text() for text in total.texts)
     assert [text.get_text().strip() for text in PICTURES["failed_time"].axes[0].texts][-1] == "no epoch was completed"
+
+
+def test_several_seeds_are_a_mean_a_band_and_a_thin_line_each() -> None:
+    """The band's ends are those of `mean_interval`, the thick line its mean, and the figure says what is what."""
+    results = SEEDS["ten_seeds"]
+    figure = PICTURES["ten_seeds_accuracy"]
+    assert figure.get_supxlabel() == "mean of 10 seeds; band: 95 % interval of the mean; thin lines: each seed"
+    assert named(figure) == list(NAMES)
+    for axes, metric in zip(figure.axes, ("accuracy", "val_accuracy"), strict=True):
+        assert len(axes.lines) == 3 * (10 + 1)
+        assert len(axes.collections) == 3
+        for place in range(3):
+            table = [result.history[metric] for result in results[10 * place : 10 * place + 10]]
+            mean, low, high = mean_interval(table)
+            *thin, thick = axes.lines[11 * place : 11 * place + 11]
+            assert [list(line.get_ydata()) for line in thin] == table
+            assert max(line.get_linewidth() for line in thin) < thick.get_linewidth()
+            assert np.allclose(thick.get_ydata(), mean)
+            assert np.allclose(band(axes, place), (low, high))
+            assert {line.get_color() for line in thin} == {thick.get_color()}
+
+
+def test_a_mean_goes_on_with_the_seeds_that_are_still_in_training() -> None:
+    """Seeds of 8, 12 and 16 epochs: the mean has 16, the band ends with the second seed, and the figure says so."""
+    figure = PICTURES["seeds_stopped_early_loss"]
+    axes = figure.axes[0]
+    results = SEEDS["seeds_stopped_early"]
+    mean = axes.lines[3].get_ydata()
+    assert len(mean) == 16
+    assert mean[15] == results[2].history["loss"][15]
+    assert mean[8] == pytest.approx((results[1].history["loss"][8] + results[2].history["loss"][8]) / 2)
+    assert len(band(axes, 0)[0]) == 12
+    assert "of those that are still in training" in figure.get_supxlabel()
+
+
+def test_a_seed_that_diverged_has_its_cross_and_no_part_in_the_mean() -> None:
+    """The mean is that of the seeds that held, the legend counts the others; where all diverged it is theirs."""
+    figure = PICTURES["seeds_diverged_accuracy"]
+    assert named(figure) == ["SGD", "rate 1 (1 of 3 diverged)", "rate 10 (3 of 3 diverged)", "huge (1 of 3 failed)"]
+    assert "of those that did not diverge" in figure.get_supxlabel()
+    one, two, three, mean = figure.axes[0].lines[4:8]
+    assert [line.get_marker() for line in (one, two, three, mean)] == ["x", "", "", ""]
+    assert np.allclose(mean.get_ydata(), np.mean([two.get_ydata(), three.get_ydata()], axis=0))
+    assert figure.axes[0].lines[11].get_marker() == "x"
+    assert "cut off: values reach 5e+30" in [text.get_text() for text in PICTURES["seeds_diverged_loss"].axes[0].texts]
+
+
+def test_a_crowd_is_shown_by_its_means_alone() -> None:
+    """Of more variants than colours neither bands nor seeds are drawn, and the figure promises none."""
+    figure = PICTURES["seeds_of_a_crowd_loss"]
+    assert figure.get_supxlabel() == "mean of 2 seeds"
+    for axes in figure.axes:
+        assert len(axes.lines) == 11
+        assert not axes.collections
+
+
+def test_the_bands_of_two_seeds_do_not_flatten_the_curves() -> None:
+    """Student's interval of two values is twelve deviations wide: the curves still fill half of the axes' height."""
+    for metric in figures.METRICS:
+        for axes in PICTURES[f"two_seeds_{metric}"].axes:
+            low, high = axes.get_ylim()
+            values = np.concatenate([line.get_ydata() for line in axes.lines])
+            assert low < values.min()
+            assert values.max() < high
+            assert np.ptp(values) > (high - low) / 2
+    accuracy = PICTURES["of_one_some_diverged"].axes[0]
+    assert band(accuracy, 0)[1].max() > 1.2
+    assert accuracy.get_ylim()[1] <= 1.05
+
+
+def test_the_learning_curves_of_several_seeds_are_those_of_one_variant() -> None:
+    """Means and bands of training, validation and the evaluated training images; the best epoch is the median."""
+    figure = PICTURES["of_one_ten"]
+    assert figure.get_suptitle().startswith("Adam: learning curves")
+    assert named(figure) == ["training", "validation", "training, evaluated", "best epoch (median 15)"]
+    assert "mean of 10 seeds" in figure.legends[0].get_title().get_text()
+    results = OF_ONE["of_one_ten"]
+    for axes, metric in zip(figure.axes, figures.METRICS, strict=True):
+        assert len(axes.lines) == 3 * (10 + 1) + 1
+        for place, name in enumerate((metric, f"val_{metric}", f"train_eval_{metric}")):
+            mean, low, high = mean_interval([result.history[name] for result in results])
+            assert np.allclose(axes.lines[11 * place + 10].get_ydata(), mean)
+            assert np.allclose(band(axes, place), (low, high))
+    assert figure.axes[0].lines[-1].get_xdata()[0] == 15
+
+
+def test_the_loss_without_the_penalty_is_said_to_be_so() -> None:
+    """The evaluated training images' loss has no penalty; a history without them has no third curve."""
+    result = trained("L2")
+    result.history["penalty"] = [0.1] * 20
+    assert "training, evaluated (loss without penalty)" in named(figures.learning_curves(result, DATA))
+    result.history = {name: values for name, values in result.history.items() if "train_eval" not in name}
+    assert named(figures.learning_curves(result, DATA)) == ["training", "validation", "best epoch (15)"]
+
+
+def test_the_times_of_several_seeds_are_a_mean_with_its_interval() -> None:
+    """One bar a variant, as long as the mean of its seeds' seconds alone, with the interval's ends and a dot a seed."""
+    results = several(4)
+    for result in results:
+        result.solo_epoch_seconds = 0.1 + 0.01 * result.seed
+    total, per_epoch = figures.training_times(results, DATA).axes
+    for axes, seconds in ((total, [2.0, 2.2, 2.4, 2.6]), (per_epoch, [0.1, 0.11, 0.12, 0.13])):
+        mean, low, high = mean_interval(seconds)
+        assert [bar.get_width() for bar in axes.patches] == pytest.approx([mean] * 3)
+        for interval, dots in zip(axes.lines[::2], axes.lines[1::2], strict=True):
+            assert list(interval.get_xdata()) == pytest.approx([low, high])
+            assert list(dots.get_xdata()) == pytest.approx(seconds)
+    assert not PICTURES["normal_time"].axes[0].lines
+
+
+def test_the_overview_keeps_the_comparisons_apart() -> None:
+    """A variant of two comparisons has a bar in each, named after it."""
+    experiment = load_experiment("optimizers")
+    records = [
+        Record(experiment=replace(experiment, name=name), data=DATA, results=several(2, ("SGD",)))
+        for name in ("one", "two")
+    ]
+    axes = figures.overview_times(records).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["one: SGD", "two: SGD"]
+    assert len(axes.patches) == 2
+
+
+def test_the_differences_show_each_pair_with_its_interval_and_the_margin() -> None:
+    """A row a pair, in points, from one end of its interval to the other; what has no difference is left out."""
+    axes = PICTURES["differences"].axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [f"{v.a} − {v.b}" for v in POINTS[:4]]
+    edges = axes.patches[0].get_extents().transformed(axes.transData.inverted())
+    assert (edges.x0, edges.x1) == pytest.approx((-0.2, 0.2))
+    zero, *rest = axes.lines
+    assert list(zero.get_xdata()) == [0, 0]
+    intervals = [line for line in rest if line.get_linestyle() == "-"]
+    points = [line for line in rest if line.get_linestyle() != "-"]
+    assert [list(line.get_xdata()) for line in intervals] == [[100 * v.low, 100 * v.high] for v in POINTS[:3]]
+    assert [line.get_xdata()[0] for line in points] == [100 * v.difference for v in POINTS[:4]]
+    assert [line.get_markerfacecolor() == "white" for line in points] == [False, False, True, True]
+    says = [text.get_text() for text in axes.texts]
+    assert says[0] == "+1.23 [+1.03, +1.43], 10 seeds"
+    assert says[1] == "+0.05 [−0.05, +0.15], 9 seeds\n(1 left out)"
+    assert says[3] == "+0.40, 1 seed"
+    kinds = ["better", "practically equivalent", "undecided", "one seed: no verdict", "practically none"]
+    assert named(PICTURES["differences"]) == kinds
+    assert axes.get_xlabel() == "validation accuracy, first minus second (points); right: the first is better"
+
+
+def test_ratios_of_times_are_on_a_logarithmic_axis_around_one() -> None:
+    """Twice and half as long are as far from no difference, and every tick is a plain number."""
+    for name in ("differences_times", "differences_near"):
+        axes = PICTURES[name].axes[0]
+        png(name)
+        assert axes.get_xscale() == "log"
+        assert list(axes.lines[0].get_xdata()) == [1, 1]
+        low, high = axes.get_xlim()
+        ticks = [t.get_text() for t, x in zip(axes.get_xticklabels(), axes.get_xticks(), strict=True) if low < x < high]
+        assert "1" in ticks
+        assert len(ticks) >= 2
+        assert all(float(tick) > 0 for tick in ticks)
+        assert axes.get_xlabel() == "training time, first / second (times); left: the first is better"
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["RMSprop / SGD"]
+
+
+def test_the_share_that_reached_a_target_is_one_minus_kaplan_meier() -> None:
+    """Steps at the times and heights of `survival`, a tick where a training ended before, the mean in the legend."""
+    axes = PICTURES["reached"].axes[0]
+    assert PICTURES["reached"].get_suptitle().startswith("Time to validation accuracy ≥ 0.97")
+    curves, ticks = axes.lines[0:8:2], axes.lines[1:8:2]
+    colours = [colour for colour, _ in figures.looks([target.variant for target in TARGETS])]
+    assert [line.get_color() for line in curves] == [line.get_color() for line in ticks] == colours
+    for target, curve, tick in zip(TARGETS, curves, ticks, strict=True):
+        times, left, censored = survival(target.seconds, target.reached)
+        assert list(curve.get_xdata()[1:-1]) == list(times)
+        assert list(curve.get_ydata()[1:-1]) == list(1 - left)
+        assert list(tick.get_xdata()) == list(censored)
+        assert all(height == curve.get_ydata()[-1] for height in tick.get_ydata())
+    assert list(axes.lines[8].get_xdata()) == [5.0, 5.0]
+    legend = named(PICTURES["reached"])
+    assert legend[:3] == ["SGD\n4.4 s [3.9, 5]", "Adam\n1.6 s [1.1, 2.2]", "none\nnot reached"]
+    assert legend[3].endswith("\n4 s")
+
+
+def test_the_learning_rates_show_the_last_epoch_and_what_diverged() -> None:
+    """A line a family over its rates, a dot a seed, a band; what diverged is counted below and not in the mean."""
+    figure = PICTURES["rates"]
+    axes, below = figure.axes
+    assert named(figure) == ["sgd", "adam"]
+    assert axes.get_xscale() == "log"
+    assert axes.get_ylabel() == "validation accuracy\nafter the last epoch (share of images)"
+    sgd, adam = axes.lines[0], axes.lines[4]
+    results = at_rates()
+    last = np.array([result.last("val_accuracy") for result in results[:12]]).reshape(4, 3)
+    mean, low, high = mean_interval(last.T)
+    assert list(sgd.get_xdata()) == list(RATES)
+    assert np.allclose(sgd.get_ydata(), mean)
+    assert np.allclose(band(axes, 0), (low, high))
+    assert np.allclose([line.get_ydata() for line in axes.lines[1:4]], last.T)
+    assert list(np.isfinite(adam.get_ydata())) == [True, True, True, False]
+    assert adam.get_ydata()[2] == results[12 + 6].last("val_accuracy")
+    assert [text.get_text() for text in below.texts] == ["2 of 3", "3 of 3"]
+    assert [line.get_xdata()[0] for line in below.lines] == [0.1, 1.0]
+    assert [label.get_text() for label in below.get_yticklabels()] == ["sgd diverged", "adam diverged"]
+    assert len(PICTURES["rates_sgd"].axes) == 1
+
+
+def test_learning_rates_need_three_variants_that_differ_in_nothing_else() -> None:
+    """Optimizers at a rate each, or two rates of one, make no such figure; families are named by what differs."""
+    assert figures.learning_rates(CASES["normal"], "val_accuracy", DATA) is None
+    assert figures.learning_rates(at_rates(("sgd",))[:6], "val_accuracy", DATA) is None
+    with_momentum = [
+        replace_variant(result, momentum=momentum) for momentum in (0.0, 0.9) for result in at_rates(("sgd",))
+    ]
+    assert named(rates(with_momentum)) == ["momentum 0.0", "momentum 0.9"]
+
+
+def replace_variant(result: Result, momentum: float) -> Result:
+    """The result as that of a variant with another momentum."""
+    variant = result.variant.but(momentum=momentum, name=f"{result.variant.name}, {momentum}")
+    return replace(result, variant=variant)
+
+
+def test_the_budget_curve_is_the_expected_best() -> None:
+    """`expected_best` of the candidates that have a score, inside its band, beside the best so far in their order."""
+    figure = PICTURES["budget"]
+    (axes,) = figure.axes
+    scores = [candidate.mean for candidate in searched(9, 2).candidates[2:]]
+    expected, drawn_best = axes.lines
+    assert list(expected.get_xdata()) == list(range(1, 8))
+    assert np.allclose(expected.get_ydata(), expected_best(scores))
+    assert list(drawn_best.get_ydata()) == list(np.maximum.accumulate(scores))
+    low, high = band(axes, 0)
+    assert np.all((low <= expected.get_ydata()) & (expected.get_ydata() <= high + 1e-12))
+    assert axes.get_xlabel() == "candidates tried; 2 of 9 candidates failed"
+    ticks = [tick for tick in axes.get_xticks() if 0.5 <= tick <= 7.5]
+    assert ticks == [round(tick) for tick in ticks]
+
+
+def test_a_crowd_takes_no_look_from_the_projects_other_comparisons() -> None:
+    """Of one data set, the variants of a comparison that has more of them than there are colours come last."""
+    places = figures._places()
+    comparisons = [e for e in map(load_experiment, experiment_names()) if isinstance(e, Comparison)]
+    for dataset in ("mnist", "cifar10"):
+        mine = [comparison for comparison in comparisons if comparison.dataset == dataset]
+        few = {name for comparison in mine if len(comparison.variants) <= figures.CROWD for name in comparison.variants}
+        many = {name for comparison in mine for name in comparison.variants} - few
+        assert all(places[name] < places[other] for name in few for other in many)

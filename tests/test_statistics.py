@@ -187,6 +187,15 @@ def test_the_expected_best_is_the_mean_over_all_draws(scores: list[float]) -> No
     np.testing.assert_allclose(expected_best(scores), every, rtol=1e-9, atol=1e-12)
 
 
+def test_the_expected_best_of_many_candidates_is_finite() -> None:
+    """A search of 2,000 candidates has an expected best that grows to the best of all."""
+    scores = np.linspace(0, 1, 2_000)
+    expected = expected_best(scores)
+    assert expected[0] == pytest.approx(0.5)
+    assert expected[-1] == pytest.approx(1.0)
+    assert (np.diff(expected) > -1e-9).all()
+
+
 def test_bands_leave_out_what_is_missing() -> None:
     """At each epoch the mean and interval are those of the seeds that have a value; one alone has no interval."""
     mean, low, high = mean_interval([[1.0, 1.0, 5.0], [3.0, math.nan, math.nan]])
