@@ -509,7 +509,7 @@ def _curve_caption(outcome: Outcome) -> str:
     bests = [result.best_epoch for result in trained if result.best_epoch]
     best = ""
     if bests:
-        which = str(bests[0]) if len(trained) == 1 else f"{sum(bests) / len(bests):.1f} in the mean"
+        which = str(bests[0]) if len(trained) == 1 else f"{sum(bests) / len(bests):.1f} on average"
         best = f" The best epoch is {which}."
     over = f"{_over([outcome])}," if _over([outcome]) else ""
     return (

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from mlplab.claims import CLAIMS, FOUND, NOT_REPRODUCED, NOT_TESTABLE, REPRODUCED, STATUSES, Claim, judge, roughness
 from mlplab.results import DIVERGED, FAILED, Candidate, Predictions, Record, Result, SearchResult
 from mlplab.spec import Comparison, Overview, Prediction, Search, Variant, experiment_names, load_experiment
+from mlplab.statistics import interval
 
 IMAGES = {"mnist": 50_000, "cifar10": 40_000}
 LABELS = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
@@ -214,7 +215,7 @@ def test_any_numbers_give_a_verdict_with_its_evidence(drawn: list[float], status
     check_verdicts(FULL, SCRATCH, drawn, status, seconds)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(*drawn_values)
 def test_any_numbers_of_several_seeds_do(drawn: list[float], status: str, seconds: float) -> None:
     """So it is with five seeds."""
@@ -354,6 +355,15 @@ def test_several_seeds_decide_a_lead_that_one_cannot(leads: list[float], status:
     assert f"RMSprop minus Adam {np.mean(leads):+.2f} points [" in verdict.evidence
 
 
+def test_a_difference_has_the_interval_of_the_comparisons_verdict() -> None:
+    """What a claim says of two variants is, to the digit, what the verdict of their comparison says."""
+    record = FIVE["optimizers"]
+    values = {o.variant.name: [100 * r.best("val_accuracy") for r in o.results] for o in record.outcomes}
+    low, high = interval(np.subtract(values["RMSprop"], values["Adam"]))
+    evidence = judge(BY_KEY["rmsprop-best"], FIVE).evidence
+    assert f"RMSprop minus Adam +0.50 points [{low:+.2f}, {high:+.2f}]: holds (above 0)" in evidence
+
+
 @pytest.mark.parametrize(
     ("shrinks", "status"),
     [
@@ -401,6 +411,17 @@ def test_times_are_compared_as_ratios_of_the_same_seed() -> None:
     verdict = judge(BY_KEY["decay-costs-time"], found)
     assert verdict.status == REPRODUCED
     assert verdict.measured == "+68 % [+68, +68] / +66 % [+66, +66] (5 seeds)"
+    factors = dict(zip(SEEDS, (0.5, 2.0, 0.5, 2.0, 1.0), strict=True))  # their mean is 1.2, their ratios' is 1
+    level = {r.seed: r.history["train_seconds"] for r in slow if r.variant.name == "mini-batch SGD"}
+    uneven = [
+        replace(r, history={**r.history, "train_seconds": [s * factors[r.seed] for s in level[r.seed]]})
+        if r.variant.name == "with decay"
+        else r
+        for r in slow
+    ]
+    verdict = judge(BY_KEY["decay-costs-time"], {**FIVE, "decay_momentum": replace(record, results=uneven)})
+    assert verdict.status == NOT_TESTABLE
+    assert verdict.measured.startswith("+0 % [")
     seconds = judge(BY_KEY["decay-times"], found)
     assert seconds.status == NOT_TESTABLE
     assert "does not name its hardware" in seconds.evidence
