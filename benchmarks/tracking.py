@@ -51,12 +51,12 @@ def main() -> None:
     print(f"{mnist.label}, {arguments.epochs} epochs at batch size 128, medians of {arguments.repetitions} in turns\n")
 
     def untracked() -> None:
-        trial.train(Result(variant=variant), comparison.select, mnist, device, lambda: None)
+        trial.train([Result(variant=variant)], comparison.select, mnist, device, lambda result: None)
 
     def tracked() -> None:
         with run.tracking.parent_run("tracking", {}, mnist) as parent:
             started.append(time.perf_counter())
-            run.Family(parent, variant, comparison, mnist).train(0, device, Quiet())  # type: ignore[arg-type]
+            run.Family(parent, variant, comparison, mnist).train([0], device, Quiet())  # type: ignore[arg-type]
 
     def whole() -> None:
         started.append(time.perf_counter())

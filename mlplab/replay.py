@@ -110,7 +110,7 @@ def replay(recorded: Mapping[str, Any], data: Dataset, watch: Watch) -> tuple[Re
     then = training_of(recorded)
     now = Result(variant=then.variant, seed=then.seed, steps_per_epoch=then.steps_per_epoch)
     watch.started(now)
-    trial.train(now, recorded["select"], data, trial.Device.of(data), lambda: watch.epoch(now))
+    trial.train([now], recorded["select"], data, trial.Device.of(data), watch.epoch)
     watch.ended(now)
     return compare(then, now, recorded["circumstances"], tracking.circumstances()), now
 

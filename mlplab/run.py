@@ -208,7 +208,7 @@ class Lab:
                 for turn, seed in enumerate(comparison.each_seed):
                     start = turn % len(families)
                     for family in families[start:] + families[:start]:
-                        family.train(seed, device, watch)
+                        family.turn(seed, device, watch)
             except BaseException:
                 for family in families:
                     family.interrupted()
@@ -248,6 +248,7 @@ class Lab:
         run.text(_columns(done.cv_results), "cv_results.csv")
         run.figure(figures.search_parallel(found_all, data.label), "parallel_coordinates.png")
         run.figure(figures.search_slices(found_all, data.label), "slices.png")
+        run.figure(figures.search_budget(found_all, data.label), "budget.png")
         run.figure(figures.learning_curves(refit, data.label), "learning_curves.png")
         run.params({f"best.{name}": value for name, value in best.choices.items()})
         run.metrics({"best_score": best.mean, "best_score_std": best.std})
@@ -407,40 +408,67 @@ class Family:
                 variant.name, self._params | {"seeds": seeds}, self._tags | {"mlplab.kind": "variant"}, data
             )
 
-    def train(self, seed: int, device: Device, watch: Watch) -> None:
-        """Trains the variant with a seed in a run of its own; what raises becomes a failed result."""
-        variant, data, select = self.variant, self.data, self.comparison.select
-        result = Result(variant=variant, seed=seed, steps_per_epoch=variant.steps_per_epoch(len(data.train)))
-        name = variant.name if self.run is None else f"seed {seed}: {variant.name}"
-        tags = self._tags | {"mlplab.kind": "training"}
-        run = self._parent.child(name, self._params | {"seed": seed}, tags, data)
-        result.run_id = run.run_id
-        self.trained.append((result, run))
+    def turn(self, seed: int, device: Device, watch: Watch) -> None:
+        """Trains the variant with a seed; or with all seeds at the first one's turn, and then times each at its own."""
+        seeds = self.comparison.each_seed
+        together = trial.side_by_side(self.variant, len(seeds), self.data)
+        if not together or not self.trained:
+            self.train(seeds if together else [seed], device, watch)
+        result, run = self.trained[seeds.index(seed)]
+        if together and result.status != FAILED:
+            trial.time_alone(result, self.data, device)
+            run.metrics({"solo_epoch_seconds": result.solo_epoch_seconds})
+        run.metrics(_reached(result, self.comparison))
 
-        def report() -> None:
-            run.metrics({name: values[-1] for name, values in result.history.items()}, step=result.epochs)
+    def train(self, seeds: Sequence[int], device: Device, watch: Watch) -> None:
+        """Trains the variant with seeds, each in a run of its own; what raises becomes failed results."""
+        data, select = self.data, self.comparison.select
+        opened = [self._open(seed) for seed in seeds]
+        runs = {id(result): run for result, run in opened}
+        self.trained += opened
+
+        def report(result: Result) -> None:
+            values = {name: values[-1] for name, values in result.history.items()}
+            runs[id(result)].metrics(values, step=result.epochs)
             watch.epoch(result)
 
-        watch.started(result)
+        for result, _ in opened:
+            watch.started(result)
         try:
-            model = trial.train(result, select, data, device, report)
-            run.params({"parameters": result.parameters})
-            run.metrics(_summary(result))
-            run.metrics(_reached(result, self.comparison))
-            run.text(results.history_csv(result), "history.csv")
-            run.text(replay.record(result, select, data), replay.RECORD)
-            run.text(_layers(model), "model_summary.txt")
-            run.figure(figures.learning_curves(result, data.label), "learning_curves.png")
-            run.file("model.keras", model.save)
+            fitted = trial.train([result for result, _ in opened], select, data, device, report)
+            for (result, run), model in zip(opened, fitted, strict=True):
+                self._record(result, run, model)
         except Exception:
-            result.status, result.error = FAILED, traceback.format_exc()
-            run.text(result.error, "traceback.txt")
+            for result, run in opened:
+                result.status, result.error = FAILED, traceback.format_exc()
+                run.text(result.error, "traceback.txt")
         except KeyboardInterrupt:
-            run.finish("KILLED")
+            for _, run in opened:
+                run.finish("KILLED")
             raise
-        run.tags(_traits(result, self.comparison))
-        run.finish("FAILED" if result.status == FAILED else "FINISHED")
-        watch.ended(result)
+        for result, run in opened:
+            run.tags(_traits(result, self.comparison))
+            run.finish("FAILED" if result.status == FAILED else "FINISHED")
+            watch.ended(result)
+
+    def _open(self, seed: int) -> tuple[Result, tracking.Run]:
+        variant = self.variant
+        result = Result(variant=variant, seed=seed, steps_per_epoch=variant.steps_per_epoch(len(self.data.train)))
+        name = variant.name if self.run is None else f"seed {seed}: {variant.name}"
+        tags = self._tags | {"mlplab.kind": "training"}
+        run = self._parent.child(name, self._params | {"seed": seed}, tags, self.data)
+        result.run_id = run.run_id
+        return result, run
+
+    def _record(self, result: Result, run: tracking.Run, model: keras.Model) -> None:
+        """What a training leaves in its run."""
+        run.params({"parameters": result.parameters})
+        run.metrics(_summary(result))
+        run.text(results.history_csv(result), "history.csv")
+        run.text(replay.record(result, self.comparison.select, self.data), replay.RECORD)
+        run.text(_layers(model), "model_summary.txt")
+        run.figure(figures.learning_curves(result, self.data.label), "learning_curves.png")
+        run.file("model.keras", model.save)
 
     def conclude(self) -> None:
         """Ends the run over the seeds, with their means at each epoch and of the whole."""
@@ -483,6 +511,8 @@ def _conclude(
     for metric in figures.METRICS:
         parent.figure(figures.comparison_curves(metric, found, data.label), f"{metric}.png")
     parent.figure(figures.training_times(found, data.label), "training_time.png")
+    if rates := figures.learning_rates(found, comparison.select, data.label):
+        parent.figure(rates, "learning_rates.png")
     _record_verdicts(parent, verdicts, targets, data)
     parent.tags({"mlflow.note.content": _note(parent, comparison, data, found, verdicts, targets)})
     runs = {result.run_id: run for result, run in trained}
@@ -509,7 +539,7 @@ def _record_verdicts(
 ) -> None:
     """Verdicts and times to targets as metrics, tags, a JSON file and figures of the comparison's run."""
     said = {"verdicts": [asdict(verdict) for verdict in verdicts], "targets": [asdict(target) for target in targets]}
-    parent.text(json.dumps(said, indent=2), "verdicts.json")
+    parent.text(json.dumps(_finite(said), indent=2, allow_nan=False), "verdicts.json")
     for verdict in verdicts:
         key = re.sub(r"[^\w\-. ]", "_", f"{verdict.measure}.{verdict.a} vs {verdict.b}")
         parent.tags({f"verdict.{key}": verdict.sentence})
@@ -521,6 +551,15 @@ def _record_verdicts(
     for metric, target in dict.fromkeys((target.metric, target.target) for target in targets):
         each = [found for found in targets if (found.metric, found.target) == (metric, target)]
         parent.figure(figures.reached(each, data.label), f"reached_{metric}_{target:g}.png")
+
+
+def _finite(value: Any) -> Any:
+    """`value` as strict JSON takes it: what is no finite number is null."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _note(

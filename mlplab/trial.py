@@ -16,7 +16,7 @@ import tensorflow as tf
 from mlplab import models, training
 from mlplab.data import Dataset
 from mlplab.results import DIVERGED, Result
-from mlplab.spec import better
+from mlplab.spec import Variant, better
 
 HASHED_EPOCHS = 3
 """Epochs whose batch order is hashed."""
@@ -49,32 +49,52 @@ class Device:
         return cls(*((tf.constant(s.x), tf.constant(s.y)) for s in (data.train, data.validation, data.test)))
 
 
-def train(result: Result, select: str, data: Dataset, device: Device, report: Callable[[], None]) -> keras.Model:
-    """Trains `result.variant` with `result.seed` and fills `result`; returns the model as it was after the best epoch.
+def train(
+    results: Sequence[Result], select: str, data: Dataset, device: Device, report: Callable[[Result], None]
+) -> list[keras.Model]:
+    """Trains a variant with the seed of each of `results`, which are filled, side by side where that is faster.
 
     Args:
+        results: of one variant.
         select: the validation metric that picks the best epoch.
-        report: called after each epoch, when the result's history has its values.
+        report: called after each epoch of each training, when its result has the epoch's values.
+
+    Returns:
+        Each model as it was after its best epoch.
     """
     _reset_peak_memory()
-    variant, others = result.variant, _Others()
-    model = _model(result, data)
-    clock = training.Clock()
-    training.fit(
-        model,
+    others = _Others()
+    fitted = [_model(result, data) for result in results]
+    clocks = [training.Clock() for _ in results]
+    training.fit_seeds(
+        fitted,
         *device.train,
-        batch_size=variant.images_per_step(len(data.train)),
-        epochs=variant.epochs,
+        batch_size=results[0].variant.images_per_step(len(data.train)),
+        epochs=results[0].variant.epochs,
+        seeds=[result.seed for result in results],
         validation_data=device.validation,
-        callbacks=_callbacks(result, select, clock, device, report),
-        verbose=0,
-        seed=result.seed,
-        clock=clock,
+        callbacks=[_callbacks(*one, select, device, report) for one in zip(results, clocks, strict=True)],
+        clocks=clocks,
     )
-    result.busy = others.cores()
-    _finish(result, model, clock, device)
-    result.peak_memory_mb = _peak_memory_mb()
-    return model
+    busy, memory = others.cores(), _peak_memory_mb()
+    for result, model, clock in zip(results, fitted, clocks, strict=True):
+        _finish(result, model, clock, device)
+        result.busy, result.peak_memory_mb = busy, memory
+    return fitted
+
+
+def side_by_side(variant: Variant, seeds: int, data: Dataset) -> bool:
+    """Whether `train` trains so many seeds of a variant at the same time."""
+    return training.side_by_side(seeds, variant.images_per_step(len(data.train)))
+
+
+def time_alone(result: Result, data: Dataset, device: Device) -> None:
+    """Trains an epoch of what was trained side by side once more, alone, for its time."""
+    model = models.build(result.variant, data.features, data.classes, result.seed)
+    clock = training.Clock()
+    batch = result.variant.images_per_step(len(data.train))
+    training.fit(model, *device.train, batch_size=batch, verbose=0, seed=result.seed, clock=clock)
+    result.solo_epoch_seconds = clock.train_seconds[0]
 
 
 def _model(result: Result, data: Dataset) -> keras.Model:
@@ -91,9 +111,9 @@ def _model(result: Result, data: Dataset) -> keras.Model:
 
 
 def _callbacks(
-    result: Result, select: str, clock: training.Clock, device: Device, report: Callable[[], None]
+    result: Result, clock: training.Clock, select: str, device: Device, report: Callable[[Result], None]
 ) -> list[keras.callbacks.Callback]:
-    callbacks: list[keras.callbacks.Callback] = [_Recorder(result, select, clock, device, report)]
+    callbacks: list[keras.callbacks.Callback] = [_Recorder(result, clock, select, device, report)]
     if result.variant.patience:
         callbacks.append(keras.callbacks.EarlyStopping(monitor="val_loss", patience=result.variant.patience))
     return callbacks
@@ -118,10 +138,10 @@ class _Recorder(keras.callbacks.Callback):  # type: ignore[misc]
     """Fills a result epoch by epoch, keeps the best epoch's weights, and ends a training that has diverged."""
 
     def __init__(
-        self, result: Result, select: str, clock: training.Clock, device: Device, report: Callable[[], None]
+        self, result: Result, clock: training.Clock, select: str, device: Device, report: Callable[[Result], None]
     ) -> None:
         super().__init__()
-        self.result, self.select, self.clock, self.device, self.report = result, select, clock, device, report
+        self.result, self.clock, self.select, self.device, self.report = result, clock, select, device, report
 
     def on_train_begin(self, logs: object = None) -> None:
         started = time.perf_counter()
@@ -139,7 +159,7 @@ class _Recorder(keras.callbacks.Callback):  # type: ignore[misc]
         if not (math.isfinite(values["loss"]) and math.isfinite(values["val_loss"])):
             self.result.status = DIVERGED
             self.model.stop_training = True
-        self.report()
+        self.report(self.result)
 
     def _evaluated(self) -> dict[str, float]:
         """The training images evaluated as validation images are, the penalty taken out of the loss."""

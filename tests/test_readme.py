@@ -91,12 +91,14 @@ def test_every_other_command_does_what_the_readme_says(project, environment):
         ("optimizers", ["Adam", "RMSprop"]),
         ("optimizers", ["Adam", "RMSprop", "SGD"]),
         ("optimizers", ["Adam", "RMSprop", "SGD"]),
+        ("optimizers", ["Adam", "RMSprop", "SGD"]),
         ("register", []),
     ]
     projects = [run for run in runs if run.data.tags.get("mlflow.project.entryPoint") == "optimizers"]
     assert {tuple(sorted(run.data.params.items())) for run in projects} == {
         (("epochs", "5"), ("variant", "Adam,RMSprop")),
         (("dataset", "digits"), ("seed", "7")),
+        (("dataset", "digits"), ("epochs", "2"), ("seeds", "3")),
     }
 
 

@@ -406,10 +406,17 @@ def test_a_search_killed_and_started_again_keeps_what_was_finished(searched):
 
 
 def test_a_searchs_run_holds_the_winner_and_the_space(searched, dataset):
-    """The parent has cv_results.csv, both figures, the best params and the refitted model, which scores as recorded."""
+    """The parent has cv_results.csv, its figures, the best params and the refitted model, which scores as recorded."""
     record, client, _, parent, _ = searched
     found = artifacts(client, parent.info.run_id)
-    assert {"cv_results.csv", "parallel_coordinates.png", "slices.png", "model.keras", "search.json"} <= found
+    assert {
+        "cv_results.csv",
+        "parallel_coordinates.png",
+        "slices.png",
+        "budget.png",
+        "model.keras",
+        "search.json",
+    } <= found
     rows = list(csv.DictReader(read(client, parent.info.run_id, "cv_results.csv").splitlines()))
     assert [float(row["mean_test_score"]) for row in rows] == pytest.approx([c.mean for c in record.search.candidates])
     best = record.search.best
