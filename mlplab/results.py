@@ -81,8 +81,8 @@ class Result:
 
     @property
     def steps_per_second(self) -> float:
-        """Weight updates in a second of training."""
-        return self.epochs * self.steps_per_epoch / self.train_seconds if self.train_seconds else math.nan
+        """Weight updates in a second of training alone."""
+        return self.epochs * self.steps_per_epoch / self.alone_seconds if self.alone_seconds else math.nan
 
     @property
     def gap(self) -> float:

@@ -417,7 +417,8 @@ class Family:
         result, run = self.trained[seeds.index(seed)]
         if together and result.status != FAILED:
             trial.time_alone(result, self.data, device)
-            run.metrics({"solo_epoch_seconds": result.solo_epoch_seconds})
+            seconds, rate = result.solo_epoch_seconds, result.steps_per_second
+            run.metrics({"solo_epoch_seconds": seconds, "steps_per_second": rate})
         run.metrics(_reached(result, self.comparison))
 
     def train(self, seeds: Sequence[int], device: Device, watch: Watch) -> None:

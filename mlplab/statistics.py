@@ -315,7 +315,8 @@ def _sentence(measure: Measure, said: Mapping[str, Any]) -> str:
         return f"{a}'s {words} is {size} {unit} smaller than {b}'s {span}."
     if decision == EQUIVALENT:
         margin = f"{100 * measure.margin:g}" if unit == "points" else f"{measure.margin:g}"
-        return f"{a} and {b} are equivalent within {margin} {unit} of {words}: {size} {span}."
+        of = f"the {words}" if measure.name == "gap" else words
+        return f"{a} and {b} are equivalent within {margin} {unit} of {of}: {size} {span}."
     return f"Undecided between {a} and {b} in {words}: {size} {unit} {span}; {_how_many(said)}."
 
 

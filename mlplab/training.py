@@ -39,7 +39,7 @@ EVALUATION_BATCH = 1_000
 
 PROGRAMS_KEPT = 64
 
-SIDE_BY_SIDE_BATCH = 256
+SIDE_BY_SIDE_BATCH = 128
 """The largest batch with which `fit_seeds` trains models side by side; see `side_by_side`."""
 
 

@@ -122,21 +122,21 @@ def test_large_batches_are_trained_in_turns(store, dataset):
         dataset="mnist",
         base=Variant(hidden=(4,), epochs=1, batch_size="full"),
         variants={"a": {}, "b": {"learning_rate": 0.1}, "c": {"learning_rate": 0.2}},
-        seeds=3,
+        seeds=2,
     )
     record = perform(spec, dataset, watch)
-    assert [event[1] for event in watch.seen if event[0] == "started"] == [*"abc", *"bca", *"cab"]
+    assert [event[1] for event in watch.seen if event[0] == "started"] == [*"abc", *"bca"]
     assert all(math.isnan(result.solo_epoch_seconds) for result in record.results)
     assert all(result.alone_seconds == result.train_seconds for result in record.results)
 
 
 def test_a_further_seed_compiles_nothing(dataset, store):
-    """Ten seeds run the programs that two compiled: evaluation and training of each shape once."""
+    """Four seeds run the programs that two compiled: evaluation and training of each shape once."""
     small = COMPARISON.only(["fast"]).with_base(epochs=1, hidden=(17,))
     before = Counter(training._traced)
     perform(small.with_seeds(2), dataset)
     two = training._traced - before
-    perform(small.with_seeds(10), dataset)
+    perform(small.with_seeds(4), dataset)
     assert training._traced - before == two
 
 

@@ -78,6 +78,7 @@ def suite(rng: np.random.Generator, better: float = 0.0, seeds: int = 10) -> lis
     return measures
 
 
+@pytest.mark.long
 def test_equal_variants_are_rarely_called_better(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 1,000 comparisons of five equal variants in three measures at most 5 % have a wrong verdict in them."""
     monkeypatch.setattr(statistics, "RESAMPLES", 200)
