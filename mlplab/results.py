@@ -239,12 +239,7 @@ def targets(comparison: Comparison, results: Sequence[Result]) -> list[Target]:
 
 
 def measures(comparison: Comparison, results: Sequence[Result]) -> list[Measure]:
-    """What a comparison's verdicts are about: the selection metric, the gap, and seconds of training.
-
-    Raises:
-        ValueError: results with the same seed do not start from the same weights or see the same batch order.
-    """
-    check_paired(results)
+    """What a comparison's verdicts are about: the selection metric, the gap, and seconds of training."""
     unit = "points" if comparison.maximizes else "nats"
 
     def values(value: Callable[[Result], float]) -> dict[str, list[float]]:
@@ -282,12 +277,10 @@ def measures(comparison: Comparison, results: Sequence[Result]) -> list[Measure]
     ]
 
 
-def check_paired(results: Sequence[Result]) -> None:
-    """Refuses trainings that share a seed and nothing else.
+def unpaired(results: Sequence[Result]) -> str:
+    """Why trainings of one seed are no pair, as a sentence; "" if they are.
 
-    Raises:
-        ValueError: two of the same seed start from different values of a weight of the same name and shape, or see
-            the images in a different order.
+    They are where weights of the same name and shape start from equal values, and the batch order is equal.
     """
     seen: dict[tuple[int, str], tuple[str, str]] = {}
     for result in results:
@@ -295,11 +288,12 @@ def check_paired(results: Sequence[Result]) -> None:
         for what, value in traits.items():
             before, name = seen.setdefault((result.seed, what), (value, result.variant.name))
             if before != value:
-                raise ValueError(
+                return (
                     f"{name!r} and {result.variant.name!r} with seed {result.seed} do not pair: their {what} differs "
                     f"({before} and {value}); legal: trainings with equal initial weights and batch order for a seed. "
                     "Train both in one command, with one version of the code."
                 )
+    return ""
 
 
 @dataclass(kw_only=True)

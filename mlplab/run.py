@@ -52,6 +52,9 @@ from mlplab.trial import Device, Watch
 EXPORTED_OPTIMIZER = "rmsprop"
 """The best variant with this optimizer has its model logged besides the winner's: it is the one that is served."""
 
+MOST_SENTENCES = 15
+"""With more verdicts a run's description names the file that has them; MLflow cuts long descriptions off."""
+
 BUSY_CORES = 0.2
 """A training during which other processes kept more cores than this busy is said to be disturbed."""
 
@@ -503,7 +506,9 @@ def _conclude(
 ) -> list[Verdict]:
     """What the parent run says of its trainings: tables, figures, verdicts, winner; and the models worth serving."""
     found = [result for result, _ in trained]
-    verdicts = judge(results.measures(comparison, found), comparison.against) if len(comparison.variants) > 1 else []
+    refusal = results.unpaired(found)
+    many = len(comparison.variants) > 1 and not refusal
+    verdicts = judge(results.measures(comparison, found), comparison.against) if many else []
     targets = results.targets(comparison, found)
     table = results.to_markdown(comparison, found)
     ranked = [o for o in results.rank(comparison, found) if math.isfinite(o.best(comparison.select)) and not o.failed]
@@ -515,7 +520,12 @@ def _conclude(
     if rates := figures.learning_rates(found, comparison.select, data.label):
         parent.figure(rates, "learning_rates.png")
     _record_verdicts(parent, verdicts, targets, data)
-    parent.tags({"mlflow.note.content": _note(parent, comparison, data, found, verdicts, targets)})
+    says = [verdict.sentence for verdict in verdicts]
+    if len(says) > MOST_SENTENCES:
+        says = [f"{len(says)} verdicts are in verdicts.json."]
+    if refusal:
+        says = [f"No verdicts: {refusal}"]
+    parent.tags({"mlflow.note.content": _note(parent, comparison, data, found, says, targets)})
     runs = {result.run_id: run for result, run in trained}
     for place, outcome in enumerate(ranked, start=1):
         for result in outcome.results:
@@ -568,7 +578,7 @@ def _note(
     comparison: Comparison,
     data: Dataset,
     found: Sequence[Result],
-    verdicts: Sequence[Verdict],
+    says: Sequence[str],
     targets: Sequence[Target],
 ) -> str:
     """The comparison's description, as Markdown for MLflow's UI."""
@@ -584,7 +594,7 @@ def _note(
         f"**{comparison.question}**",
         wide(results.to_cells(comparison, found)),
         f"Best by {comparison.select}: **{best.variant.name}**." if known else "No variant has a result.",
-        "\n".join(f"- {verdict.sentence}" for verdict in verdicts),
+        "\n".join(f"- {sentence}" for sentence in says),
         wide(results.target_cells(targets)) if targets else "",
         _disturbed(found),
         f"Data: {data.label}.",

@@ -60,8 +60,10 @@ class Screen:
             self.out.print(table(cells, f"{name} on {record.data}, best by {experiment.select} first"))
             if targets := results.targets(experiment, record.results):
                 self.out.print(table(results.target_cells(targets), "Training time to the targets"))
+            if refusal := results.unpaired(record.results):
+                self.out.print(f"No verdicts: {refusal}", style="bold yellow")
             for verdict in record.verdicts:
-                self.out.print(f"– {verdict.sentence}")
+                self.out.print(f"– {verdict.sentence}", soft_wrap=True)
         elif record.search:
             cells = results.search_cells(record.search)
             self.out.print(table(cells, f"{name} on {record.data}, best mean accuracy over the folds first"))

@@ -240,6 +240,26 @@ def test_one_seed_cannot_tell(store, dataset):
     assert not [name for name in artifacts(store, parent.info.run_id) if name.startswith("differences")]
 
 
+def test_trainings_that_do_not_pair_get_no_verdict(store, dataset, monkeypatch):
+    """Where a variant's trainings saw another batch order, the comparison says so in place of verdicts."""
+    from mlplab import trial
+
+    model = trial._model
+
+    def other_order(result, data):
+        built = model(result, data)
+        if result.variant.name == "fast":
+            result.order = "0" * 16
+        return built
+
+    monkeypatch.setattr(trial, "_model", other_order)
+    record = perform(COMPARISON.only(["slow", "fast"]).with_base(epochs=1).with_seeds(2), dataset)
+    assert record.verdicts == []
+    note = store.get_run(record.run_id).data.tags["mlflow.note.content"]
+    assert "No verdicts: 'slow' and 'fast' with seed 1234 do not pair: their batch order differs" in note
+    assert "Best by val_accuracy" in note
+
+
 def test_a_busy_machine_is_said(recorded, dataset, store, monkeypatch):
     """A training during which other processes kept a core busy is tagged, and the comparison's description says so."""
     from mlplab import trial
