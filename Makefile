@@ -29,8 +29,9 @@ help:
 $(EXPERIMENTS) report: .venv/ready
 	mlflow run . -e $@ --env-manager local $(ARGS)
 
+# Two files at a time: most tests keep one core busy.
 test: .venv/ready
-	python -m pytest $(ARGS)
+	python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: .venv/ready
 	ruff check .

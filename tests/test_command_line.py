@@ -134,7 +134,7 @@ COMPARISON = Comparison(question="Is it?", dataset="mnist", variants={"a": {"opt
             "unknown data set 'minst'; legal: auto, mnist, cifar10, digits. Did you mean 'mnist'?",
         ),
         (["run", "optimizers", "--epochs", "0"], "epochs is 0; legal: a whole number from 1 to 100000."),
-        (["run", "optimizers", "--seed", "-1"], "seed is -1; legal: a whole number from 0 to 2147483647."),
+        (["run", "optimizers", "--seed", "-1"], "a seed is -1; legal: a whole number from 0 to 2147483647."),
         (
             ["compare", "--spec", "bad.py"],
             "bad.py, line 3: variant 'a': unknown optimizer 'adamm'; legal: sgd, adam, rmsprop. Did you mean 'adam'?",
