@@ -316,7 +316,8 @@ def _sentence(measure: Measure, said: Mapping[str, Any]) -> str:
     if decision == EQUIVALENT:
         margin = f"{100 * measure.margin:g}" if unit == "points" else f"{measure.margin:g}"
         of = f"the {words}" if measure.name == "gap" else words
-        return f"{a} and {b} are equivalent within {margin} {unit} of {of}: {size} {span}."
+        within = "1 point" if (margin, unit) == ("1", "points") else f"{margin} {unit}"
+        return f"{a} and {b} are equivalent within {within} of {of}: {size} {span}."
     return f"Undecided between {a} and {b} in {words}: {size} {unit} {span}; {_how_many(said)}."
 
 

@@ -261,6 +261,7 @@ def test_a_difference_within_the_margin_is_equivalence() -> None:
     assert verdict.p_holm < 0.05
     assert verdict.decision == EQUIVALENT
     assert verdict.sentence.startswith("A and B are equivalent within 0.2 points of validation accuracy: 0.10 [")
+    assert "equivalent within 1 point of" in one(base + 0.001 + NOISE, base, margin=0.01).sentence
     same = one(base, base)
     assert (same.decision, same.difference, same.low, same.high) == (EQUIVALENT, 0.0, 0.0, 0.0)
 
