@@ -22,6 +22,15 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu
 ROOT = Path(__file__).resolve().parent.parent
 
 
+LONGEST = ("test_readme.py", "test_experiments.py")
+"""Files that take minutes. Two files run at a time, so these begin: at the end one would run alone."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Has the longest files run first."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 def free_port() -> int:
     """A port of the loopback address that nobody listens on."""
     with socket.socket() as listener:
