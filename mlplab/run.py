@@ -46,7 +46,7 @@ from mlplab.spec import (
     experiment_names,
     load_experiment,
 )
-from mlplab.statistics import Verdict, judge
+from mlplab.statistics import Verdict, judge, sentences
 from mlplab.trial import Device, Watch
 
 EXPORTED_OPTIMIZER = "rmsprop"
@@ -520,7 +520,7 @@ def _conclude(
     if rates := figures.learning_rates(found, comparison.select, data.label):
         parent.figure(rates, "learning_rates.png")
     _record_verdicts(parent, verdicts, targets, data)
-    says = [verdict.sentence for verdict in verdicts]
+    says = sentences(verdicts)
     if len(says) > MOST_SENTENCES:
         says = [f"{len(says)} verdicts are in verdicts.json."]
     if refusal:

@@ -125,6 +125,13 @@ def judge(measures: Sequence[Measure], baseline: str) -> list[Verdict]:
     return [_verdict(*one, alpha) for one in zip(pairs, p_values, corrected, strict=True)]
 
 
+def sentences(verdicts: Sequence[Verdict]) -> list[str]:
+    """What verdicts say, a sentence each; one for all where there is but one seed."""
+    if verdicts and all(verdict.decision == ONE_SEED for verdict in verdicts):
+        return ["One seed cannot tell which variant is better: take several seeds, such as 10."]
+    return [verdict.sentence for verdict in verdicts]
+
+
 def _pairs(measure: Measure, baseline: str) -> list[_Pair]:
     values = {name: np.asarray(value, float) for name, value in measure.values.items()}
     if measure.relative:

@@ -14,6 +14,7 @@ from mlplab import results
 from mlplab.data import Dataset
 from mlplab.results import FAILED, FINISHED, Record, Result
 from mlplab.spec import Comparison, Experiment, Variant
+from mlplab.statistics import sentences
 
 PLAIN_LINE_SECONDS = 5.0
 """Least time between two lines on one training, where the output is no terminal."""
@@ -62,8 +63,8 @@ class Screen:
                 self.out.print(table(results.target_cells(targets), "Training time to the targets"))
             if refusal := results.unpaired(record.results):
                 self.out.print(f"No verdicts: {refusal}", style="bold yellow")
-            for verdict in record.verdicts:
-                self.out.print(f"– {verdict.sentence}", soft_wrap=True)
+            for sentence in sentences(record.verdicts):
+                self.out.print(f"– {sentence}", soft_wrap=True)
         elif record.search:
             cells = results.search_cells(record.search)
             self.out.print(table(cells, f"{name} on {record.data}, best mean accuracy over the folds first"))

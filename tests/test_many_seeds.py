@@ -238,6 +238,7 @@ def test_one_seed_cannot_tell(store, dataset):
     assert not any(math.isfinite(verdict.low) for verdict in record.verdicts)
     (parent,) = [r for r in store.search_runs(["0"]) if r.info.run_name == "trial"]
     assert not [name for name in artifacts(store, parent.info.run_id) if name.startswith("differences")]
+    assert parent.data.tags["mlflow.note.content"].count("One seed cannot tell which variant is better") == 1
 
 
 def test_trainings_that_do_not_pair_get_no_verdict(store, dataset, monkeypatch):
