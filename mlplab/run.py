@@ -480,17 +480,14 @@ class Family:
             return
         found = [result for result, _ in self.trained if result.status != FAILED]
         for epoch in range(max((result.epochs for result in found), default=0)):
-            reached = [result for result in found if result.epochs > epoch]
-            names = [name for name in reached[0].history if all(name in result.history for result in reached)]
-            means = {name: statistics.fmean(result.history[name][epoch] for result in reached) for name in names}
-            self.run.metrics(means, step=epoch + 1)
+            reached = [result.history for result in found if result.epochs > epoch]
+            values = [{name: each[epoch] for name, each in history.items()} for history in reached]
+            self.run.metrics(_means(values), step=epoch + 1)
         if found:
             outcome = Outcome(self.variant, tuple(found))
             select = self.comparison.select
             _, low, high = outcome.over_seeds(lambda result: result.best(select))
-            summaries = [_summary(result) for result in found]
-            names = [name for name in summaries[0] if all(name in summary for summary in summaries)]
-            means = {name: statistics.fmean(summary[name] for summary in summaries) for name in names}
+            means = _means([_summary(result) for result in found])
             self.run.metrics({**means, f"best_{select}_low": low, f"best_{select}_high": high})
             self.run.figure(figures.learning_curves(found, self.data.label), "learning_curves.png")
         self.run.finish("FAILED" if len(found) < len(self.trained) else "FINISHED")
@@ -499,6 +496,12 @@ class Family:
         """Ends the run over the seeds where the comparison is given up."""
         if self.run is not None:
             self.run.finish("KILLED")
+
+
+def _means(each: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of every metric that all have."""
+    names = [name for name in each[0] if all(name in values for values in each)]
+    return {name: statistics.fmean(values[name] for values in each) for name in names}
 
 
 def _conclude(
@@ -525,7 +528,7 @@ def _conclude(
         says = [f"{len(says)} verdicts are in verdicts.json."]
     if refusal:
         says = [f"No verdicts: {refusal}"]
-    parent.tags({"mlflow.note.content": _note(parent, comparison, data, found, says, targets)})
+    parent.tags({"mlflow.note.content": _note(parent, comparison, data, found, ranked, says, targets)})
     runs = {result.run_id: run for result, run in trained}
     for place, outcome in enumerate(ranked, start=1):
         for result in outcome.results:
@@ -578,6 +581,7 @@ def _note(
     comparison: Comparison,
     data: Dataset,
     found: Sequence[Result],
+    ranked: Sequence[Outcome],
     says: Sequence[str],
     targets: Sequence[Target],
 ) -> str:
@@ -587,13 +591,11 @@ def _note(
         # The UI sets a table's cells without a space between them.
         return results.markdown([[f"{cell}&nbsp;&nbsp;" for cell in row] for row in cells])
 
-    best = results.rank(comparison, found)[0]
     curves = tracking.curves_address(parent, f"best_{comparison.select}", not comparison.maximizes)
-    known = math.isfinite(best.best(comparison.select))
     parts = [
         f"**{comparison.question}**",
         wide(results.to_cells(comparison, found)),
-        f"Best by {comparison.select}: **{best.variant.name}**." if known else "No variant has a result.",
+        f"Best by {comparison.select}: **{ranked[0].variant.name}**." if ranked else "No variant has a result.",
         "\n".join(f"- {sentence}" for sentence in says),
         wide(results.target_cells(targets)) if targets else "",
         _disturbed(found),
@@ -670,17 +672,14 @@ def _reached(result: Result, comparison: Comparison) -> dict[str, float]:
 
 def _traits(result: Result, comparison: Comparison) -> dict[str, str]:
     """What a training's run is tagged with when it is over."""
-    tags = {"mlplab.status": result.status, "weights.start": _digest_of(result.start), "weights.end": result.end}
+    start = trial.digest([value.encode() for value in result.start.values()])
+    tags = {"mlplab.status": result.status, "weights.start": start, "weights.end": result.end}
     tags |= {"batch_order": result.order or "one batch", "weights.start.each": json.dumps(result.start)}
     tags |= {"diverged": "true"} if result.status == DIVERGED else {}
     tags |= {"machine.busy": "true"} if result.busy > BUSY_CORES else {}
     for metric, target in comparison.targets.items():
         tags[f"reached.{metric}_{target:g}"] = str(results.reaching(result, metric, target).reached).lower()
     return tags
-
-
-def _digest_of(start: Mapping[str, str]) -> str:
-    return hashlib.sha256("".join(start.values()).encode()).hexdigest()[:16]
 
 
 def _layers(model: keras.Model) -> str:

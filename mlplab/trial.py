@@ -110,10 +110,10 @@ def _model(result: Result, data: Dataset) -> keras.Model:
     model = models.build(variant, data.features, data.classes, result.seed)
     result.parameters = model.count_params()
     result.steps_per_epoch = variant.steps_per_epoch(examples)
-    result.start = {f"{v.path} {'x'.join(map(str, v.shape))}": _hash([v.numpy().tobytes()]) for v in model.weights}
+    result.start = {f"{v.path} {'x'.join(map(str, v.shape))}": digest([v.numpy().tobytes()]) for v in model.weights}
     if result.steps_per_epoch > 1:
         orders = (training.batch_order(examples, result.seed, epoch) for epoch in range(HASHED_EPOCHS))
-        result.order = _hash([order.tobytes() for order in orders])
+        result.order = digest([order.tobytes() for order in orders])
     return model
 
 
@@ -128,7 +128,7 @@ def _callbacks(
 
 def _finish(result: Result, model: keras.Model, clock: training.Clock, device: Device) -> None:
     """Takes the model back to its best epoch, and says what it is worth there."""
-    result.end = _hash([weight.tobytes() for weight in model.get_weights()])
+    result.end = digest([weight.tobytes() for weight in model.get_weights()])
     if result.weights is not None:
         model.set_weights(result.weights)
         result.restored = training.evaluate(model, *device.validation)
@@ -137,7 +137,8 @@ def _finish(result: Result, model: keras.Model, clock: training.Clock, device: D
     result.evaluate_seconds = sum(clock.evaluate_seconds)
 
 
-def _hash(parts: Sequence[bytes]) -> str:
+def digest(parts: Sequence[bytes]) -> str:
+    """A hash of bytes, in 16 hex digits."""
     return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
 

@@ -8,7 +8,7 @@ import keras
 import mlflow
 import numpy as np
 import pytest
-from test_run import Quiet, artifacts, below, perform, read
+from test_run import InterruptedWhen, Quiet, artifacts, below, perform, read
 
 from mlplab import tracking, training
 from mlplab.results import Record, outcomes
@@ -218,14 +218,8 @@ def test_a_target_is_timed_on_the_run(recorded):
 
 def test_an_interrupt_ends_the_variants_runs_too(store, dataset):
     """Ctrl-C leaves no run of a seed, a variant or the comparison open."""
-
-    class Interrupting(Quiet):
-        def epoch(self, result):
-            if result.seed == 8:
-                raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        perform(COMPARISON.with_base(epochs=1), dataset, Interrupting())
+        perform(COMPARISON.with_base(epochs=1), dataset, InterruptedWhen(lambda result: result.seed == 8))
     statuses = Counter(run.info.status for run in store.search_runs(["0"]))
     assert statuses == {"FINISHED": 3, "KILLED": 5} or statuses == {"KILLED": 7}
 

@@ -48,6 +48,18 @@ class Quiet:
         self.seen.append(("ended", result.variant.name, result.status))
 
 
+class InterruptedWhen(Quiet):
+    """Is interrupted after an epoch of a result for which `when` is true."""
+
+    def __init__(self, when):
+        super().__init__()
+        self.when = when
+
+    def epoch(self, result):
+        if self.when(result):
+            raise KeyboardInterrupt
+
+
 class Screen:
     """Shows nothing, and gives each experiment the same watch."""
 
@@ -281,14 +293,8 @@ def test_a_variant_that_raises_leaves_its_siblings_alone(store, dataset, monkeyp
 
 def test_an_interrupt_ends_every_run(store, dataset):
     """Ctrl-C in a training leaves the child and the parent KILLED, with the epochs before it recorded."""
-
-    class Interrupting(Quiet):
-        def epoch(self, result):
-            if result.epochs == 2:
-                raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        perform(COMPARISON, dataset, Interrupting())
+        perform(COMPARISON, dataset, InterruptedWhen(lambda result: result.epochs == 2))
     runs = {r.info.run_name: r for r in store.search_runs(["0"])}
     assert {name: r.info.status for name, r in runs.items()} == {"trial": "KILLED", "SGD": "KILLED"}
     assert len(store.get_metric_history(runs["SGD"].info.run_id, "loss")) == 2
