@@ -15,6 +15,12 @@ def cache_dir() -> Path:
     return (Path(base) if os.path.isabs(base) else Path("~/.cache").expanduser()) / "mlplab"
 
 
+def state_dir() -> Path:
+    """The folder of what mlplab must not lose: what the tracking store does not have yet, and checkpoints."""
+    base = os.environ.get("XDG_STATE_HOME", "")
+    return (Path(base) if os.path.isabs(base) else Path("~/.local/state").expanduser()) / "mlplab"
+
+
 def _program_cache() -> Path:
     # Programs are machine code: those of another processor, TensorFlow or set of flags must not be found.
     try:
@@ -26,15 +32,20 @@ def _program_cache() -> Path:
     for package in ("tensorflow-cpu", "tensorflow"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             version = version or importlib.metadata.version(package)
-    compiled_for = (platform.machine(), processor, version, os.environ.get("XLA_FLAGS", ""))
+    # So must those of another number of cores: among as many an operation is split.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    compiled_for = (platform.machine(), processor, version, os.environ.get("XLA_FLAGS", ""), cores)
     key = hashlib.sha256(repr(compiled_for).encode()).hexdigest()[:16]
     return cache_dir() / "programs" / key
+
+
+def program_flags() -> str:
+    """What has TensorFlow keep compiled programs, in a folder for this processor and the cores this process may use."""
+    folder = _program_cache()
+    return f"--tf_xla_persistent_cache_directory={folder} --tf_xla_persistent_cache_device_types=CPU,XLA_CPU_JIT"
 
 
 # TensorFlow reads these once, when it is first imported: the silence at start-up and the compile cache.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-os.environ.setdefault(
-    "TF_XLA_FLAGS",
-    f"--tf_xla_persistent_cache_directory={_program_cache()} --tf_xla_persistent_cache_device_types=CPU,XLA_CPU_JIT",
-)
+os.environ.setdefault("TF_XLA_FLAGS", program_flags())

@@ -1,9 +1,13 @@
 """The command line: `python -m mlplab --help`."""
 
 import argparse
+import os
 import re
 import signal
+import socket
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -15,6 +19,7 @@ from mlplab.spec import (
     Experiment,
     Options,
     UnavailableError,
+    UndeliveredError,
     UsageError,
     choose,
     datasets_of,
@@ -28,30 +33,69 @@ if TYPE_CHECKING:
     from mlplab.results import Record
     from mlplab.run import Lab
 
-EXIT_FAILED, EXIT_USAGE, EXIT_UNAVAILABLE, EXIT_INTERRUPTED = 1, 2, 3, 130
+EXIT_FAILED, EXIT_USAGE, EXIT_UNAVAILABLE, EXIT_UNDELIVERED, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 3, 4, 130, 143
 DATASET_CHOICES = ("auto", "mnist", "cifar10", "digits")
+
+GRACE_SECONDS = 5.0
+"""An epoch is not left before its end; one that takes longer than this is given up with the process."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code."""
     options = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, _interrupt)
+    if threading.current_thread() is threading.main_thread():
+        _watch_signals()
     try:
         code: int = options.command(options)
     except UsageError as error:
         print(f"mlplab: {error}", file=sys.stderr)
         return EXIT_USAGE
+    except UndeliveredError as error:
+        print(f"mlplab: {error}", file=sys.stderr)
+        return EXIT_UNDELIVERED
     except UnavailableError as error:
         print(f"mlplab: {error}", file=sys.stderr)
         return EXIT_UNAVAILABLE
-    except KeyboardInterrupt:
-        print("mlplab: interrupted; the runs that were open are marked KILLED", file=sys.stderr)
-        return EXIT_INTERRUPTED
+    except KeyboardInterrupt as error:
+        print(f"mlplab: {INTERRUPTED}", file=sys.stderr)
+        return EXIT_TERMINATED if isinstance(error, _TerminatedError) else EXIT_INTERRUPTED
     return code
 
 
-def _interrupt(number: int, frame: object) -> NoReturn:
-    raise KeyboardInterrupt
+INTERRUPTED = "interrupted; the runs that were open are marked KILLED. Given again, the command goes on with them."
+
+
+class _TerminatedError(KeyboardInterrupt):
+    """The process was asked to end by SIGTERM."""
+
+
+_ends: list[socket.socket] = []
+
+
+def _watch_signals() -> None:
+    """Has SIGTERM end what is open as Ctrl-C does, and both of them within seconds."""
+
+    def interrupt(number: int, frame: object) -> NoReturn:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise _TerminatedError if number == signal.SIGTERM else KeyboardInterrupt
+
+    def watch() -> None:
+        # Python's handlers wait until a compiled epoch returns; this thread is told at once.
+        if not (numbers := received.recv(1)):  # the interpreter is going
+            return
+        time.sleep(GRACE_SECONDS)
+        if "mlplab.tracking" in sys.modules and sys.modules["mlplab.tracking"].abandon():
+            print(f"mlplab: {INTERRUPTED}", file=sys.stderr, flush=True)
+            os._exit(EXIT_TERMINATED if numbers[0] == signal.SIGTERM else EXIT_INTERRUPTED)
+
+    received, told = socket.socketpair()
+    told.setblocking(False)
+    signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, interrupt)
+    threading.Thread(target=watch, name="signals", daemon=True).start()
+    _ends.extend((received, told))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -59,7 +103,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="mlplab",
         description="Find out which training choice is better for a Keras network, on the record.",
         epilog=f"Exit codes: 0 done, {EXIT_FAILED} a variant failed, {EXIT_USAGE} wrong usage, {EXIT_UNAVAILABLE} data "
-        f"or tracking store not to be had, {EXIT_INTERRUPTED} interrupted. The tracking store is MLflow's: set "
+        f"or tracking store not to be had, {EXIT_UNDELIVERED} done, but the store did not take all of the record (see "
+        f"sync), {EXIT_INTERRUPTED} interrupted, {EXIT_TERMINATED} terminated. A command that was interrupted goes on "
+        "where it was when it is given again. The tracking store is MLflow's: set "
         "MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME as for any MLflow program.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -139,6 +185,20 @@ def _parser() -> argparse.ArgumentParser:
     again.add_argument("--run-id", "--run_id", required=True, help="of the training: a run that has training.json")
     again.set_defaults(command=_replay)
 
+    deliver = commands.add_parser(
+        "sync", help="deliver what a tracking server that did not answer has not taken, and waits on this machine"
+    )
+    deliver.set_defaults(command=_sync)
+    ended = commands.add_parser("reap", help="end, as KILLED, the runs whose process is gone, and say which")
+    ended.add_argument(
+        "--after",
+        type=float,
+        default=300.0,
+        metavar="SECONDS",
+        help="silence after which a process of another machine is taken for gone (default: %(default)g)",
+    )
+    ended.set_defaults(command=_reap)
+
     listing = commands.add_parser("list", help="show the experiments and the questions they answer")
     listing.set_defaults(command=_list)
     data = commands.add_parser("data", help="show which data sets are found where")
@@ -192,7 +252,7 @@ def _register(options: argparse.Namespace) -> int:
     from mlplab.registry import register
     from mlplab.tracking import address, parent_run
 
-    with parent_run("register", {"mlplab.kind": "registration"}) as run:
+    with parent_run("register", {"mlplab.kind": "registration"}, say=out.print) as run:
         done = register(
             data,
             name=options.name,
@@ -206,7 +266,7 @@ def _register(options: argparse.Namespace) -> int:
         run.tags({"mlflow.note.content": "\n\n".join(done.said), "registered.version": done.version})
         run.metrics({"test_accuracy": done.test_accuracy})
         run.finish()
-        _lead(out, *address(run))
+    _lead(out, *address(run))
     return 0
 
 
@@ -220,7 +280,8 @@ def _replay(options: argparse.Namespace) -> int:
     with terminal.Download(out) as download:
         data = load(recorded["dataset"]["name"], wanted=recorded["dataset"]["wanted"], progress=download)
     variant = replay.training_of(recorded).variant
-    with parent_run("replay", {"mlplab.kind": "replay", "replay.of": options.run_id}, data) as run:
+    tags = {"mlplab.kind": "replay", "replay.of": options.run_id}
+    with parent_run("replay", tags, data, say=out.print) as run:
         with terminal.Progress(out, [variant]) as progress:
             outcome, result = replay.replay(recorded, data, progress)
         for epoch in range(result.epochs):
@@ -229,8 +290,24 @@ def _replay(options: argparse.Namespace) -> int:
         run.tags({"replay.equal": str(outcome.equal).lower(), "mlflow.note.content": outcome.sentence})
         run.finish("FINISHED" if outcome.equal else "FAILED")
         out.print(outcome.sentence, soft_wrap=True)
-        _lead(out, *address(run))
+    _lead(out, *address(run))
     return 0 if outcome.equal else EXIT_FAILED
+
+
+def _sync(options: argparse.Namespace) -> int:
+    from mlplab.tracking import sync
+
+    return 0 if sync(print) else EXIT_UNDELIVERED
+
+
+def _reap(options: argparse.Namespace) -> int:
+    if not options.after > 0:
+        raise UsageError(f"after is {options.after:g}; legal: seconds above 0.")
+    from mlplab.tracking import reap
+
+    if not reap(options.after, print):
+        print("No run is RUNNING without a process behind it.")
+    return 0
 
 
 def _options(options: argparse.Namespace) -> Options:

@@ -39,6 +39,7 @@ class Result:
         end: hash of all weights after the last epoch.
         solo_epoch_seconds: seconds of an epoch trained alone, where the training itself was stacked with those of
             other seeds; NaN where it was alone.
+        resumed_at: epochs that it had when it was last gone on with after an interruption; 0 if it went through.
         busy: cores that other processes kept busy while it trained, on average.
     """
 
@@ -54,6 +55,7 @@ class Result:
     order: str = ""
     end: str = ""
     solo_epoch_seconds: float = math.nan
+    resumed_at: int = 0
     busy: float = math.nan
     parameters: int = 0
     steps_per_epoch: int = 0

@@ -73,6 +73,9 @@ class Screen(Protocol):
     def failed(self, name: str, error: str) -> None:
         """An experiment of a report raised; the report goes on."""
 
+    def notice(self, text: str) -> None:
+        """Something a person should know of where the record goes."""
+
 
 class Lab:
     """Runs experiments, each in an MLflow run, and finds those that are on record already.
@@ -98,13 +101,16 @@ class Lab:
 
         Raises:
             UsageError: it needs an experiment that is not there.
-            UnavailableError: the data or the tracking store are not to be had, or the store did not take everything.
+            UnavailableError: the data or the tracking store are not to be had.
+            UndeliveredError: the store did not take everything; it waits on disk.
         """
         for wanted in datasets_of(experiment):
             self._data_of(wanted)
-        with tracking.parent_run(experiment.name, _kind(experiment)) as run:
+        command = self._command(experiment)
+        with tracking.parent_run(experiment.name, _kind(experiment), None, command, self._screen.notice) as run:
             record = self._perform(experiment, run)
-            return record, *tracking.address(run)
+        self._resolve(run)
+        return record, *tracking.address(run)
 
     def report(self, folder: Path) -> tuple[Path, dict[str, Record], str, str]:
         """Runs every experiment of the project that is not on record, and writes the report of all into `folder`.
@@ -124,7 +130,9 @@ class Lab:
         for wanted in set().union(*(datasets_of(load_experiment(name)) for name in names)):
             self._data_of(wanted)
         started = time.perf_counter()
-        with tracking.parent_run("report", {"mlplab.experiment": "report", "mlplab.kind": "report"}) as run:
+        command = self._command(*(self.options.adapt(load_experiment(name)) for name in names))
+        tags = {"mlplab.experiment": "report", "mlplab.kind": "report"}
+        with tracking.parent_run("report", tags, None, command, self._screen.notice) as run:
             for name in names:
                 try:
                     self._need(name, run)
@@ -136,7 +144,27 @@ class Lab:
             run.folder(folder)
             incomplete = set(names) - set(self.records) or any(record.failed for record in self.records.values())
             run.finish("FAILED" if incomplete else "FINISHED")
-            return page, self.records, *tracking.address(run)
+        self._resolve(run)
+        return page, self.records, *tracking.address(run)
+
+    def _command(self, *experiments: Experiment) -> str:
+        """What is to be done, in a word that differs with whatever decides the numbers."""
+        every = [
+            _fingerprint(experiment, self._data_of(experiment.dataset)[0])
+            if isinstance(experiment, Comparison | Search)
+            else [repr(experiment), *(self._data_of(wanted)[0].digest for wanted in sorted(datasets_of(experiment)))]
+            for experiment in experiments
+        ]
+        return _digest([every, asdict(self.options), [experiment.name for experiment in experiments]])
+
+    def _resolve(self, run: tracking.Run) -> None:
+        """Has the records name their runs as the store does."""
+        for record in self.records.values():
+            record.run_id = run.resolved(record.run_id)
+            for result in record.results:
+                result.run_id = run.resolved(result.run_id)
+            for candidate in record.search.candidates if record.search else ():
+                candidate.run_id = run.resolved(candidate.run_id)
 
     def _data_of(self, wanted: str) -> "tuple[Dataset, Device]":
         """A data set, loaded once; first of all, so that what is missing or damaged is said before a run starts."""
@@ -206,16 +234,11 @@ class Lab:
         run.text(comparison.to_json(), "comparison.json")
         families = [Family(run, variant, comparison, data) for variant in comparison.resolved()]
         with self._screen.experiment(comparison, data, comparison.resolved()) as watch:
-            try:
-                # Seed after seed, each time another variant first: what slows the machine for a while slows all.
-                for turn, seed in enumerate(comparison.each_seed):
-                    start = turn % len(families)
-                    for family in families[start:] + families[:start]:
-                        family.turn(seed, device, watch)
-            except BaseException:
-                for family in families:
-                    family.interrupted()
-                raise
+            # Seed after seed, each time another variant first: what slows the machine for a while slows all.
+            for turn, seed in enumerate(comparison.each_seed):
+                start = turn % len(families)
+                for family in families[start:] + families[:start]:
+                    family.turn(seed, device, watch)
         for family in families:
             family.conclude()
         trained = [one for family in families for one in family.trained]
@@ -231,18 +254,16 @@ class Lab:
         finished: dict[str, Candidate] = {}
         prints = {variant.name: _candidate_fingerprint(spec, variant, data) for variant in variants}
         for variant in variants:
-            if found := run.find(prints[variant.name]):
+            if kept := run.recall(variant.name, "candidate"):
+                finished[variant.name] = Candidate(**kept[0])
+            elif found := run.find(prints[variant.name]):
                 finished[variant.name] = Candidate(**json.loads(found.tags["mlplab.candidate"]))
                 run.twin(variant.name, found, {"mlplab.experiment": spec.name})
         with self._screen.experiment(spec, data, [_over_folds(variant, spec) for variant in variants]) as watch:
             journal = _Journal(spec, data, run, prints, watch)
-            try:
-                done = search.random_search(
-                    spec, data.train.x, data.train.y, data.classes, journal, finished=finished, n_jobs=self.jobs
-                )
-            except BaseException:
-                journal.interrupted()
-                raise
+            done = search.random_search(
+                spec, data.train.x, data.train.y, data.classes, journal, finished=finished, n_jobs=self.jobs
+            )
         refit = done.refit
         refit.test = training.evaluate(done.model, *device.test)
         validated = training.evaluate(done.model, *device.validation)
@@ -263,7 +284,7 @@ class Lab:
         run.tags({"mlflow.note.content": f"**{spec.question}**\n\n{table}\n{verdict} Data: {data.label}."})
         run.file("model.keras", done.model.save)
         origin = {**_tags(spec, data), "experiment": spec.name, "run_id": run.run_id}
-        run.model(models.Export(done.model), data.test.x[:2].astype(np.float32), data.classes, origin)
+        run.model(done.model, data.test.x[:2].astype(np.float32), data.classes, origin)
         return _record(spec, data, search=found_all)
 
     def _predict(self, spec: Prediction, of: Record, run: tracking.Run) -> Record:
@@ -273,7 +294,8 @@ class Lab:
         run.data(data)
         names = [result.variant.name for result in of.results]
         result = of.result(choose(f"variant of {spec.of}", spec.variant, names))
-        uri, model = tracking.load_model(result.run_id)
+        run.settle()
+        uri, model = tracking.load_model(run.resolved(result.run_id))
         probabilities = model(data.test.x)
         predicted = probabilities.argmax(axis=1)
         shown = slice(0, spec.images)
@@ -379,14 +401,9 @@ class _Journal:
             else:
                 run.tags({"mlplab.candidate": json.dumps(asdict(found))})
                 run.tags({tracking.FINGERPRINT: self.prints[candidate.name]})
+                run.keep("candidate", asdict(found))
             run.finish("FAILED" if error else "FINISHED")
             self.watch.ended(result)
-
-    def interrupted(self) -> None:
-        """Ends the runs that are open."""
-        with self._lock:
-            for run, _ in self._open.values():
-                run.finish("KILLED")
 
 
 class Family:
@@ -419,17 +436,24 @@ class Family:
             self.train(seeds if together else [seed], device, watch)
         result, run = self.trained[seeds.index(seed)]
         if together and result.status != FAILED:
-            trial.time_alone(result, self.data, device)
-            seconds, rate = result.solo_epoch_seconds, result.steps_per_second
-            run.metrics({"solo_epoch_seconds": seconds, "steps_per_second": rate})
-        run.metrics(_reached(result, self.comparison))
+            if math.isnan(result.solo_epoch_seconds):
+                trial.time_alone(result, self.data, device)
+                _keep(result, run)
+            run.metrics({"solo_epoch_seconds": result.solo_epoch_seconds})
+        run.metrics({"steps_per_second": result.steps_per_second, **_reached(result, self.comparison)})
 
     def train(self, seeds: Sequence[int], device: Device, watch: Watch) -> None:
         """Trains the variant with seeds, each in a run of its own; what raises becomes failed results."""
         data, select = self.data, self.comparison.select
-        opened = [self._open(seed) for seed in seeds]
+        every = [self._open(seed) for seed in seeds]
+        self.trained += every
+        for result, run in every:
+            if run.finished:
+                watch.recalled(result)
+        opened = [(result, run) for result, run in every if not run.finished]
         runs = {id(result): run for result, run in opened}
-        self.trained += opened
+        if not opened:
+            return
 
         def report(result: Result) -> None:
             values = {name: values[-1] for name, values in result.history.items()}
@@ -439,19 +463,19 @@ class Family:
         for result, _ in opened:
             watch.started(result)
         try:
-            fitted = trial.train([result for result, _ in opened], select, data, device, report)
+            alone = [result for result, _ in opened]
+            fitted = trial.train(alone, select, data, device, report, [run for _, run in opened])
             for (result, run), model in zip(opened, fitted, strict=True):
                 self._record(result, run, model)
         except Exception:
             for result, run in opened:
                 result.status, result.error = FAILED, traceback.format_exc()
                 run.text(result.error, "traceback.txt")
-        except KeyboardInterrupt:
-            for _, run in opened:
-                run.finish("KILLED")
-            raise
         for result, run in opened:
             run.tags(_traits(result, self.comparison))
+            if result.status != FAILED:
+                _keep(result, run)
+                run.drop(trial.CHECKPOINT)
             run.finish("FAILED" if result.status == FAILED else "FINISHED")
             watch.ended(result)
 
@@ -461,12 +485,22 @@ class Family:
         name = variant.name if self.run is None else f"seed {seed}: {variant.name}"
         tags = self._tags | {"mlplab.kind": "training"}
         run = self._parent.child(name, self._params | {"seed": seed}, tags, self.data)
+        if run.finished and (kept := run.kept("result")):
+            values, weights = kept
+            result = Result.from_dict(values)
+            result.weights = weights or None
+        else:
+            run.finished = False
         result.run_id = run.run_id
         return result, run
 
     def _record(self, result: Result, run: tracking.Run, model: keras.Model) -> None:
         """What a training leaves in its run."""
         run.params({"parameters": result.parameters})
+        if result.resumed_at:
+            run.tags({"mlplab.resumed_at": f"epoch {result.resumed_at}"})
+            for epoch in range(result.epochs):  # what had not reached the journal; the rest is not said twice
+                run.metrics({name: values[epoch] for name, values in result.history.items()}, step=epoch + 1)
         run.metrics(_summary(result))
         run.text(results.history_csv(result), "history.csv")
         run.text(replay.record(result, self.comparison.select, self.data), replay.RECORD)
@@ -487,15 +521,15 @@ class Family:
             outcome = Outcome(self.variant, tuple(found))
             select = self.comparison.select
             _, low, high = outcome.over_seeds(lambda result: result.best(select))
-            means = _means([_summary(result) for result in found])
+            means = _means([{**_summary(result), "steps_per_second": result.steps_per_second} for result in found])
             self.run.metrics({**means, f"best_{select}_low": low, f"best_{select}_high": high})
             self.run.figure(figures.learning_curves(found, self.data.label), "learning_curves.png")
         self.run.finish("FAILED" if len(found) < len(self.trained) else "FINISHED")
 
-    def interrupted(self) -> None:
-        """Ends the run over the seeds where the comparison is given up."""
-        if self.run is not None:
-            self.run.finish("KILLED")
+
+def _keep(result: Result, run: tracking.Run) -> None:
+    """Keeps a training that is over, so that the command need not train it again if it has to go on."""
+    run.keep("result", result.to_dict(), result.weights or [])
 
 
 def _means(each: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -623,7 +657,7 @@ def _log_model(run: tracking.Run, result: Result, comparison: Comparison, data: 
     model.set_weights(result.weights)
     origin = {**_tags(comparison, data), "comparison": comparison.name, "variant": result.variant.name}
     example = data.test.x[:2].astype(np.float32)
-    run.model(models.Export(model), example, data.classes, origin | {"run_id": run.run_id})
+    run.model(model, example, data.classes, origin | {"run_id": run.run_id})
 
 
 def _tags(comparison: Comparison | Search, data: Dataset) -> dict[str, Any]:
@@ -654,7 +688,6 @@ def _summary(result: Result) -> dict[str, float]:
         "evaluate_seconds": result.evaluate_seconds,
         "train_eval_seconds": result.train_eval_seconds,
         "other_processes_cores": result.busy,
-        "steps_per_second": result.steps_per_second,
         "peak_memory_mb": result.peak_memory_mb,
     }
 

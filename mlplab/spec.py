@@ -32,6 +32,10 @@ class UnavailableError(RuntimeError):
     """The world's failure (a missing or damaged file, no network, a dead server), with the remedy."""
 
 
+class UndeliveredError(UnavailableError):
+    """The work is done, but the tracking store did not take all of its record: the rest waits on disk."""
+
+
 def better(select: str, a: float, b: float) -> bool:
     """Whether `a` is a better value of a selection metric than `b`; a value that is not finite is never."""
     if not math.isfinite(a):

@@ -80,6 +80,10 @@ class Screen:
         """Shows an experiment of a report that raised."""
         self.out.print(f"{name} failed:\n{error}", style="bold red")
 
+    def notice(self, text: str) -> None:
+        """Shows what a person should know."""
+        self.out.print(text, style="bold yellow", soft_wrap=True)
+
 
 class Progress:
     """A `run.Watch` for people: one row a variant with epoch, loss, accuracy and the time left of its training.
@@ -115,6 +119,14 @@ class Progress:
         self._begun[variant.name] += 1
         self._state[variant.name] = f"compiling{self._seed(variant.name)}"
         self._say(f"{self._training(result)}: compiling; {variant.epochs} epochs of {result.steps_per_epoch:,} steps")
+
+    def recalled(self, result: Result) -> None:
+        """Shows a training that was over before the command went on."""
+        name = result.variant.name
+        self._begun[name] += 1
+        self.results[name] = result
+        self._state[name] = f"done before{self._seed(name)}"
+        self._say(f"{self._training(result)}: {result.status} before, after {result.epochs} epochs")
 
     def epoch(self, result: Result) -> None:
         """Shows the epoch's values and the time left."""

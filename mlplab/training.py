@@ -281,6 +281,15 @@ def evaluate(
     return program.run(model, data)
 
 
+def state(model: keras.Model) -> list[Any]:
+    """The variables that a training goes on with: weights, dropout seeds and the optimizer's, in a fixed order.
+
+    The model has to be compiled, and its training to have begun.
+    """
+    every = [*model.variables, *model.optimizer.variables]
+    return list({id(variable): variable for variable in every}.values())
+
+
 def batch_order(examples: int, seed: int, epoch: int) -> np.ndarray:
     """The order in which an epoch takes its examples: int32, shape (examples,), a permutation drawn from both seeds."""
     # Drawn in NumPy: tf.random.shuffle repeats itself under XLA (tensorflow #110219, #52277).

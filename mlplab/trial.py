@@ -6,12 +6,13 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from mlplab import models, training
@@ -25,11 +26,33 @@ TIMED_SECONDS, MOST_TIMED_EPOCHS = 1.0, 10
 """How long, about, and for how many epochs at most, a training that was not alone is timed alone."""
 
 
+CHECKPOINT_SECONDS = float(os.environ.get("MLPLAB_CHECKPOINT_SECONDS", "5"))
+"""A training's state is kept at the end of an epoch where it was last kept so many seconds ago."""
+
+CHECKPOINT = "checkpoint"
+
+
+class Keeper(Protocol):
+    """Where a training's state is kept, by the names of what it is."""
+
+    def keep(self, what: str, values: Mapping[str, Any], arrays: Sequence[np.ndarray] = ()) -> None:
+        """Keeps values and arrays in place of those kept before."""
+
+    def kept(self, what: str) -> tuple[dict[str, Any], list[np.ndarray]] | None:
+        """What was kept."""
+
+    def drop(self, what: str) -> None:
+        """Forgets it."""
+
+
 class Watch(Protocol):
     """What an experiment tells while it runs."""
 
     def started(self, result: Result) -> None:
         """A training begins; its programs are compiled first."""
+
+    def recalled(self, result: Result) -> None:
+        """A training was over before the command went on."""
 
     def epoch(self, result: Result) -> None:
         """An epoch of `result` is over; its values are the last of the history."""
@@ -53,7 +76,12 @@ class Device:
 
 
 def train(
-    results: Sequence[Result], select: str, data: Dataset, device: Device, report: Callable[[Result], None]
+    results: Sequence[Result],
+    select: str,
+    data: Dataset,
+    device: Device,
+    report: Callable[[Result], None],
+    keepers: Sequence[Keeper | None] = (),
 ) -> list[keras.Model]:
     """Trains a variant with the seed of each of `results`, which are filled, side by side where that is faster.
 
@@ -61,6 +89,8 @@ def train(
         results: of one variant.
         select: the validation metric that picks the best epoch.
         report: called after each epoch of each training, when its result has the epoch's values.
+        keepers: where the state of each training is kept while it goes on. One that has a state is gone on with from
+            there, to the numbers that it would have come to undisturbed.
 
     Returns:
         Each model as it was after its best epoch.
@@ -76,7 +106,10 @@ def train(
         epochs=results[0].variant.epochs,
         seeds=[result.seed for result in results],
         validation_data=device.validation,
-        callbacks=[_callbacks(*one, select, device, report) for one in zip(results, clocks, strict=True)],
+        callbacks=[
+            _callbacks(result, clock, select, device, report, keeper)
+            for result, clock, keeper in zip(results, clocks, keepers or [None] * len(results), strict=True)
+        ],
         clocks=clocks,
     )
     busy, memory = others.cores(), _peak_memory_mb()
@@ -118,11 +151,20 @@ def _model(result: Result, data: Dataset) -> keras.Model:
 
 
 def _callbacks(
-    result: Result, clock: training.Clock, select: str, device: Device, report: Callable[[Result], None]
+    result: Result,
+    clock: training.Clock,
+    select: str,
+    device: Device,
+    report: Callable[[Result], None],
+    keeper: Keeper | None,
 ) -> list[keras.callbacks.Callback]:
     callbacks: list[keras.callbacks.Callback] = [_Recorder(result, clock, select, device, report)]
+    stopping = None
     if result.variant.patience:
-        callbacks.append(keras.callbacks.EarlyStopping(monitor="val_loss", patience=result.variant.patience))
+        stopping = keras.callbacks.EarlyStopping(monitor="val_loss", patience=result.variant.patience)
+        callbacks.append(stopping)
+    if keeper is not None:
+        callbacks.append(_Checkpoints(result, clock, keeper, stopping))
     return callbacks
 
 
@@ -177,6 +219,66 @@ class _Recorder(keras.callbacks.Callback):  # type: ignore[misc]
         self.result.train_eval_seconds += time.perf_counter() - started
         values = {"train_eval_accuracy": found["accuracy"], "train_eval_loss": found["loss"] - penalty}
         return {**values, "penalty": penalty} if self.result.variant.l2 else values
+
+
+class _Checkpoints(keras.callbacks.Callback):  # type: ignore[misc]
+    """Keeps a training's whole state now and then, and goes on from the state that was kept.
+
+    As Keras' own BackupAndRestore does, which keeps neither the state of early stopping nor what was measured.
+    """
+
+    STOPPING = ("wait", "best", "best_epoch", "stopped_epoch")
+    MEASURED = ("status", "history", "best_epoch", "compile_seconds", "train_eval_seconds")
+
+    def __init__(
+        self,
+        result: Result,
+        clock: training.Clock,
+        keeper: Keeper,
+        stopping: keras.callbacks.EarlyStopping | None,
+    ) -> None:
+        super().__init__()
+        self.result, self.clock, self.keeper, self.stopping = result, clock, keeper, stopping
+        self.kept_at = time.monotonic()
+
+    def on_train_begin(self, logs: object = None) -> None:
+        self.model._initial_epoch = None
+        found = self.keeper.kept(CHECKPOINT)
+        if found is None:
+            return
+        values, arrays = found
+        state = training.state(self.model)
+        for variable, array in zip(state, arrays, strict=False):
+            variable.assign(array)
+        compiling = self.result.compile_seconds, self.clock.compile_seconds
+        for name in self.MEASURED:
+            setattr(self.result, name, values["result"][name])
+        self.result.compile_seconds += sum(compiling)
+        self.result.weights = arrays[len(state) :] if values["has_best"] else None
+        self.result.resumed_at = self.result.epochs
+        vars(self.clock).update(values["clock"])
+        self.clock.compile_seconds = 0.0
+        for name, value in values["stopping"].items():
+            setattr(self.stopping, name, value)
+        # Where Keras' BackupAndRestore says it, too.
+        self.model._initial_epoch = self.result.variant.epochs if values["over"] else self.result.epochs
+
+    def on_epoch_end(self, epoch: int, logs: object = None) -> None:
+        over = self.model.stop_training or self.result.epochs == self.result.variant.epochs
+        if not over and time.monotonic() - self.kept_at < CHECKPOINT_SECONDS:
+            return
+        weights = self.result.weights
+        values: dict[str, Any] = {
+            "over": bool(over),
+            "has_best": weights is not None,
+            "result": {name: getattr(self.result, name) for name in self.MEASURED},
+            "clock": asdict(self.clock),
+            "stopping": {name: float(getattr(self.stopping, name)) for name in self.STOPPING} if self.stopping else {},
+        }
+        values["result"]["compile_seconds"] += self.clock.compile_seconds
+        state = [keras.ops.convert_to_numpy(variable) for variable in training.state(self.model)]
+        self.keeper.keep(CHECKPOINT, values, [*state, *(weights or [])])
+        self.kept_at = time.monotonic()
 
 
 class _Others:

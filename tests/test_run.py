@@ -41,6 +41,9 @@ class Quiet:
     def started(self, result):
         self.seen.append(("started", result.variant.name, result.steps_per_epoch))
 
+    def recalled(self, result):
+        self.seen.append(("recalled", result.variant.name, result.status))
+
     def epoch(self, result):
         self.seen.append(("epoch", result.variant.name, result.epochs))
 
@@ -73,6 +76,9 @@ class Screen:
 
     def recorded(self, record):
         pass
+
+    def notice(self, text):
+        self.errors.append(text)
 
     def failed(self, name, error):
         self.errors.append(error)
@@ -313,8 +319,8 @@ def test_the_same_seed_gives_the_same_numbers(store, dataset):
 def test_the_page_and_command_lead_to_the_store(store, dataset):
     """The address names the store by its full path and the run by its id."""
     with tracking.parent_run("where", {}, dataset) as parent:
-        command, page = tracking.address(parent)
         parent.finish()
+    command, page = tracking.address(parent)
     assert command == f"mlflow ui --backend-store-uri 'sqlite:///{Path.cwd()}/mlflow.db'"
     assert page.endswith(f"#/experiments/0/runs/{parent.run_id}?workflowType=machine_learning")
 
@@ -355,7 +361,10 @@ class StopsAfter(Quiet):
 
 @pytest.fixture(scope="module")
 def searched(empty_store, tmp_path_factory, dataset):
-    """A search killed after its second candidate, then run again: (record, client, killed parent, parent, watch)."""
+    """A search killed after its second candidate, then run on a machine that knows nothing of the first.
+
+    It is (record, client, killed parent, parent, watch).
+    """
     folder = tmp_path_factory.mktemp("searched")
     (folder / "mlflow.db").write_bytes(empty_store.read_bytes())
     with contextlib.chdir(folder):
@@ -363,7 +372,9 @@ def searched(empty_store, tmp_path_factory, dataset):
         with pytest.raises(KeyboardInterrupt):
             perform(SEARCH, dataset, StopsAfter(2))
         watch = Quiet()
-        record = perform(SEARCH, dataset, watch)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("XDG_STATE_HOME", str(folder))
+            record = perform(SEARCH, dataset, watch)
         client = mlflow.MlflowClient()
         parents = {r.info.status: r for r in client.search_runs(["0"]) if "mlflow.parentRunId" not in r.data.tags}
         yield record, client, parents["KILLED"], parents["FINISHED"], watch
@@ -409,6 +420,52 @@ def test_a_search_killed_and_started_again_keeps_what_was_finished(searched):
         assert now.data.params == then.data.params
         assert now.data.metrics == then.data.metrics
     assert "mlplab.reused_from" not in after["candidate 3"].data.tags
+
+
+def test_a_search_killed_goes_on_under_its_run(store, dataset):
+    """On the machine where it was killed a search goes on: the same run, and the third candidate alone is trained."""
+    with pytest.raises(KeyboardInterrupt):
+        perform(SEARCH, dataset, StopsAfter(2))
+    (killed,) = [r for r in store.search_runs(["0"]) if "mlflow.parentRunId" not in r.data.tags]
+    watch = Quiet()
+    record = perform(SEARCH, dataset, watch)
+    assert record.run_id == killed.info.run_id
+    assert [event[1] for event in watch.seen if event[0] == "started"] == ["candidate 3"]
+    runs = below(store, killed)
+    assert {name: run.info.status for name, run in runs.items()} == {f"candidate {n}": "FINISHED" for n in (1, 2, 3)}
+    assert [c.run_id for c in record.search.candidates] == [runs[f"candidate {n}"].info.run_id for n in (1, 2, 3)]
+    assert store.get_run(killed.info.run_id).info.status == "FINISHED"
+
+
+def test_a_comparison_killed_goes_on_from_its_checkpoint(store, dataset, monkeypatch):
+    """A comparison that is interrupted ends at the numbers of one that is not: finished runs stay, one goes on."""
+    from mlplab import trial
+
+    monkeypatch.setattr(trial, "CHECKPOINT_SECONDS", 0.0)
+    spec = COMPARISON.only(["SGD", "RMSprop"]).with_base(epochs=6, dropout=0.2, batch_norm=True)
+    watch = InterruptedWhen(lambda result: result.variant.name == "RMSprop" and result.epochs == 4)
+    with pytest.raises(KeyboardInterrupt):
+        perform(spec, dataset, watch)
+    before = {r.info.run_name: r for r in store.search_runs(["0"])}
+    watch = Quiet()
+    record = perform(spec, dataset, watch)
+    after = {r.info.run_name: r for r in store.search_runs(["0"])}
+    assert {name: run.info.run_id for name, run in before.items()} == {n: r.info.run_id for n, r in after.items()}
+    assert after["SGD"].info.end_time == before["SGD"].info.end_time
+    assert {run.info.status for run in after.values()} == {"FINISHED"}
+    assert [event for event in watch.seen if event[1] == "RMSprop" and event[0] == "epoch"][0][2] == 4
+    assert after["RMSprop"].data.tags["mlplab.resumed_at"] == "epoch 3"
+    undisturbed = perform(spec, dataset)
+    assert undisturbed.run_id != record.run_id
+    for one, other in zip(record.results, undisturbed.results, strict=True):
+        assert one.end == other.end
+        assert {k: v for k, v in one.history.items() if "seconds" not in k} == {
+            k: v for k, v in other.history.items() if "seconds" not in k
+        }
+        assert one.test == other.test
+        for name in one.history:
+            steps = [m.step for m in store.get_metric_history(one.run_id, name)]
+            assert sorted(steps) == list(range(1, 7))
 
 
 def test_a_searchs_run_holds_the_winner_and_the_space(searched, dataset):

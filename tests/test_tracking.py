@@ -1,25 +1,20 @@
 """What `mlplab.tracking` promises, against real stores."""
 
+import contextlib
 import math
-import os
 import random
-import signal
 import socket
-import subprocess
-import sys
 import time
-from types import SimpleNamespace
 
 import mlflow
 import numpy as np
 import pytest
 from conftest import free_port
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from faults import Server
 from mlflow import MlflowClient
 
 from mlplab import tracking
-from mlplab.spec import UnavailableError
+from mlplab.spec import UnavailableError, UndeliveredError
 
 
 def points(client, run_id, name):
@@ -115,98 +110,25 @@ def test_the_experiment_is_that_of_mlflows_own_variable(store, dataset, monkeypa
     assert len([e for e in store.search_experiments() if e.name == "mine"]) == 1
 
 
-class FlakyClient:
-    """Takes what a client takes and fails as told."""
-
-    def __init__(self, failures):
-        self.failures = failures
-        self.taken = {}
-
-    def log_batch(self, run_id, metrics=(), params=(), tags=(), synchronous=None):
-        if next(self.failures, False):
-            raise ConnectionError("gone")
-        self.taken.setdefault(run_id, []).extend(m.step for m in metrics)
-
-    def mark(self, run_id, value):
-        if next(self.failures, False):
-            raise ConnectionError("gone")
-        self.taken.setdefault(run_id, []).append(value)
-
-
-@settings(deadline=None, max_examples=200)
-@given(
-    writes=st.lists(st.tuples(st.sampled_from("ab"), st.booleans()), max_size=40),
-    failures=st.lists(st.booleans(), max_size=20),
-    pauses=st.sets(st.integers(0, 40)),
-)
-def test_any_interleaving_of_failures_leaves_each_run_complete_and_in_order(writes, failures, pauses):
-    """Whatever calls fail and whenever the writer delivers, in the end each run has every write once, in order."""
-    client = FlakyClient(iter(failures))
-    writer = tracking._Writer(client)
-    for number, (run_id, is_call) in enumerate(writes):
-        if is_call:
-            call = lambda run_id=run_id, number=number: client.mark(run_id, number)  # noqa: E731
-            writer.put(tracking._Item(run_id, call=call))
-        else:
-            writer.put(tracking._Item(run_id, metrics=(SimpleNamespace(step=number),)))
-        if number in pauses:
-            writer._deliver()
-    for _ in range(len(failures) + 1):
-        writer._deliver()
-    assert client.taken == {
-        run_id: numbers
-        for run_id in "ab"
-        if (numbers := [number for number, (owner, _) in enumerate(writes) if owner == run_id])
-    }
-
-
-def start_server(folder, port):
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    store = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", f"{folder}/artifacts"]
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    environment.pop("MLFLOW_TRACKING_URI", None)
-    with open(folder / "server.log", "a") as log:
-        server = subprocess.Popen(
-            [*command, *store], stdout=log, stderr=log, cwd=folder, env=environment, start_new_session=True
-        )
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return server
-        except OSError:
-            assert server.poll() is None, (folder / "server.log").read_text()
-            time.sleep(0.2)
-    raise AssertionError((folder / "server.log").read_text())
-
-
-def stop_server(server):
-    os.killpg(server.pid, signal.SIGKILL)
-    server.wait()
-
-
 @pytest.fixture
 def server(empty_store, tmp_path, monkeypatch):
     (tmp_path / "mlflow.db").write_bytes(empty_store.read_bytes())
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    port = free_port()
-    running = SimpleNamespace(folder=tmp_path, port=port, process=start_server(tmp_path, port))
-    mlflow.set_tracking_uri(f"http://127.0.0.1:{port}")
-    yield running
-    mlflow.set_tracking_uri(None)
-    if running.process.poll() is None:
-        stop_server(running.process)
+    with Server(tmp_path) as running:
+        mlflow.set_tracking_uri(running.uri)
+        yield running
+        mlflow.set_tracking_uri(None)
 
 
 def test_a_server_killed_and_back_loses_no_point(server, dataset):
     """Points logged while the tracking server is dead arrive once it is back, each once, NaN among them."""
     with tracking.parent_run("outage", {}, dataset) as parent:
         parent.metrics({"loss": 1.0}, 1)
-        stop_server(server.process)
+        server.kill()
         for step in range(2, 50):
             parent.metrics({"loss": float(step) if step % 7 else math.nan}, step)
         time.sleep(2 * tracking.FLUSH_SECONDS)
-        server.process = start_server(server.folder, server.port)
+        server.start()
         parent.finish()
     found = points(MlflowClient(), parent.run_id, "loss")
     assert [step for step, _ in found] == list(range(1, 50))
@@ -214,24 +136,156 @@ def test_a_server_killed_and_back_loses_no_point(server, dataset):
     assert MlflowClient().get_run(parent.run_id).info.status == "FINISHED"
 
 
-def test_a_server_that_stays_dead_is_an_error_in_the_end(server, dataset):
-    """What could not be delivered is named in an error when the comparison ends; no training is disturbed before."""
+def test_a_server_that_stays_dead_is_an_error_in_the_end_and_loses_nothing(server, dataset, monkeypatch):
+    """What could not be delivered is named in an error when the comparison ends, and `sync` delivers it later."""
+    monkeypatch.setattr(tracking, "PATIENCE_SECONDS", 2.0)
     said = random.Random(0).random()
     with (
-        pytest.raises(UnavailableError, match=r"did not take everything: .* metric points") as caught,
+        pytest.raises(UndeliveredError, match=r"did not take everything: .* metric points.*mlplab sync") as caught,
         tracking.parent_run("dead", {}, dataset) as parent,
     ):
-        stop_server(server.process)
+        assert parent._writer.settle(20)
+        server.kill()
         parent.metrics({"loss": said}, 1)
+        parent.finish()
     assert parent.run_id in str(caught.value)
+    lines = []
+    assert not tracking.sync(lines.append)
+    server.start()
+    assert MlflowClient().get_run(parent.run_id).info.status == "RUNNING"
+    assert tracking.sync(lines.append)
+    assert points(MlflowClient(), parent.run_id, "loss") == [(1, said)]
+    assert MlflowClient().get_run(parent.run_id).info.status == "FINISHED"
+    assert tracking.sync(lines.append)
+    assert lines[-1] == "Nothing waits on this machine."
 
 
-def test_a_store_that_is_not_there_is_refused_before_anything_runs(dataset, monkeypatch):
-    """A tracking server that does not answer is an error with a remedy before the block runs."""
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    mlflow.set_tracking_uri(f"http://127.0.0.1:{free_port()}")
+def test_a_server_that_is_not_there_at_first_is_said_at_once(empty_store, tmp_path, dataset, monkeypatch):
+    """With a tracking server that does not answer the block runs all the same, the user is told, nothing is lost."""
+    monkeypatch.setattr(tracking, "PATIENCE_SECONDS", 2.0)
+    monkeypatch.setattr(tracking, "START_SECONDS", 0.5)
+    (tmp_path / "mlflow.db").write_bytes(empty_store.read_bytes())
+    port, lines = free_port(), []
+    mlflow.set_tracking_uri(f"http://127.0.0.1:{port}")
+    try:
+        with (
+            pytest.raises(UndeliveredError),
+            tracking.parent_run("none", {}, dataset, say=lines.append) as parent,
+        ):
+            child = parent.child("a", {"learning_rate": 1}, {})
+            child.metrics({"loss": 1.0}, 1)
+            child.tags({"parent": f"under {parent.run_id}"})
+            child.finish()
+            parent.finish()
+        assert "does not answer" in lines[0]
+        with Server(tmp_path, port=port):
+            assert tracking.sync(lines.append)
+            runs = {run.info.run_name: run for run in MlflowClient().search_runs(["0"])}
+            assert {name: run.info.status for name, run in runs.items()} == {"none": "FINISHED", "a": "FINISHED"}
+            assert runs["a"].data.tags["parent"] == f"under {runs['none'].info.run_id}"
+            assert points(MlflowClient(), runs["a"].info.run_id, "loss") == [(1, 1.0)]
+    finally:
+        mlflow.set_tracking_uri(None)
+
+
+def test_a_store_in_a_file_that_cannot_be_made_is_refused_before_anything_runs(dataset):
+    """A store that is no server and not to be had is an error with a remedy before the block runs."""
+    mlflow.set_tracking_uri("sqlite:////proc/nowhere/mlflow.db")
     try:
         with pytest.raises(UnavailableError, match="MLFLOW_TRACKING_URI"), tracking.parent_run("none", {}, dataset):
             pytest.fail("the block ran")
     finally:
         mlflow.set_tracking_uri(None)
+
+
+def test_what_a_run_was_told_is_not_told_twice_by_the_command_that_goes_on(store, dataset):
+    """A command that is interrupted and given again has its run, its finished child and each point once."""
+    for attempt in (1, 2):
+        with (
+            contextlib.suppress(KeyboardInterrupt),
+            tracking.parent_run("again", {}, dataset, command="the same") as parent,
+        ):
+            done, open_run = parent.child("done", {}, {}), parent.child("open", {}, {})
+            assert done.finished is (attempt == 2)
+            assert not open_run.finished
+            for step in (1, 2, 3):
+                done.metrics({"loss": float(step)}, step)
+                open_run.metrics({"loss": float(step)}, step)
+            done.finish()
+            if attempt == 1:
+                raise KeyboardInterrupt
+            open_run.metrics({"loss": 4.0}, 4)
+            open_run.finish()
+            parent.finish()
+        statuses = {run.info.run_name: run.info.status for run in store.search_runs(["0"])}
+        rest = "KILLED" if attempt == 1 else "FINISHED"
+        assert statuses == {"again": rest, "open": rest, "done": "FINISHED"}
+    assert points(store, done.run_id, "loss") == [(1, 1.0), (2, 2.0), (3, 3.0)]
+    assert points(store, open_run.run_id, "loss") == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 4.0)]
+
+
+def test_a_run_that_was_deleted_is_not_gone_on_with(store, dataset):
+    """Deleting an interrupted command's run has the command begin anew."""
+    found = []
+    for _ in range(2):
+        with (
+            contextlib.suppress(KeyboardInterrupt),
+            tracking.parent_run("again", {}, dataset, command="another") as parent,
+        ):
+            raise KeyboardInterrupt
+        found.append(parent.run_id)
+        store.delete_run(parent.run_id)
+    assert found[0] != found[1]
+
+
+def test_the_projects_run_of_a_command_that_goes_on_points_to_the_run(store, dataset, monkeypatch):
+    """Under `mlflow run` the second run is a signpost to the first, which is gone on with."""
+    projects = [store.create_run("0").info.run_id for _ in range(2)]
+    for project in projects:
+        monkeypatch.setenv("MLFLOW_RUN_ID", project)
+        with (
+            contextlib.suppress(KeyboardInterrupt),
+            tracking.parent_run("optimizers", {}, dataset, command="a third") as parent,
+        ):
+            if project == projects[0]:
+                raise KeyboardInterrupt
+            parent.finish()
+    assert parent.run_id == projects[0]
+    assert [store.get_run(project).info.status for project in projects] == ["FINISHED", "FINISHED"]
+    signpost = store.get_run(projects[1]).data.tags
+    assert signpost["mlplab.continues"] == projects[0]
+    assert projects[0] in signpost["mlflow.note.content"]
+
+
+def test_reap_ends_what_has_no_process(store, dataset):
+    """Runs of a process that is gone, here or by its silence, are KILLED and named; those of a living one stay."""
+    dead = store.create_run(
+        "0", tags={tracking.KEY: "d", tracking.SESSION: "d", tracking.PROCESS: f"{socket.gethostname()} 999999999 7"}
+    )
+    far = store.create_run(
+        "0",
+        tags={
+            tracking.KEY: "f",
+            tracking.SESSION: "f",
+            tracking.PROCESS: "another-machine 1 1",
+            tracking.HEARTBEAT: str(int(time.time()) - 400),
+        },
+    )
+    near = store.create_run(
+        "0",
+        tags={
+            tracking.KEY: "n",
+            tracking.SESSION: "n",
+            tracking.PROCESS: "another-machine 1 1",
+            tracking.HEARTBEAT: str(int(time.time()) - 200),
+        },
+    )
+    foreign = store.create_run("0")
+    lines = []
+    with tracking.parent_run("alive", {}, dataset) as parent:
+        assert parent._writer.settle(20)
+        assert tracking.reap(300.0, lines.append) == 2
+    status = {run.info.run_id: run.info.status for run in store.search_runs(["0"])}
+    assert [status[run.info.run_id] for run in (dead, far, near, foreign)] == ["KILLED", "KILLED", "RUNNING", "RUNNING"]
+    assert status[parent.run_id] == "FINISHED"
+    assert sorted(line.split()[0] for line in lines) == sorted([dead.info.run_id, far.info.run_id])
