@@ -138,7 +138,15 @@ def _parser() -> argparse.ArgumentParser:
             help="train every variant with so many seeds, such as 10, or with these: 1,2,3 (default: the spec's)",
         )
         command.add_argument(
-            "--jobs", type=int, default=1, help="trainings of a search at a time (default: %(default)s)"
+            "--jobs",
+            type=int,
+            default=1,
+            help="trainings at a time, each in a process of this machine (default: 1, which alone times them fairly)",
+        )
+        command.add_argument(
+            "--cluster",
+            metavar="ADDRESS",
+            help="have a Dask scheduler's workers train: tcp://HOST:8786, or local:N for N worker processes here",
         )
         command.add_argument(
             "--profile",
@@ -339,7 +347,7 @@ def _lab(options: argparse.Namespace, changes: Options, datasets: set[str]) -> "
 
     from mlplab.run import Lab
 
-    return Lab(found.__getitem__, terminal.Screen(out), changes, options.jobs), out
+    return Lab(found.__getitem__, terminal.Screen(out), changes, options.jobs, options.cluster), out
 
 
 def _lead(out: "Console", command: str, page: str) -> None:

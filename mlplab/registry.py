@@ -5,6 +5,7 @@ checked versions in their order, each takes over that is not worse on the test s
 forced.
 """
 
+import math
 import subprocess
 import sys
 import tempfile
@@ -137,6 +138,13 @@ def _chosen(client: tracking.Client, data: Dataset, optimizer: str, metric: str,
     ]
     order = "DESC" if SELECTION_METRICS[metric] == "max" else "ASC"
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    # Ordering by a metric joins every match with every run of the store; a good value met in any order leaves few.
+    sample = client.search_runs(experiments, " and ".join(conditions), max_results=50)
+    values = [value for run in sample if math.isfinite(value := run.data.metrics.get(f"best_{metric}", math.nan))]
+    if values:
+        best, at_least = (max(values), ">=") if order == "DESC" else (min(values), "<=")
+        # Without an exponent, which MLflow's filters do not know.
+        conditions.append(f"metrics.best_{metric} {at_least} {best:.17f}")
     found = client.search_runs(
         experiments, " and ".join(conditions), max_results=50, order_by=[f"metrics.best_{metric} {order}"]
     )

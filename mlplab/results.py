@@ -40,6 +40,7 @@ class Result:
         solo_epoch_seconds: seconds of an epoch trained alone, where the training itself was stacked with those of
             other seeds; NaN where it was alone.
         resumed_at: epochs that it had when it was last gone on with after an interruption; 0 if it went through.
+        shared: whether it ran on a worker, beside others: its times are compared with none.
         busy: cores that other processes kept busy while it trained, on average.
     """
 
@@ -56,6 +57,7 @@ class Result:
     end: str = ""
     solo_epoch_seconds: float = math.nan
     resumed_at: int = 0
+    shared: bool = False
     busy: float = math.nan
     parameters: int = 0
     steps_per_epoch: int = 0
@@ -217,8 +219,13 @@ class Target:
 
 
 def targets(comparison: Comparison, results: Sequence[Result]) -> list[Target]:
-    """How each variant's seeds came to each of the comparison's targets; variants that all failed are left out."""
-    found = []
+    """How each variant's seeds came to each of the comparison's targets; variants that all failed are left out.
+
+    None where a training shared its machine with others: it is times that are compared.
+    """
+    found: list[Target] = []
+    if any(result.shared for result in results):
+        return found
     for metric, target in comparison.targets.items():
         each = {
             outcome.variant.name: [reaching(r, metric, target) for r in outcome.results if r.status != FAILED]
@@ -241,7 +248,10 @@ def targets(comparison: Comparison, results: Sequence[Result]) -> list[Target]:
 
 
 def measures(comparison: Comparison, results: Sequence[Result]) -> list[Measure]:
-    """What a comparison's verdicts are about: the selection metric, the gap, and seconds of training."""
+    """What a comparison's verdicts are about: the selection metric, the gap, and seconds of training.
+
+    The last are left out where a training shared its machine with others.
+    """
     unit = "points" if comparison.maximizes else "nats"
 
     def values(value: Callable[[Result], float]) -> dict[str, list[float]]:
@@ -252,7 +262,7 @@ def measures(comparison: Comparison, results: Sequence[Result]) -> list[Measure]
         return found
 
     select = comparison.select
-    return [
+    found = [
         Measure(
             name=select,
             values=values(lambda result: result.best(select)),
@@ -277,6 +287,7 @@ def measures(comparison: Comparison, results: Sequence[Result]) -> list[Measure]
             unit="times",
         ),
     ]
+    return found[:2] if any(result.shared for result in results) else found
 
 
 def unpaired(results: Sequence[Result]) -> str:

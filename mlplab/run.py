@@ -12,14 +12,14 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import keras
 import numpy as np
 
-from mlplab import figures, models, replay, report, results, search, tracking, training, trial
+from mlplab import cluster, figures, models, replay, report, results, search, tracking, training, trial
 from mlplab.data import Dataset
 from mlplab.results import (
     DIVERGED,
@@ -83,12 +83,20 @@ class Lab:
     Args:
         load: gives the data set for what an experiment wants, `mnist` or `cifar10`.
         options: changes made to every experiment.
-        jobs: trainings of a search at a time.
+        jobs: trainings at a time, each in a process of this machine; 1: in this process.
+        cluster: where they are carried out instead, see `mlplab.cluster.workers`.
     """
 
-    def __init__(self, load: Callable[[str], Dataset], screen: Screen, options: Options, jobs: int = 1) -> None:
+    def __init__(
+        self,
+        load: Callable[[str], Dataset],
+        screen: Screen,
+        options: Options,
+        jobs: int = 1,
+        cluster: str | None = None,
+    ) -> None:
         self.options = options
-        self.jobs = jobs
+        self.jobs, self.cluster = jobs, cluster
         self.records: dict[str, Record] = {}
         self._load, self._screen = load, screen
         self._data: dict[str, tuple[Dataset, Device]] = {}
@@ -122,13 +130,13 @@ class Lab:
             UsageError: the folder cannot be written to.
             UnavailableError: as `run` raises it.
         """
+        names = experiment_names()
+        for wanted in set().union(*(datasets_of(load_experiment(name)) for name in names)):
+            self._data_of(wanted)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"the report's folder {folder} cannot be made: {error}; name another.") from error
-        names = experiment_names()
-        for wanted in set().union(*(datasets_of(load_experiment(name)) for name in names)):
-            self._data_of(wanted)
         started = time.perf_counter()
         command = self._command(*(self.options.adapt(load_experiment(name)) for name in names))
         tags = {"mlplab.experiment": "report", "mlplab.kind": "report"}
@@ -229,15 +237,21 @@ class Lab:
 
     def _compare(self, comparison: Comparison, run: tracking.Run) -> Record:
         data, device = self._data_of(comparison.dataset)
-        run.tags({**_tags(comparison, data), tracking.FINGERPRINT: _fingerprint(comparison, data)})
+        run.tags({**_tags(comparison, data), **tracking.fingerprinted(_fingerprint(comparison, data))})
         run.data(data)
         run.text(comparison.to_json(), "comparison.json")
-        families = [Family(run, variant, comparison, data) for variant in comparison.resolved()]
+        families = [Family.open(run, variant, comparison, data) for variant in comparison.resolved()]
+        # Seed after seed, each time another variant first: what slows the machine for a while slows all.
+        turns = [
+            (family, seed)
+            for turn, seed in enumerate(comparison.each_seed)
+            for family in families[turn % len(families) :] + families[: turn % len(families)]
+        ]
         with self._screen.experiment(comparison, data, comparison.resolved()) as watch:
-            # Seed after seed, each time another variant first: what slows the machine for a while slows all.
-            for turn, seed in enumerate(comparison.each_seed):
-                start = turn % len(families)
-                for family in families[start:] + families[:start]:
+            if self.jobs > 1 or self.cluster:
+                self._spread(turns, comparison, data, watch)
+            else:
+                for family, seed in turns:
                     family.turn(seed, device, watch)
         for family in families:
             family.conclude()
@@ -245,9 +259,42 @@ class Lab:
         verdicts = _conclude(run, comparison, data, trained)
         return _record(comparison, data, results=[result for result, _ in trained], verdicts=verdicts)
 
+    def _spread(
+        self, turns: Sequence[tuple["Family", int]], comparison: Comparison, data: Dataset, watch: Watch
+    ) -> None:
+        """Has workers train, and takes what they come to."""
+        reference, text = cluster.Reference.to(data), comparison.to_json()
+        shown = {
+            (f.variant.name, seed): Result(
+                variant=f.variant, seed=seed, steps_per_epoch=f.variant.steps_per_epoch(len(data.train))
+            )
+            for f, seed in turns
+        }
+
+        def heard(message: Any) -> None:
+            variant, seed, values = message
+            result = shown[variant, seed]
+            if values is None:
+                result.history.clear()
+                watch.started(result)
+            else:
+                result.add(values)
+                watch.epoch(result)
+
+        tasks = {
+            _Task(text, family.variant.name, seed, reference, family.parent.place): family
+            for family, seed in turns
+            if not family.recall(seed, watch)
+        }
+        with cluster.workers(self.cluster, self.jobs, heard) as workers:
+            for task, outcome in workers.map(_train, tasks):
+                watch.ended(tasks[task].take(task.seed, outcome))
+        for family, _ in turns:
+            family.trained.sort(key=lambda each: comparison.each_seed.index(each[0].seed))
+
     def _search(self, spec: Search, run: tracking.Run) -> Record:
         data, device = self._data_of(spec.dataset)
-        run.tags({**_tags(spec, data), tracking.FINGERPRINT: _fingerprint(spec, data)})
+        run.tags({**_tags(spec, data), **tracking.fingerprinted(_fingerprint(spec, data))})
         run.data(data)
         run.text(spec.to_json(), "search.json")
         variants = search.candidates(spec)
@@ -400,7 +447,7 @@ class _Journal:
                 run.text(error, "traceback.txt")
             else:
                 run.tags({"mlplab.candidate": json.dumps(asdict(found))})
-                run.tags({tracking.FINGERPRINT: self.prints[candidate.name]})
+                run.tags(tracking.fingerprinted(self.prints[candidate.name]))
                 run.keep("candidate", asdict(found))
             run.finish("FAILED" if error else "FINISHED")
             self.watch.ended(result)
@@ -412,38 +459,93 @@ class Family:
     The UI folds the seeds under it, and the charts of a comparison's runs show a curve a variant.
     """
 
-    def __init__(self, parent: tracking.Run, variant: Variant, comparison: Comparison, data: Dataset) -> None:
+    def __init__(
+        self,
+        parent: tracking.Run,
+        variant: Variant,
+        comparison: Comparison,
+        data: Dataset,
+        run: tracking.Run | None = None,
+    ) -> None:
         self.variant, self.comparison, self.data = variant, comparison, data
+        self.parent, self.run = parent, run
         names = list(comparison.variants)
         (colour, _) = figures.looks(names)[names.index(variant.name)]
         self._tags = {"mlplab.experiment": comparison.name, "mlplab.variant": variant.name, "mlflow.runColor": colour}
         self._tags |= _tags(comparison, data)
         self._params = {**variant.params(), "dataset": data.name}
         self.trained: list[tuple[Result, tracking.Run]] = []
-        self.run: tracking.Run | None = None
-        self._parent = parent
+
+    @classmethod
+    def open(cls, parent: tracking.Run, variant: Variant, comparison: Comparison, data: Dataset) -> "Family":
+        """A variant's place under the comparison's run."""
+        made = cls(parent, variant, comparison, data)
         if len(comparison.each_seed) > 1:
             seeds = ",".join(map(str, comparison.each_seed))
-            self.run = self._parent = parent.child(
-                variant.name, self._params | {"seeds": seeds}, self._tags | {"mlplab.kind": "variant"}, data
-            )
+            tags = made._tags | {"mlplab.kind": "variant"}
+            made.parent = made.run = parent.child(variant.name, made._params | {"seeds": seeds}, tags, data)
+        return made
 
     def turn(self, seed: int, device: Device, watch: Watch) -> None:
         """Trains the variant with a seed; or with all seeds at the first one's turn, and then times each at its own."""
         seeds = self.comparison.each_seed
         together = trial.side_by_side(self.variant, len(seeds), self.data)
         if not together or not self.trained:
-            self.train(seeds if together else [seed], device, watch)
+            self.train(seeds if together else [seed], device, watch, together)
         result, run = self.trained[seeds.index(seed)]
-        if together and result.status != FAILED:
+        if not together:
+            return
+        if result.status != FAILED:
             if math.isnan(result.solo_epoch_seconds):
                 trial.time_alone(result, self.data, device)
                 _keep(result, run)
             run.metrics({"solo_epoch_seconds": result.solo_epoch_seconds})
+        self._time(result, run)
+
+    def _time(self, result: Result, run: tracking.Run) -> None:
+        """What depends on how long an epoch takes alone."""
         run.metrics({"steps_per_second": result.steps_per_second, **_reached(result, self.comparison)})
 
-    def train(self, seeds: Sequence[int], device: Device, watch: Watch) -> None:
-        """Trains the variant with seeds, each in a run of its own; what raises becomes failed results."""
+    def recall(self, seed: int, watch: Watch) -> bool:
+        """Takes a training that was over before the command went on; whether there was one."""
+        kept = self.parent.recall(self._name(seed), "result")
+        if kept:
+            result = _kept(kept)
+            self.trained.append((result, self.parent.adopt(self._name(seed), self.parent.resolved(result.run_id))))
+            watch.recalled(result)
+        return kept is not None
+
+    def take(self, seed: int, outcome: "cluster.Outcome[tuple[dict[str, Any], list[np.ndarray]]]") -> Result:
+        """Takes what a worker has trained; where it could not, a run here says why."""
+        if outcome.error is None:
+            result = _kept(outcome.get())
+            run = self.parent.adopt(
+                self._name(seed), result.run_id, "FAILED" if result.status == FAILED else "FINISHED"
+            )
+            if result.status != FAILED:
+                _keep(result, run)
+        else:
+            result, run = self._open(seed)
+            result.status, result.error = FAILED, "".join(traceback.format_exception(outcome.error))
+            run.text(result.error, "traceback.txt")
+            run.finish("FAILED")
+        self.trained.append((result, run))
+        return result
+
+    def train(
+        self,
+        seeds: Sequence[int],
+        device: Device,
+        watch: Watch,
+        together: bool = False,
+        worker: Mapping[str, str] | None = None,
+    ) -> None:
+        """Trains the variant with seeds, each in a run of its own; what raises becomes failed results.
+
+        Args:
+            together: whether each is to be timed alone after it.
+            worker: tags that say where this is, on a worker that shares its machine with others.
+        """
         data, select = self.data, self.comparison.select
         every = [self._open(seed) for seed in seeds]
         self.trained += every
@@ -460,13 +562,17 @@ class Family:
             runs[id(result)].metrics(values, step=result.epochs)
             watch.epoch(result)
 
-        for result, _ in opened:
+        for result, run in opened:
+            result.shared = worker is not None
+            run.tags(worker or {})
             watch.started(result)
         try:
             alone = [result for result, _ in opened]
             fitted = trial.train(alone, select, data, device, report, [run for _, run in opened])
             for (result, run), model in zip(opened, fitted, strict=True):
                 self._record(result, run, model)
+                if not together:
+                    self._time(result, run)
         except Exception:
             for result, run in opened:
                 result.status, result.error = FAILED, traceback.format_exc()
@@ -482,17 +588,18 @@ class Family:
     def _open(self, seed: int) -> tuple[Result, tracking.Run]:
         variant = self.variant
         result = Result(variant=variant, seed=seed, steps_per_epoch=variant.steps_per_epoch(len(self.data.train)))
-        name = variant.name if self.run is None else f"seed {seed}: {variant.name}"
         tags = self._tags | {"mlplab.kind": "training"}
-        run = self._parent.child(name, self._params | {"seed": seed}, tags, self.data)
+        run = self.parent.child(self._name(seed), self._params | {"seed": seed}, tags, self.data)
         if run.finished and (kept := run.kept("result")):
-            values, weights = kept
-            result = Result.from_dict(values)
-            result.weights = weights or None
+            result = _kept(kept)
         else:
             run.finished = False
         result.run_id = run.run_id
         return result, run
+
+    def _name(self, seed: int) -> str:
+        many = len(self.comparison.each_seed) > 1
+        return f"seed {seed}: {self.variant.name}" if many else self.variant.name
 
     def _record(self, result: Result, run: tracking.Run, model: keras.Model) -> None:
         """What a training leaves in its run."""
@@ -530,6 +637,56 @@ class Family:
 def _keep(result: Result, run: tracking.Run) -> None:
     """Keeps a training that is over, so that the command need not train it again if it has to go on."""
     run.keep("result", result.to_dict(), result.weights or [])
+
+
+def _kept(kept: tuple[dict[str, Any], list[np.ndarray]]) -> Result:
+    """What `_keep` kept."""
+    values, weights = kept
+    result = Result.from_dict(values)
+    result.weights = weights or None
+    return result
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A training as a worker is told of it; `comparison` as JSON."""
+
+    comparison: str
+    variant: str
+    seed: int
+    data: cluster.Reference
+    under: tracking.Place
+
+
+class _Told:
+    """Watches a training on a worker, and tells the process that waits for it."""
+
+    def started(self, result: Result) -> None:
+        """A training begins, perhaps anew after a worker's death."""
+        cluster.tell((result.variant.name, result.seed, None))
+
+    def recalled(self, result: Result) -> None:
+        """Nothing is recalled on a worker."""
+
+    def epoch(self, result: Result) -> None:
+        """An epoch is over."""
+        cluster.tell((result.variant.name, result.seed, {name: values[-1] for name, values in result.history.items()}))
+
+    def ended(self, result: Result) -> None:
+        """That it is over its outcome says."""
+
+
+def _train(task: _Task) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """On a worker: trains in a run under the one that the task names; the result as `_keep` keeps it."""
+    comparison, data = Comparison.from_json(task.comparison), task.data.load()
+    (variant,) = (variant for variant in comparison.resolved() if variant.name == task.variant)
+    with tracking.under(task.under) as parent:
+        family = Family(parent, variant, comparison, data)
+        worker = {"machine.shared": "true", **cluster.place()}
+        family.train([task.seed], task.data.device(), _Told(), worker=worker)
+        ((result, run),) = family.trained
+    result.run_id = run.run_id
+    return result.to_dict(), result.weights or []
 
 
 def _means(each: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -641,7 +798,9 @@ def _note(
 
 
 def _disturbed(found: Sequence[Result]) -> str:
-    """Which share of the trainings ran on a busy machine, as a sentence; "" if none did."""
+    """Which share of the trainings ran beside others or on a busy machine, as a sentence; "" if none did."""
+    if any(result.shared for result in found):
+        return "Trained by workers, beside one another: their times are compared with none."
     busy = [result for result in found if result.busy > BUSY_CORES]
     if not busy:
         return ""

@@ -217,6 +217,8 @@ class Comparison:
 
     def __post_init__(self) -> None:
         _question(self.question)
+        if not isinstance(self.name, str):
+            raise UsageError(f"a comparison's name is {self.name!r}; legal: a text.")
         choose("data set", self.dataset, DATASETS)
         if isinstance(self.select, str) and self.select.startswith("test"):
             raise UsageError(
@@ -253,7 +255,7 @@ class Comparison:
             # A list (so JSON has hidden) could be changed behind the check's back.
             frozen[name] = MappingProxyType({k: tuple(v) if isinstance(v, list) else v for k, v in change.items()})
         object.__setattr__(self, "variants", MappingProxyType(frozen))
-        if self.baseline:
+        if self.baseline != "":
             choose("baseline", self.baseline, self.variants)
         seen: dict[Variant, str] = {}
         for variant in self._known():
@@ -438,7 +440,10 @@ class Search:
             choose("field of a variant", name, (f.name for f in fields(Variant) if f.name != "name"))
             if not isinstance(values, Range | list | tuple) or not values:
                 raise UsageError(f"the values of {name!r} are {values!r}; legal: a list that is not empty, or a Range.")
-            frozen[name] = values if isinstance(values, Range) else tuple(values)
+            if not isinstance(values, Range):
+                # A list (so JSON has hidden) could be changed behind the check's back.
+                values = tuple(tuple(value) if isinstance(value, list) else value for value in values)
+            frozen[name] = values
             for value in (values.low, values.high) if isinstance(values, Range) else values:
                 self.base.but(**{name: value})
         object.__setattr__(self, "space", MappingProxyType(frozen))

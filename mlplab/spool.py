@@ -46,6 +46,7 @@ class Told:
         delivered: how many operations the store has.
         run_id: the store's name of the run; None where it has none yet.
         status: the last status said: RUNNING, or how it ended.
+        foreign: whether another process creates and ends it: it is here to have runs under it.
         points, params: what has been said already: (metric, step), and names of params.
         seconds: that delivering took so far.
     """
@@ -56,6 +57,7 @@ class Told:
     delivered: int = 0
     run_id: str | None = None
     status: str = "RUNNING"
+    foreign: bool = False
     points: set[tuple[str, int]] = field(default_factory=set)
     params: set[str] = field(default_factory=set)
     seconds: float = 0.0
@@ -74,6 +76,8 @@ class Told:
                 self.points.add(("log_seconds", 0))
         elif operation["op"] == "reopen":
             self.status = "RUNNING"
+        elif operation["op"] == "adopt":
+            self.parent, self.run_id, self.status = operation["parent"], operation["run_id"], operation["status"]
         self.pending.append(operation)
 
     def unsaid(self, operation: Operation) -> Operation | None:
@@ -222,10 +226,10 @@ class Session:
 
     @property
     def complete(self) -> bool:
-        """Whether the outermost run came to its end, and the store has all of it."""
+        """Whether the outermost run came to its end, and the store has all of it; a worker's is never gone on with."""
         outermost = self.told.get(self.key)
         done = outermost is not None and outermost.status in ("FINISHED", "FAILED")
-        return done and not self.waiting and "unfinished" not in self.about
+        return "worker" in self.about or (done and not self.waiting and "unfinished" not in self.about)
 
     def unfinished(self, why: str) -> None:
         """Notes that the command did not come to its end, however its outermost run is marked."""

@@ -52,6 +52,9 @@ START_SECONDS, PATIENCE_SECONDS, INTERRUPTED_SECONDS = 5.0, 30.0, 5.0
 """How long a store that does not answer is waited for: at the start, at the end (since it last took something), and
 where the command was interrupted."""
 
+WORKER_SECONDS = 600.0
+"""How long a worker waits for a store that does not answer, before what it has trained counts as failed."""
+
 SERVER_CONNECTIONS = 4
 """Runs delivered to a tracking server at a time; a file of SQLite takes one writer."""
 
@@ -241,10 +244,11 @@ class _Writer:
     def _undelivered(self) -> UndeliveredError:
         """What is missing in the store, with its runs there marked as far as it answers."""
         waiting = self.session.waiting
+        outermost = self.session.told.get(self.session.key)
         names = ", ".join(told.run_id or "one that could not be created" for told in waiting[:5])
         why = f"{type(self.error).__name__}: {self.error}" if self.error else "it was too slow"
-        for told in {told.key: told for told in [*waiting, self.session.told[self.session.key]]}.values():
-            if told.run_id and self.session.told[self.session.key].status != "KILLED" and not self.silent:
+        for told in {told.key: told for told in [*waiting, *([outermost] if outermost else [])]}.values():
+            if told.run_id and not (outermost and outermost.status == "KILLED") and not self.silent:
                 with contextlib.suppress(Exception):
                     self.client.set_terminated(told.run_id, "FAILED")
         where = "in memory alone, and is lost" if self.session.broken else f"in {self.session.folder}"
@@ -372,6 +376,8 @@ class _Writer:
                 self.client.log_artifact(run_id, str(path))
         elif kind == "model":
             self._model(told, operation)
+        elif kind == "adopt":
+            pass
         elif any(below.pending for below in self.session.below(told.key)):
             return 0
         else:
@@ -414,6 +420,32 @@ class _Writer:
             [self.experiment], f"tags.`{KEY}` = '{key}'", order_by=["attributes.start_time ASC"]
         )
         return found
+
+    def look_for(self, key: str, parent: str) -> None:
+        """Takes over a run that another process has created, which died since, and what it said of it."""
+        client = Client(self.store)
+        try:
+            found = client.search_runs([self.experiment], f"tags.`{KEY}` = '{key}'") if self.experiment else []
+            points = [
+                (metric.key, metric.step)
+                for run in found[:1]
+                for name in run.data.metrics
+                for metric in client.get_metric_history(run.info.run_id, name)
+            ]
+        except Exception as error:
+            if not _passing(error):
+                raise
+            return
+        if not found:
+            return
+        told = Told(key, parent, run_id=found[0].info.run_id, points=set(points), params=set(found[0].data.params))
+
+        def take() -> None:
+            self.session.told.setdefault(key, told)
+
+        self.later(take)
+        if found[0].info.status != "RUNNING":
+            self.say(key, {"op": "reopen"})
 
     def _sweep(self) -> None:
         """Deletes runs of which the store said too late that it had created them."""
@@ -510,7 +542,27 @@ def _dataset_input(values: Mapping[str, str]) -> DatasetInput:
 
 
 FINGERPRINT = "mlplab.fingerprint"
-"""The tag by which what has been done already is found: it says what decided the numbers."""
+"""The tag that says what decided a run's numbers, by which what has been done already is found."""
+
+
+def fingerprinted(fingerprint: str) -> dict[str, str]:
+    """The tags of a run with a fingerprint.
+
+    It is in the name of one, too: MLflow's tables have an index of names, and none of values. Names in MLflow's own
+    room are no columns in its UI.
+    """
+    return {FINGERPRINT: fingerprint, f"mlflow.{FINGERPRINT}.{fingerprint}": "true"}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in a store runs are to be created by another process: what a worker is told of the run above them."""
+
+    store: str
+    experiment_id: str
+    run_id: str
+    key: str
+    session: str
 
 
 @dataclass(frozen=True)
@@ -564,14 +616,33 @@ class Run:
         return run
 
     def _child(self, name: str, tags: Mapping[str, str], start: int) -> "Run":
-        run = Run(self._writer, child_key(self.key, name))
-        known = self._writer.session.told.get(run.key)
-        if known is None:
-            every = {**tags, KEY: run.key, SESSION: self._writer.session.key, PROCESS: _process()}
+        run, session = Run(self._writer, child_key(self.key, name)), self._writer.session
+        if run.key not in session.told:
+            if session.resumed or "worker" in session.about:
+                self._writer.look_for(run.key, self.key)
+            outermost = session.about.get("worker", session.key)
+            every = {**tags, KEY: run.key, SESSION: outermost, PROCESS: _process()}
             run._say("create", name=name, tags=every, start=start, parent=self.key)
         elif not run.finished:
             run._say("reopen")
         return run
+
+    def adopt(self, name: str, run_id: str, status: str = "FINISHED") -> "Run":
+        """The run under this one that another process has created, told all of it, and ended."""
+        run = Run(self._writer, child_key(self.key, name))
+        run._say("adopt", run_id=run_id, parent=self.key, status=status)
+        return run
+
+    @property
+    def place(self) -> Place:
+        """What another process has to know to create runs under this one.
+
+        Raises:
+            UnavailableError: the store does not have this run yet.
+        """
+        self.settle()
+        writer = self._writer
+        return Place(writer.store, self.experiment_id, self.run_id, self.key, writer.session.key)
 
     def twin(self, name: str, found: Found, tags: Mapping[str, Any]) -> None:
         """Creates a run under this one that repeats a finished one: its times, params, data set and metrics."""
@@ -618,8 +689,8 @@ class Run:
         client = Client(self._writer.store)
         try:
             runs = client.search_runs(
-                [_experiment(client, self._writer.session.about["experiment"])],
-                f"tags.`{FINGERPRINT}` = '{fingerprint}' and attributes.status = 'FINISHED'",
+                [self._writer.experiment or _experiment(client, self._writer.session.about["experiment"])],
+                f"tags.`mlflow.{FINGERPRINT}.{fingerprint}` = 'true' and attributes.status = 'FINISHED'",
                 max_results=1,
                 order_by=["attributes.end_time DESC"],
             )
@@ -822,9 +893,42 @@ def _end_all(session: Session, outermost: str, others: str) -> None:
     """Says of every run that is open how it ended."""
     ended = int(time.time() * 1000)
     for told in list(session.told.values()):
-        if told.status == "RUNNING":
+        if told.status == "RUNNING" and not told.foreign:
             status = outermost if told.key == session.key else others
             session.say(told.key, {"op": "status", "status": status, "ended": ended})
+
+
+@contextlib.contextmanager
+def under(place: Place) -> Iterator[Run]:
+    """On a worker: the run of another process under which runs are created here. Leaving it waits until all is written.
+
+    Raises:
+        UnavailableError: the store has no such run, or does not answer.
+        UndeliveredError: the store did not take everything.
+    """
+    mlflow.set_tracking_uri(place.store)
+    try:
+        Client(place.store).get_run(place.run_id)
+    except Exception as error:
+        raise UnavailableError(
+            f"the run {place.run_id} is not to be had from {place.store} on {socket.gethostname()}: {_brief(error)}. "
+            "Workers of other machines need a tracking server: set MLFLOW_TRACKING_URI to one that they reach."
+        ) from error
+    about = {"command": None, "store": place.store, "experiment": {"id": place.experiment_id}, "worker": place.session}
+    session = open_session(about)
+    session.told[place.key] = Told(place.key, run_id=place.run_id, foreign=True)
+    writer = _Writer(session, lambda line: None)
+    writer.experiment = place.experiment_id
+    writer.start()
+    try:
+        yield Run(writer, place.key)
+    except BaseException:
+        writer.later(lambda: _end_all(session, "FAILED", "FAILED"))
+        with contextlib.suppress(UnavailableError):
+            writer.close(START_SECONDS)
+        raise
+    writer.later(lambda: _end_all(session, "FINISHED", "KILLED"))
+    writer.close(WORKER_SECONDS)
 
 
 def abandon() -> bool:
@@ -855,6 +959,9 @@ def sync(say: Callable[[str], None]) -> bool:
     """Delivers what commands that are over have left on this machine's disk; whether all of it arrived."""
     complete, found = True, False
     for session in interrupted():
+        if "worker" in session.about:  # what it had was done again elsewhere
+            session.close()
+            continue
         points, waiting = session.points_waiting, len(session.waiting)
         if not waiting:
             session.close()

@@ -443,6 +443,8 @@ class Store:
             assert name not in found, f"{name} is there twice"
             metrics = {}
             for metric in run.data.metrics:
+                if TIMED.search(metric) and " vs " in metric:
+                    continue  # Which variants are compared depends on their times.
                 points = self.history(run_id, metric)
                 steps = [step for step, *_ in points]
                 assert steps in ([0], list(range(1, len(points) + 1))), f"{name}, {metric}: steps {steps}"

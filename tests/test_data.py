@@ -390,6 +390,7 @@ BOMB_TARBALL = tarball(BATCHES | {"data_batch_3": pickle.dumps(Bomb())})
 
 
 def flipped(content: bytes, at: int) -> bytes:
+    at %= len(content)
     return content[:at] + bytes([content[at] ^ 0x10]) + content[at + 1 :]
 
 
@@ -489,42 +490,120 @@ def test_what_is_no_file_is_an_error_at_once(world: World, name: str, kind: str)
     assert os.path.lexists(path)
 
 
-damaged_bytes = st.one_of(
-    st.tuples(st.just("flip"), st.integers(0, len(MNIST_NPZ) - 1), st.integers(1, 255)),
-    st.tuples(st.just("cut"), st.integers(0, len(MNIST_NPZ) - 1), st.integers(1, 4000)),
-    st.tuples(st.just("zero"), st.integers(0, len(MNIST_NPZ) - 1), st.integers(1, 4000)),
-    st.tuples(st.just("insert"), st.integers(0, len(MNIST_NPZ)), st.integers(1, 300)),
-    st.tuples(st.just("end"), st.integers(0, len(MNIST_NPZ) - 1), st.just(0)),
+FILES = {
+    "MNIST, compressed": ("mnist", "mnist.npz", MNIST_NPZ, MNIST),
+    "MNIST, stored": ("mnist", "mnist.npz", npz(MNIST, compressed=False), MNIST),
+    "CIFAR-10, stored": ("cifar10", "cifar10.npz", npz(CIFAR, compressed=False), CIFAR),
+    "CIFAR-10, the archive": ("cifar10", "cifar-10-python.tar.gz", TARBALL, CIFAR),
+    "CIFAR-10, a batch": ("cifar10", "cifar-10-batches-py/data_batch_3", BATCHES["data_batch_3"], CIFAR),
+}
+damages = st.lists(
+    st.tuples(
+        st.sampled_from(["flip", "cut", "zero", "insert", "swap", "end"]),
+        st.integers(0, 2**17) | st.integers(-300, -1),  # from the end: there is a zip's directory
+        st.integers(1, 255) | st.integers(1, 4000),
+    ),
+    min_size=1,
+    max_size=3,
 )
 
 
-@given(damages=st.lists(damaged_bytes, min_size=1, max_size=3))
-@example(damages=[("flip", 8, 14)])  # the first member's compression method
-@example(damages=[("flip", len(MNIST_NPZ) - 6, 1)])  # where the zip's directory starts
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_dataset_files_with_random_damage(world: World, damages: list[tuple[str, int, int]]) -> None:
-    """However a file is damaged, it is refused or still gives exactly the right images, and stays as it is."""
-    content = bytearray(MNIST_NPZ)
-    for kind, at, size in damages:
-        if kind == "flip" and at < len(content):
-            content[at] ^= size
+def damaged(content: bytes, done: list[tuple[str, int, int]]) -> bytes:
+    """The content, and then what was done to it: each a kind of damage, where, and how much or what."""
+    found = bytearray(content)
+    for kind, at, size in done:
+        if not found:
+            break
+        at %= len(found)
+        if kind == "flip":
+            found[at] ^= size % 255 + 1
         elif kind == "cut":
-            del content[at : at + size]
+            del found[at : at + size]
         elif kind == "zero":
-            content[at : at + size] = bytes(len(content[at : at + size]))
+            found[at : at + size] = bytes(len(found[at : at + size]))
         elif kind == "insert":
-            content[at:at] = b"\x5a" * size
-        elif kind == "end":
-            del content[at:]
+            found[at:at] = b"\x5a" * size
+        elif kind == "swap":
+            found[at:] = found[at + size : at + 2 * size] + found[at : at + size] + found[at + 2 * size :]
+        else:
+            del found[at:]
+    return bytes(found)
+
+
+@pytest.mark.parametrize("file", FILES)
+@given(done=damages)
+@example(done=[("flip", 8, 13)])  # the compression method of a zip's first member
+@example(done=[("flip", -6, 0)])  # where its directory starts
+@settings(max_examples=200, deadline=5_000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_dataset_files_with_random_damage(world: World, file: str, done: list[tuple[str, int, int]]) -> None:
+    """However a file is damaged, it is refused soon or still gives exactly the right images, and stays as it is."""
+    name, place, original, arrays = FILES[file]
+    content = damaged(original, done)
+    path = (world.keras if "/" in place else world.data_dir) / place
+    folder = path.parent if "/" in place else path
+    if "/" in place and not folder.is_dir():
+        put(folder)
+    path.write_bytes(content)
+    before = snapshot(world.data_dir.parent)
+    try:
+        dataset = data.load("auto", name, data_dir=world.data_dir)
+    except UnavailableError as error:
+        assert str(folder) in str(error)  # noqa: PT017 (either outcome is right)
+        assert content != original
+    else:
+        assert same(dataset, arrays)
+        assert dataset.source == str(folder)
+    assert snapshot(world.data_dir.parent) == before
+
+
+def test_the_random_damage_is_none_where_nothing_is_done(world: World) -> None:
+    """The files that random damage is done to are good ones: without any they are loaded, from where they are."""
+    for name, place, original, arrays in FILES.values():
+        path = (world.keras if "/" in place else world.data_dir) / place
+        if "/" in place:
+            put(path.parent)
+        path.write_bytes(original)
+        assert same(data.load(name, data_dir=world.data_dir), arrays)
+        path.unlink()
+
+
+@pytest.mark.skipif(not (REAL / "mnist.npz").is_file(), reason=f"needs MNIST in MLPLAB_DATA_DIR or {REAL}")
+@pytest.mark.parametrize("at", [5_000, 1_000_003, 7_777_777, -5_000])
+def test_one_bit_of_the_real_mnist(world: World, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    """The real MNIST with one bit of its images changed is refused by every name, and stays as it is."""
+    monkeypatch.setattr(data, "KNOWN", REAL_KNOWN)
+    content = flipped((REAL / "mnist.npz").read_bytes(), at)
     path = world.data_dir / "mnist.npz"
     path.write_bytes(content)
-    try:
-        dataset = data.load("auto", "mnist", data_dir=world.data_dir)
-    except UnavailableError as error:
-        assert str(path) in str(error)  # noqa: PT017 (either outcome is right)
-    else:
-        assert same(dataset, MNIST)
+    with pytest.raises(UnavailableError, match=r"mnist\.npz' is damaged"):
+        data.load("auto", "mnist", data_dir=world.data_dir)
     assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("command", ["run", "report", "search"])
+def test_damaged_data_are_refused_before_there_is_a_run(world: World, store: Any, command: str) -> None:
+    """Neither a comparison nor a search nor a report begins a run where a data set it needs is damaged.
+
+    The report needs MNIST, which is good here, and CIFAR-10, which is not.
+    """
+    from mlplab.run import Lab
+    from mlplab.spec import Options, load_experiment
+
+    class Silent:
+        def __getattr__(self, name: str) -> Any:
+            pytest.fail(f"{name} was told of an experiment that cannot begin")
+
+    (world.data_dir / "mnist.npz").write_bytes(MNIST_NPZ)
+    (world.data_dir / "cifar10.npz").write_bytes(flipped(CIFAR_NPZ, 600))
+    lab = Lab(lambda wanted: data.load("auto", wanted, data_dir=world.data_dir), Silent(), Options(smoke=True))
+    names = {"run": "cifar_baseline", "search": "random_search"}
+    with pytest.raises(UnavailableError, match=r"cifar10\.npz' is damaged"):
+        if command == "report":
+            lab.report(world.data_dir.parent / "report")
+        else:
+            lab.run(load_experiment(names[command]))
+    assert store.search_runs([e.experiment_id for e in store.search_experiments()], run_view_type=3) == []
+    assert (world.data_dir / "cifar10.npz").read_bytes() == flipped(CIFAR_NPZ, 600)
 
 
 # -------------------------------------------------------------------------------------------------------- CIFAR-10

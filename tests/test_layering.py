@@ -14,10 +14,10 @@ EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
 LAYERS = (
     {"__main__"},
     {"run", "terminal"},
-    {"replay"},
+    {"replay", "cluster"},
     {"search", "report", "registry", "trial"},
     {"training", "tracking"},
-    {"models", "data", "figures", "claims"},
+    {"models", "data", "figures", "claims", "spool"},
     {"results"},
     {"statistics"},
     {"spec"},

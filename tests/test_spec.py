@@ -5,12 +5,12 @@ import math
 import operator
 import subprocess
 import sys
-from dataclasses import FrozenInstanceError, asdict, replace
+from dataclasses import FrozenInstanceError, asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from mlplab.spec import (
@@ -174,6 +174,7 @@ def test_the_constructor_refuses_an_unknown_field_by_its_name() -> None:
         ({"seeds": "10"}, ["seeds is '10'", "a tuple of them"]),
         ({"seeds": (1, 2, 1)}, ["seeds has 1 more than once"]),
         ({"baseline": "c"}, ["unknown baseline 'c'"]),
+        ({"baseline": ()}, ["unknown baseline ()"]),
         ({"margin": -0.1}, ["margin is -0.1", "from 0 to 1"]),
         ({"time_margin": 2}, ["time_margin is 2", "from 0 to 1"]),
         ({"targets": 0.97}, ["targets is 0.97", "{'val_accuracy': 0.97}"]),
@@ -245,6 +246,32 @@ def test_a_file_that_is_no_spec_is_refused(content: str, texts: list[str], tmp_p
     text = refusal(load_experiment, str(path))
     for expected in texts:
         assert expected in text
+
+
+GOOD_FILE = FILE.replace("adamm", "adam").encode()
+spoilt = st.tuples(st.integers(0, len(GOOD_FILE) - 1), st.integers(0, 9), st.binary(max_size=6))
+
+
+@given(damages=st.lists(spoilt, min_size=1, max_size=3))
+@settings(deadline=None)
+@pytest.mark.filterwarnings("ignore:invalid:DeprecationWarning", "ignore:invalid:SyntaxWarning")
+def test_a_file_with_random_damage_is_loaded_or_refused(
+    damages: list[tuple[int, int, bytes]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """However a spec's bytes are damaged, it is refused in words that begin with its name, or gives a comparison."""
+    content = bytearray(GOOD_FILE)
+    for at, cut, put in damages:
+        content[at : at + cut] = put
+    path = tmp_path_factory.getbasetemp() / "spoilt.py"
+    path.write_bytes(content)
+    try:
+        loaded = load_experiment(str(path))
+    except UsageError as error:
+        assert str(error).startswith(str(path))  # noqa: PT017 - either outcome is right
+    else:
+        assert isinstance(loaded, Comparison)
+        assert Comparison.from_json(loaded.to_json()) == loaded
+    assert path.read_bytes() == content
 
 
 @pytest.mark.parametrize("name", ["missing.py", "./missing", "."])
@@ -425,6 +452,82 @@ def test_params_are_flat_and_complete(change: dict[str, Any]) -> None:
     assert params["hidden"] == "-".join(str(units) for units in variant.hidden)
 
 
+def variant_of(stored: dict[str, str]) -> Variant:
+    """The variant that was stored as these params, each a text."""
+    read: dict[str, Any] = {
+        name: {int: int, float: float, bool: {"True": True, "False": False}.__getitem__}.get(type(default), str)(value)
+        for name, value in stored.items()
+        if not isinstance(default := getattr(Variant(), name), tuple) and name != "batch_size"
+    }
+    size = stored["batch_size"]
+    read["batch_size"] = size if size == "full" else int(size)
+    return Variant(**read, hidden=tuple(map(int, stored["hidden"].split("-"))))
+
+
+@given(changes)
+def test_stored_params_are_the_variant(change: dict[str, Any]) -> None:
+    """The texts that a store keeps of a variant's params suffice to make an equal variant, so no two are alike."""
+    variant = Variant(**change)
+    stored = {name: str(value) for name, value in variant.params().items()}
+    assert variant_of(stored) == variant
+    assert variant_of(stored).params() == variant.params()
+
+
+anything = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.binary(max_size=5)
+    | st.sampled_from([10**400, "full", "sgd", "relu", math.nan, range(3), object]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.dictionaries(st.text(max_size=5) | st.integers(), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+
+
+@given(st.dictionaries(st.sampled_from([f.name for f in fields(Variant)]), anything, min_size=1, max_size=3))
+def test_any_value_makes_a_variant_or_is_refused(values: dict[str, Any]) -> None:
+    """Whatever a field is given, it is refused in one line that names it, or the variant is one that can be stored."""
+    try:
+        variant = Variant(**values)
+    except UsageError as error:
+        said = str(error)
+        assert "legal: " in said
+        assert any(name in said for name in values)
+    else:
+        assert hash(variant) == hash(replace(variant))  # nothing in it can be changed
+        assert variant_of({name: str(value) for name, value in variant.params().items()}) == replace(variant, name="")
+
+
+given_fields = sorted(f.name for f in fields(Comparison))
+
+
+@given(st.dictionaries(st.sampled_from(given_fields), anything, min_size=1, max_size=2))
+def test_any_value_makes_a_comparison_or_is_refused(values: dict[str, Any]) -> None:
+    """Whatever a comparison's fields are given, it is refused, or it can be written as JSON and read back."""
+    try:
+        made = comparison(**values)
+    except UsageError:
+        return
+    assert Comparison.from_json(made.to_json()) == made
+
+
+@given(anything)
+def test_any_change_makes_a_variant_or_is_refused(change: Any) -> None:
+    """Whatever stands in the place of a variant's difference from base, it is refused or applied."""
+    try:
+        made = comparison(variants={"a": change})
+    except UsageError as error:
+        assert "variant 'a'" in str(error)  # noqa: PT017 - either outcome is right
+    else:
+        assert made.resolved() == (made.base.but(name="a", **change),)
+
+
 def test_importing_the_spec_imports_nothing_heavy() -> None:
     """Neither TensorFlow, Keras, MLflow, NumPy nor Matplotlib is loaded to check a spec."""
     heavy = ("tensorflow", "keras", "mlflow", "numpy", "matplotlib", "rich", "sklearn")
@@ -489,6 +592,47 @@ def test_an_illegal_search_is_refused(changes: dict[str, Any], texts: list[str])
     said = refusal(search, **changes)
     for text in texts:
         assert text in said
+
+
+SPACE = {
+    "hidden": st.lists(st.lists(st.integers(1, 512), min_size=1, max_size=3).map(tuple), min_size=1, max_size=3),
+    "dropout": st.lists(st.floats(0, 0.99), min_size=1, max_size=3),
+    "optimizer": st.lists(st.sampled_from(OPTIMIZERS), min_size=1, max_size=3),
+    "batch_size": st.lists(whole_batches | st.just("full"), min_size=1, max_size=3),
+    "learning_rate": st.lists(st.floats(1e-6, 100), min_size=1, max_size=3)
+    | st.builds(Range, st.floats(1e-6, 1e-3), st.floats(1e-2, 100), st.booleans()),
+}
+
+
+@st.composite
+def searches(draw: st.DrawFn) -> Search:
+    """Any legal search over some of the fields."""
+    space = draw(st.fixed_dictionaries({}, optional=SPACE).filter(bool))
+    possible = math.prod(len(values) for values in space.values() if not isinstance(values, Range))
+    return Search(
+        question=draw(names) + "?",
+        dataset=draw(st.sampled_from(DATASETS)),
+        base=Variant(**draw(st.fixed_dictionaries({}, optional=CHANGES))),
+        space=space,
+        candidates=draw(st.integers(1, possible)),
+        folds=draw(st.integers(2, 100)),
+        seed=draw(st.integers(0, MAX_SEED)),
+        name=draw(st.just("") | names),
+    )
+
+
+@given(searches())
+def test_the_json_of_a_search_says_all_of_it(original: Search) -> None:
+    """What `to_json` writes is standard JSON that has every field, so that an equal search can be made of it."""
+    text = original.to_json()
+    record = json.loads(text, parse_constant=lambda constant: pytest.fail(f"{constant} is no JSON"))
+    space = {
+        name: Range(**values)
+        if isinstance(values, dict)
+        else [tuple(value) if isinstance(value, list) else value for value in values]
+        for name, values in record["space"].items()
+    }
+    assert Search(**{**record, "base": Variant(**record["base"]), "space": space}) == original
 
 
 @pytest.mark.parametrize(

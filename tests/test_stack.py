@@ -96,9 +96,9 @@ def test_the_database_is_reached_by_the_tracking_server_alone() -> None:
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_no_secret_is_in_the_file(name: str) -> None:
-    """Every password and key comes from the environment, and a missing one stops the start."""
+    """Passwords and keys come from the environment, a missing one stops the start; the scheduler alone needs none."""
     found = {key: value for key, value in SERVICES[name]["environment"].items() if SECRET.search(key)}
-    assert found or name == "none"
+    assert found or name == "scheduler"
     for value in found.values():
         assert re.fullmatch(r"\$\{\w+:\?.+\}", value)
 
@@ -167,12 +167,55 @@ def test_a_service_that_stays_is_watched(name: str) -> None:
 
 
 def test_which_services_stay() -> None:
-    """The database, the tracking server and the model server stay; the accounts are made once, the trainer is asked."""
-    assert STAYING == ["postgres", "mlflow", "serving"]
-    assert [name for name, service in SERVICES.items() if "profiles" in service] == ["trainer"]
+    """Database, tracking server, model server and cluster stay; the accounts are made once, the trainer is asked."""
+    assert STAYING == ["postgres", "mlflow", "serving", "scheduler", "worker"]
+    profiles = {name: service["profiles"] for name, service in SERVICES.items() if "profiles" in service}
+    assert profiles == {"trainer": ["trainer"], "scheduler": ["cluster"], "worker": ["cluster"]}
+
+
+def test_the_scheduler_is_reached_by_workers_and_the_trainer_alone() -> None:
+    """What would run any program for whoever asks is on an internal network, and publishes no port."""
+    assert COMPOSE["networks"]["cluster"] == {"internal": True}
+    members = {name for name, service in SERVICES.items() if "cluster" in service.get("networks", [])}
+    assert members == {"scheduler", "worker", "trainer"}
+    assert SERVICES["scheduler"]["networks"] == ["cluster"]
+    assert not any("ports" in SERVICES[name] for name in members)
+
+
+def test_a_worker_is_as_the_trainer_is() -> None:
+    """A worker has the trainer's image, account, tracking server, data and programs, and trains on one core."""
+    worker, trainer = SERVICES["worker"], SERVICES["trainer"]
+    for part in ("image", "build", "environment", "volumes", "networks"):
+        assert worker[part] == trainer[part]
+    assert {"--nthreads=1", "--memory-limit=0"} < set(worker["command"])
 
 
 # ------------------------------------------------------------------------------------------------- the running services
+
+
+def test_the_cluster_carries_out_what_it_is_given(tmp_path: Path) -> None:
+    """The scheduler and a worker, started as the file says, become healthy, and a task comes back from the worker."""
+    from mlplab import cluster
+
+    ports = {"8786": str(free_port()), "8787": str(free_port())}
+    services = local.on_this_machine(local.compose(values()), tmp_path)
+
+    def here(words: list[str]) -> list[str]:
+        for inside, outside in ports.items():
+            words = [word.replace(inside, outside) for word in words]
+        return [word.replace("0.0.0.0", "127.0.0.1").replace("//scheduler:", "//127.0.0.1:") for word in words]
+
+    for name in ("scheduler", "worker"):
+        service = services[name]
+        service |= {"command": here(service["command"]), "healthcheck": here(service["healthcheck"])}
+        # The environment of the tests, which the workers of an image have in common with their trainer.
+        service["environment"] |= {key: os.environ[key] for key in cluster.FLAGS if key in os.environ}
+    with local.running(services, "scheduler", "worker", logs=tmp_path) as processes:
+        local.wait_until_healthy("worker", services["worker"], processes["worker"], 90)
+        with cluster.workers(f"tcp://127.0.0.1:{ports['8786']}") as workers:
+            assert workers.count == 1
+            ((_, outcome),) = workers.map(os.path.basename, ["a/task"])
+    assert outcome.get() == "task"
 
 
 class Answer(NamedTuple):
