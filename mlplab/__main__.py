@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_USAGE
     except UndeliveredError as error:
         print(f"mlplab: {error}", file=sys.stderr)
-        return EXIT_UNDELIVERED
+        return EXIT_FAILED if error.refused else EXIT_UNDELIVERED
     except UnavailableError as error:
         print(f"mlplab: {error}", file=sys.stderr)
         return EXIT_UNAVAILABLE
@@ -102,11 +102,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mlplab",
         description="Find out which training choice is better for a Keras network, on the record.",
-        epilog=f"Exit codes: 0 done, {EXIT_FAILED} a variant failed, {EXIT_USAGE} wrong usage, {EXIT_UNAVAILABLE} data "
-        f"or tracking store not to be had, {EXIT_UNDELIVERED} done, but the store did not take all of the record (see "
-        f"sync), {EXIT_INTERRUPTED} interrupted, {EXIT_TERMINATED} terminated. A command that was interrupted goes on "
-        "where it was when it is given again. The tracking store is MLflow's: set "
-        "MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME as for any MLflow program.",
+        epilog=f"Exit codes: 0 done, {EXIT_FAILED} a variant failed or the store refused a part of the record, "
+        f"{EXIT_USAGE} wrong usage, {EXIT_UNAVAILABLE} data or tracking store not to be had, {EXIT_UNDELIVERED} done, "
+        f"but the store did not answer to take all of the record (see sync), {EXIT_INTERRUPTED} interrupted, "
+        f"{EXIT_TERMINATED} terminated. A command that was interrupted goes on where it was when it is given again. "
+        "The tracking store is MLflow's: set MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME as for any MLflow program.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 

@@ -581,8 +581,8 @@ class Family:
             run.tags(_traits(result, self.comparison))
             if result.status != FAILED:
                 _keep(result, run)
-                run.drop(trial.CHECKPOINT)
             run.finish("FAILED" if result.status == FAILED else "FINISHED")
+            run.drop(trial.CHECKPOINT)
             watch.ended(result)
 
     def _open(self, seed: int) -> tuple[Result, tracking.Run]:

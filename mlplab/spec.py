@@ -33,7 +33,15 @@ class UnavailableError(RuntimeError):
 
 
 class UndeliveredError(UnavailableError):
-    """The work is done, but the tracking store did not take all of its record: the rest waits on disk."""
+    """The work is done, but the tracking store did not take all of its record: the rest waits on disk.
+
+    Attributes:
+        refused: whether the store answers, and would not take it.
+    """
+
+    def __init__(self, text: str, refused: bool = False) -> None:
+        super().__init__(text)
+        self.refused = refused
 
 
 def better(select: str, a: float, b: float) -> bool:

@@ -165,6 +165,7 @@ class Session:
     def note(self) -> None:
         """Writes down what the store has."""
         with self.lock, self._disk():
+            os.fsync(self._journal.fileno())  # what was delivered has to be in the journal, come what may
             all_of = {key: (told.delivered, told.run_id, told.seconds) for key, told in self.told.items()}
             _replace(self.folder / "delivered.json", json.dumps(all_of).encode())
 
@@ -281,6 +282,7 @@ def open_session(about: Mapping[str, Any], usable: Callable[[Session], bool] = l
     key = uuid.uuid4().hex
     folder = sessions_dir() / key
     folder.mkdir(parents=True)
+    (folder / "lock").touch(0o600)
     held = _locked(folder)
     assert held is not None
     every = {**about, "key": key, "pid": os.getpid(), "started": time.time()}
@@ -290,8 +292,11 @@ def open_session(about: Mapping[str, Any], usable: Callable[[Session], bool] = l
 
 def interrupted() -> Iterator[Session]:
     """The sessions that no process has; each is the caller's to close. The latest come first."""
-    folders = sorted(sessions_dir().glob("*/session.json"), key=lambda path: -path.stat().st_mtime)
-    for path in folders:
+    ages = {}
+    for path in sessions_dir().glob("*/session.json"):
+        with contextlib.suppress(FileNotFoundError):  # gone meanwhile
+            ages[path] = path.stat().st_mtime
+    for path in sorted(ages, key=ages.__getitem__, reverse=True):
         if (held := _locked(path.parent)) is None:
             continue
         try:
@@ -332,7 +337,7 @@ def child_key(parent: str, name: str) -> str:
 def _locked(folder: Path) -> int | None:
     """The lock of a session's folder, None where another process has it. It goes with the process."""
     try:
-        held = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        held = os.open(folder / "lock", os.O_RDWR | os.O_CLOEXEC)
     except OSError:
         return None
     try:
@@ -345,5 +350,8 @@ def _locked(folder: Path) -> int | None:
 
 def _replace(path: Path, content: bytes) -> None:
     new = path.with_suffix(".new")
-    new.write_bytes(content)
+    with new.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
     new.replace(path)

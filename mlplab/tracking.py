@@ -182,6 +182,8 @@ class _Writer:
         self._wake, self._closing = threading.Event(), False
         self._bug: BaseException | None = None
         self._doubtful: set[str] = {told.key for told in session.told.values() if told.run_id is None}
+        self._twice: set[str] = set()
+        self._modelling = False
         self._beaten = 0.0
         self._taken = self._answered = time.monotonic()
         self.silent = False
@@ -198,7 +200,10 @@ class _Writer:
             except BaseException as error:
                 self._bug = self._bug or error
 
-        self._stage.submit(guarded)
+        try:
+            self._stage.submit(guarded)
+        except RuntimeError:  # interrupted while it waits for the store at the end
+            guarded()
 
     def say(self, run: str, operation: Operation) -> None:
         """Has an operation of a run written to the journal."""
@@ -211,6 +216,8 @@ class _Writer:
         self._taken = time.monotonic()
         began = self._taken
         while self.session.waiting:
+            if self._modelling and since_taken:  # many requests of MLflow's own, each of which ends
+                self._taken = time.monotonic()
             if time.monotonic() - (self._taken if since_taken else began) > seconds:
                 return False
             self._wake.set()
@@ -251,17 +258,29 @@ class _Writer:
             if told.run_id and not (outermost and outermost.status == "KILLED") and not self.silent:
                 with contextlib.suppress(Exception):
                     self.client.set_terminated(told.run_id, "FAILED")
+        refused = self._answers()
         where = "in memory alone, and is lost" if self.session.broken else f"in {self.session.folder}"
         remedy = (
             f"The disk did not take it: {self.session.broken}. Make room, and run the command again."
             if self.session.broken
+            else "The store answers, so see what keeps it from taking this (a full disk, rights), then deliver it: "
+            "python -m mlplab sync"
+            if refused
             else "See that the store answers, then deliver it: python -m mlplab sync"
         )
         return UndeliveredError(
             f"the tracking store {self.store} did not take everything: {sum(len(t.pending) for t in waiting)} writes "
             f"({self.session.points_waiting} metric points) of {len(waiting)} runs ({names}) wait {where}, the first "
-            f"because of {why}. Those runs are incomplete in the store. {remedy}"
+            f"because of {why}. Those runs are incomplete in the store. {remedy}",
+            refused=refused,
         )
+
+    def _answers(self) -> bool:
+        try:
+            _experiment(Client(self.store, seconds=1.0), self.session.about["experiment"])
+        except Exception:
+            return False
+        return True
 
     _thread_over = False
 
@@ -406,8 +425,10 @@ class _Writer:
         else:
             _open_for_training(self.client, self.experiment)
         if told.key in self._doubtful and (found := self._with_key(told.key)):
+            self._twice.add(told.key)
             told.run_id = found[0].info.run_id
         else:
+            self._twice |= self._doubtful & {told.key}
             self._doubtful.add(told.key)
             made = self.client.create_run(self.experiment, operation["start"], tags, operation["name"])
             told.run_id = made.info.run_id
@@ -449,7 +470,7 @@ class _Writer:
 
     def _sweep(self) -> None:
         """Deletes runs of which the store said too late that it had created them."""
-        for key in self._doubtful & set(self.session.told):
+        for key in self._twice:
             with contextlib.suppress(Exception):
                 for run in self._with_key(key):
                     if run.info.run_id != self.session.told[key].run_id:
@@ -484,12 +505,14 @@ class _Writer:
             )
             if any(model.status == LoggedModelStatus.READY for model in before):
                 return
-        operation["tried"] = True
+        operation["tried"] = self._modelling = True
         signature = ModelSignature(
             inputs=Schema([TensorSpec(np.dtype("float32"), (-1, example.shape[1]), name=None)]),
             outputs=Schema([TensorSpec(np.dtype("float32"), (-1, operation["classes"]), name=None)]),
         )
-        with inner_retries():
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(inner_retries())
+            stack.callback(setattr, self, "_modelling", False)
             Model.log(
                 artifact_path=None,
                 name="model",
@@ -761,8 +784,8 @@ class Run:
         return self._writer.session.kept(told.key, what) if told and told.status == "FINISHED" else None
 
     def drop(self, what: str) -> None:
-        """Forgets what was kept."""
-        self._writer.session.drop(self.key, what)
+        """Forgets what was kept, once all that was said before is on disk."""
+        self._writer.later(lambda: self._writer.session.drop(self.key, what))
 
     def finish(self, status: str = "FINISHED") -> None:
         """Ends the run, after all that was said of it and of those under it; logs the seconds its logging took.
@@ -851,7 +874,7 @@ def parent_run(
             shutil.rmtree(session.folder, ignore_errors=True)
         return there
 
-    session = open_session({"command": command, "store": _absolute(uri), "experiment": where}, usable)
+    session = _opened({"command": command, "store": _absolute(uri), "experiment": where}, usable)
     writer = _Writer(session, say)
     writer.experiment, writer.silent = experiment, experiment is None
     writer.start()
@@ -889,6 +912,16 @@ def parent_run(
             _signpost(project_run, run, session)
 
 
+def _opened(about: Mapping[str, Any], usable: Callable[[Session], bool] = lambda session: True) -> Session:
+    try:
+        return open_session(about, usable)
+    except OSError as error:
+        raise UnavailableError(
+            f"the folder of what waits for the tracking store cannot be written: {error}. Nothing was trained. Make "
+            "room there, or name another place: XDG_STATE_HOME=/an/absolute/path"
+        ) from error
+
+
 def _end_all(session: Session, outermost: str, others: str) -> None:
     """Says of every run that is open how it ended."""
     ended = int(time.time() * 1000)
@@ -915,7 +948,7 @@ def under(place: Place) -> Iterator[Run]:
             "Workers of other machines need a tracking server: set MLFLOW_TRACKING_URI to one that they reach."
         ) from error
     about = {"command": None, "store": place.store, "experiment": {"id": place.experiment_id}, "worker": place.session}
-    session = open_session(about)
+    session = _opened(about)
     session.told[place.key] = Told(place.key, run_id=place.run_id, foreign=True)
     writer = _Writer(session, lambda line: None)
     writer.experiment = place.experiment_id
@@ -971,11 +1004,12 @@ def sync(say: Callable[[str], None]) -> bool:
         say(f"{waiting} runs with {points} metric points wait for {store}.")
         mlflow.set_tracking_uri(store)
         try:
+            Client(store, seconds=START_SECONDS).search_experiments(max_results=1)
             writer = _Writer(session, lambda line: None)
             outermost = session.told.get(session.key)
             status, run_id = (outermost.status, outermost.run_id) if outermost else ("RUNNING", None)
             writer.start()
-            writer.close(START_SECONDS)
+            writer.close(PATIENCE_SECONDS)
         except UndeliveredError as error:
             complete = False
             say(str(error))

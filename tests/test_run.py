@@ -453,7 +453,7 @@ def test_a_comparison_killed_goes_on_from_its_checkpoint(store, dataset, monkeyp
     assert {name: run.info.run_id for name, run in before.items()} == {n: r.info.run_id for n, r in after.items()}
     assert after["SGD"].info.end_time == before["SGD"].info.end_time
     assert {run.info.status for run in after.values()} == {"FINISHED"}
-    assert [event for event in watch.seen if event[1] == "RMSprop" and event[0] == "epoch"][0][2] == 4
+    assert next(event for event in watch.seen if event[1] == "RMSprop" and event[0] == "epoch")[2] == 4
     assert after["RMSprop"].data.tags["mlplab.resumed_at"] == "epoch 3"
     undisturbed = perform(spec, dataset)
     assert undisturbed.run_id != record.run_id
