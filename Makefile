@@ -45,6 +45,8 @@ bench: .venv/ready
 	python benchmarks/search.py
 	python benchmarks/tracking.py
 	python benchmarks/serving.py
+	python benchmarks/store.py
+	python benchmarks/scaling.py
 
 ui: .venv/ready
 	mlflow ui

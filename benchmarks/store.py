@@ -43,7 +43,7 @@ from sqlalchemy import event
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from mlplab import data, registry, run, tracking
+from mlplab import data, origin, registry, run, tracking
 from mlplab.spec import Options, load_experiment
 
 GOAL = 2.0
@@ -395,7 +395,7 @@ def connected(address: str) -> Iterator[Any]:
 
 def recorded(folder: Path, digits: Mapping[str, data.Dataset]) -> Rows:
     """The rows, by table, of the report's record in the smoke profile, each run with a key."""
-    path = folder / f"record-{tracking.circumstances()['code']}.db"
+    path = folder / f"record-{origin.circumstances()['code']}.db"
     if not path.is_file():
         draft = folder / "draft.db"
         draft.unlink(missing_ok=True)

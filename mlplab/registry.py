@@ -21,7 +21,7 @@ import tensorflow as tf
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
-from mlplab import models, tracking
+from mlplab import delivery, models
 from mlplab.data import Dataset
 from mlplab.spec import SELECTION_METRICS, UnavailableError, UsageError
 
@@ -71,7 +71,7 @@ def register(
         UsageError: there is no such run, or it was trained on other data.
         UnavailableError: the store or the registry are not to be reached.
     """
-    client = tracking.Client()
+    client = delivery.Client()
     said: list[str] = []
 
     def tell(line: str) -> None:
@@ -113,7 +113,7 @@ def register(
     )
 
 
-def _chosen(client: tracking.Client, data: Dataset, optimizer: str, metric: str, run_id: str | None) -> Run:
+def _chosen(client: delivery.Client, data: Dataset, optimizer: str, metric: str, run_id: str | None) -> Run:
     if run_id:
         try:
             run = client.get_run(run_id)
@@ -157,29 +157,29 @@ def _chosen(client: tracking.Client, data: Dataset, optimizer: str, metric: str,
     return found[0]
 
 
-def _create(client: tracking.Client, name: str, data: Dataset) -> None:
+def _create(client: delivery.Client, name: str, data: Dataset) -> None:
     says = (
         f"MLP for {data.label}: raw 0-255 pixels in, label and probabilities out. Aliases, not stages: `champion` is "
         "the version that is served."
     )
     try:
-        tracking.once(lambda: client.create_registered_model(name, description=says), lambda: None)
+        delivery.once(lambda: client.create_registered_model(name, description=says), lambda: None)
     except mlflow.MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":  # somebody else was quicker
             raise
 
 
-def _versions(client: tracking.Client, name: str) -> list[ModelVersion]:
+def _versions(client: delivery.Client, name: str) -> list[ModelVersion]:
     found = client.search_model_versions(f"name = '{name}'", max_results=10_000)
     return sorted(found, key=lambda version: int(version.version))
 
 
-def _version_of(client: tracking.Client, name: str, run_id: str) -> ModelVersion | None:
+def _version_of(client: delivery.Client, name: str, run_id: str) -> ModelVersion | None:
     found = [v for v in _versions(client, name) if v.tags.get("mlplab.run_id") == run_id]
     return found[0] if found else None
 
 
-def _keras_model(client: tracking.Client, run: Run) -> keras.Model:
+def _keras_model(client: delivery.Client, run: Run) -> keras.Model:
     with tempfile.TemporaryDirectory() as folder:
         try:
             path = client.download_artifacts(run.info.run_id, "model.keras", folder)
@@ -188,7 +188,7 @@ def _keras_model(client: tracking.Client, run: Run) -> keras.Model:
         return keras.saving.load_model(path, safe_mode=True)
 
 
-def _add_version(client: tracking.Client, name: str, run: Run, data: Dataset) -> ModelVersion:
+def _add_version(client: delivery.Client, name: str, run: Run, data: Dataset) -> ModelVersion:
     from mlflow.models import Model
 
     from serving.model import arguments
@@ -204,7 +204,7 @@ def _add_version(client: tracking.Client, name: str, run: Run, data: Dataset) ->
     with tempfile.TemporaryDirectory() as folder:
         export = Path(folder) / "export"
         tf.saved_model.save(models.Export(_keras_model(client, run)), str(export))
-        with tracking.inner_retries():
+        with delivery.inner_retries():
             logged = Model.log(
                 artifact_path=None,
                 name="served",
@@ -224,7 +224,7 @@ def _add_version(client: tracking.Client, name: str, run: Run, data: Dataset) ->
             description=f"{run.info.run_name} of {tags.get('mlplab.experiment', '?')}, run {run.info.run_id}.",
         )
 
-    made: ModelVersion = tracking.once(create, lambda: _version_of(client, name, run.info.run_id))
+    made: ModelVersion = delivery.once(create, lambda: _version_of(client, name, run.info.run_id))
     return made
 
 
@@ -264,7 +264,7 @@ def _accuracy_tag(digest: str) -> str:
 
 
 def _check(
-    client: tracking.Client, name: str, number: int, run: Run, data: Dataset, tell: Callable[[str], None]
+    client: delivery.Client, name: str, number: int, run: Run, data: Dataset, tell: Callable[[str], None]
 ) -> float:
     """Loads a version in a fresh process and compares its answers; tags it with what came out and its test accuracy."""
     tag = _accuracy_tag(data.digest)
@@ -288,7 +288,7 @@ def _check(
 
 
 def _evaluate_champion(
-    client: tracking.Client, name: str, data: Dataset, number: int, tell: Callable[[str], None]
+    client: delivery.Client, name: str, data: Dataset, number: int, tell: Callable[[str], None]
 ) -> None:
     """Sees that the champion before this version has been evaluated on the same test set."""
     before = _champion([v for v in _versions(client, name) if int(v.version) < number])
@@ -318,7 +318,7 @@ def _champion(versions: Sequence[ModelVersion]) -> ModelVersion | None:
     return champion
 
 
-def _settle(client: tracking.Client, name: str, alias: str) -> int | None:
+def _settle(client: delivery.Client, name: str, alias: str) -> int | None:
     """Sets the alias to the champion, again until nobody has changed anything meanwhile; returns its version."""
     while True:
         champion = _champion(_versions(client, name))

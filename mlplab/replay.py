@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mlplab import tracking, trial
+from mlplab import origin, tracking, trial
 from mlplab.data import Dataset
 from mlplab.results import Result
 from mlplab.spec import UsageError
@@ -30,7 +30,7 @@ def record(result: Result, select: str, data: Dataset) -> str:
     what = {
         "select": select,
         "dataset": {"name": data.name, "wanted": data.wanted, "digest": data.digest, "label": data.label},
-        "circumstances": tracking.circumstances(),
+        "circumstances": origin.circumstances(),
         "result": result.to_dict(),
     }
     return json.dumps(what, ensure_ascii=False)
@@ -112,7 +112,7 @@ def replay(recorded: Mapping[str, Any], data: Dataset, watch: Watch) -> tuple[Re
     watch.started(now)
     trial.train([now], recorded["select"], data, trial.Device.of(data), watch.epoch)
     watch.ended(now)
-    return compare(then, now, recorded["circumstances"], tracking.circumstances()), now
+    return compare(then, now, recorded["circumstances"], origin.circumstances()), now
 
 
 def compare(then: Result, now: Result, before: Mapping[str, str], after: Mapping[str, str]) -> Replay:

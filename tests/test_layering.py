@@ -14,10 +14,12 @@ EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
 LAYERS = (
     {"__main__"},
     {"run", "terminal"},
-    {"replay", "cluster"},
-    {"search", "report", "registry", "trial"},
+    {"replay", "search"},
+    {"cluster"},
+    {"report", "registry", "trial"},
     {"training", "tracking"},
-    {"models", "data", "figures", "claims", "spool"},
+    {"delivery"},
+    {"models", "data", "figures", "claims", "origin", "spool"},
     {"results"},
     {"statistics"},
     {"spec"},
@@ -63,9 +65,13 @@ def test_a_module_imports_from_lower_layers_only(path: Path) -> None:
     assert not upward, f"{path.name} imports {sorted(upward)}, which are not below it"
 
 
-def test_only_tracking_and_registry_import_mlflow() -> None:
+def test_only_delivery_tracking_and_registry_import_mlflow() -> None:
     """MLflow's store is behind one module and its registry behind another: nothing else imports it."""
-    assert [path.stem for path in PACKAGE + EXPERIMENTS if "mlflow" in roots(path)] == ["registry", "tracking"]
+    assert [path.stem for path in PACKAGE + EXPERIMENTS if "mlflow" in roots(path)] == [
+        "delivery",
+        "registry",
+        "tracking",
+    ]
 
 
 def test_the_spec_and_the_package_import_the_standard_library_only() -> None:

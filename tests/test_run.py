@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mlplab import __main__ as command_line
-from mlplab import models, run, tracking
+from mlplab import models, origin, run, tracking
 from mlplab import spec as spec_module
 from mlplab.spec import Comparison, Options, Prediction, Search, UnavailableError, UsageError, Variant
 
@@ -533,5 +533,5 @@ def test_a_fingerprint_tells_what_decides_the_numbers(dataset, monkeypatch, chan
     assert run._fingerprint(change(COMPARISON), dataset) != print_of
     assert run._fingerprint(replace(COMPARISON, question="Other words?"), dataset) == print_of
     assert run._fingerprint(COMPARISON, replace(dataset, digest="0" * 32)) != print_of
-    monkeypatch.setattr(tracking, "versions", lambda: {"keras": "4.0"})
+    monkeypatch.setattr(origin, "versions", lambda: {"keras": "4.0"})
     assert run._fingerprint(COMPARISON, dataset) != print_of

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow.entities import Metric
 
-from mlplab import spool, tracking
+from mlplab import delivery, spool
 
 ABOUT = {"command": "a comparison", "store": "sqlite:////nowhere/mlflow.db", "experiment": {"id": "0"}}
 
@@ -57,7 +57,7 @@ class Store:
 
     def search_runs(self, experiments, query, order_by=()):
         key = query.split("'")[1]
-        return self._call(lambda: [a_run(run_id) for run_id, tags in self.runs.items() if tags[tracking.KEY] == key])
+        return self._call(lambda: [a_run(run_id) for run_id, tags in self.runs.items() if tags[delivery.KEY] == key])
 
     def log_batch(self, run_id, metrics=(), params=(), tags=(), synchronous=None):
         def work():
@@ -85,7 +85,7 @@ class Store:
 
 def opened(store):
     session = spool.open_session(ABOUT)
-    writer = tracking._Writer(session, lambda line: None, client=store)
+    writer = delivery.Writer(session, lambda line: None, client=store)
     writer.experiment = "0"
     return session, writer
 
@@ -109,9 +109,9 @@ def test_any_interleaving_of_failures_and_kills_leaves_each_run_complete(told, f
         while not over:
             session, writer = opened(store)
             keys = {name: spool.child_key(session.key, name) for name in "ab"}
-            lines = [(session.key, {"op": "create", "name": "top", "tags": {tracking.KEY: session.key}, "start": 0})]
+            lines = [(session.key, {"op": "create", "name": "top", "tags": {delivery.KEY: session.key}, "start": 0})]
             for name, key in keys.items():
-                tags = {tracking.KEY: key}
+                tags = {delivery.KEY: key}
                 lines.append((key, {"op": "create", "name": name, "tags": tags, "start": 0, "parent": session.key}))
             for number, (name, is_text) in enumerate(told):
                 # A point that is said again after a kill is said at another time, as a training's would be.
@@ -140,7 +140,7 @@ def test_any_interleaving_of_failures_and_kills_leaves_each_run_complete(told, f
         assert session.waiting == []
         by_key = {}
         for run_id, tags in store.runs.items():
-            by_key.setdefault(tags[tracking.KEY], []).append(run_id)
+            by_key.setdefault(tags[delivery.KEY], []).append(run_id)
         kept = {key: session.told[key].run_id for key in by_key}
         assert set(by_key) == {session.key, *keys.values()}
         assert all(len(run_ids) == 1 for run_ids in by_key.values())

@@ -13,7 +13,7 @@ from conftest import free_port
 from faults import Server
 from mlflow import MlflowClient
 
-from mlplab import tracking
+from mlplab import delivery, tracking
 from mlplab.spec import UnavailableError, UndeliveredError
 
 
@@ -127,7 +127,7 @@ def test_a_server_killed_and_back_loses_no_point(server, dataset):
         server.kill()
         for step in range(2, 50):
             parent.metrics({"loss": float(step) if step % 7 else math.nan}, step)
-        time.sleep(2 * tracking.FLUSH_SECONDS)
+        time.sleep(2 * delivery.FLUSH_SECONDS)
         server.start()
         parent.finish()
     found = points(MlflowClient(), parent.run_id, "loss")
@@ -260,24 +260,24 @@ def test_the_projects_run_of_a_command_that_goes_on_points_to_the_run(store, dat
 def test_reap_ends_what_has_no_process(store, dataset):
     """Runs of a process that is gone, here or by its silence, are KILLED and named; those of a living one stay."""
     dead = store.create_run(
-        "0", tags={tracking.KEY: "d", tracking.SESSION: "d", tracking.PROCESS: f"{socket.gethostname()} 999999999 7"}
+        "0", tags={delivery.KEY: "d", delivery.SESSION: "d", delivery.PROCESS: f"{socket.gethostname()} 999999999 7"}
     )
     far = store.create_run(
         "0",
         tags={
-            tracking.KEY: "f",
-            tracking.SESSION: "f",
-            tracking.PROCESS: "another-machine 1 1",
-            tracking.HEARTBEAT: str(int(time.time()) - 400),
+            delivery.KEY: "f",
+            delivery.SESSION: "f",
+            delivery.PROCESS: "another-machine 1 1",
+            delivery.HEARTBEAT: str(int(time.time()) - 400),
         },
     )
     near = store.create_run(
         "0",
         tags={
-            tracking.KEY: "n",
-            tracking.SESSION: "n",
-            tracking.PROCESS: "another-machine 1 1",
-            tracking.HEARTBEAT: str(int(time.time()) - 200),
+            delivery.KEY: "n",
+            delivery.SESSION: "n",
+            delivery.PROCESS: "another-machine 1 1",
+            delivery.HEARTBEAT: str(int(time.time()) - 200),
         },
     )
     foreign = store.create_run("0")

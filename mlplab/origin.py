@@ -1,0 +1,71 @@
+"""Where numbers come from: the code, the versions and the machine that a result depends on besides its spec."""
+
+import contextlib
+import hashlib
+import os
+import platform
+import subprocess
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+NUMBERS_COME_FROM = ("spec.py", "models.py", "training.py", "trial.py", "search.py", "run.py")
+"""The files of this package that decide an experiment's numbers; a change to one makes its record outdated."""
+
+FLAGS = ("XLA_FLAGS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "TF_ENABLE_ONEDNN_OPTS")
+"""Environment variables that change how TensorFlow computes."""
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Versions of what computes the numbers: Python and the packages behind a training."""
+    found = {"python": platform.python_version()}
+    for package in ("tensorflow-cpu", "tensorflow", "keras", "numpy"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
+@cache
+def circumstances() -> dict[str, str]:
+    """What a result depends on besides its spec, as tags: code, versions, processor."""
+    tags = {f"version.{name}": installed for name, installed in versions().items()}
+    tags["version.mlflow"] = version("mlflow")
+    tags["cpu"] = _processor()
+    tags["code"] = hashlib.sha256("".join(code()).encode()).hexdigest()[:16]
+    tags["flags"] = " ".join(f"{name}={os.environ[name]}" for name in FLAGS if os.environ.get(name)) or "none"
+    tags["cpu.cores"] = str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+    tags |= _commit()
+    return tags
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+@cache
+def code() -> list[str]:
+    """Hashes of the files that decide an experiment's numbers.
+
+    Taken once: the code that runs is the code as it was loaded, whatever happens to the files meanwhile.
+    """
+    return [hashlib.sha256((Path(__file__).parent / name).read_bytes()).hexdigest() for name in NUMBERS_COME_FROM]
+
+
+def _commit() -> dict[str, str]:
+    """The commit of the code that runs, and whether files differ from it."""
+
+    def git(*arguments: str) -> str:
+        folder = Path(__file__).resolve().parent
+        return subprocess.run(
+            ["git", "-C", folder, *arguments], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        return {"git.commit": git("rev-parse", "HEAD"), "git.dirty": str(bool(git("status", "--porcelain"))).lower()}
+    except (OSError, subprocess.SubprocessError):
+        return {"git.commit": "unknown", "git.dirty": "unknown"}
