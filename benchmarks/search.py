@@ -47,6 +47,9 @@ class Silent:
     def epoch(self, candidate: Variant, fold: int, epoch: int, values: dict[str, float]) -> None:
         """Nothing."""
 
+    def scored(self, candidate: Variant, fold: int, found: Any) -> None:
+        """Nothing."""
+
     def ended(self, candidate: Variant, found: Any, error: str = "") -> None:
         """Ends the benchmark where a training failed."""
         if error:

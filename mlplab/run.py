@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import keras
 import numpy as np
 
-from mlplab import cluster, figures, models, replay, report, results, search, tracking, training, trial
+from mlplab import cluster, figures, models, origin, replay, report, results, search, tracking, training, trial
 from mlplab.data import Dataset
 from mlplab.results import (
     DIVERGED,
@@ -148,7 +148,7 @@ class Lab:
                     self._screen.failed(name, traceback.format_exc())
             seconds = time.perf_counter() - started
             run.metrics({"seconds": seconds, **{f"seconds.{n}": r.seconds for n, r in self.records.items()}})
-            page, _ = report.write(self.records, folder, tracking.circumstances(), seconds)
+            page, _ = report.write(self.records, folder, origin.circumstances(), seconds)
             run.folder(folder)
             incomplete = set(names) - set(self.records) or any(record.failed for record in self.records.values())
             run.finish("FAILED" if incomplete else "FINISHED")
@@ -197,7 +197,7 @@ class Lab:
                 self.records[name] = record
                 self._screen.recorded(record)
                 return record
-        run = parent.child(name, {}, {**_kind(experiment), **tracking.circumstances()})
+        run = parent.child(name, {}, {**_kind(experiment), **origin.circumstances()})
         try:
             return self._perform(experiment, run)
         except BaseException as error:
@@ -297,8 +297,12 @@ class Lab:
         run.tags({**_tags(spec, data), **tracking.fingerprinted(_fingerprint(spec, data))})
         run.data(data)
         run.text(spec.to_json(), "search.json")
+        shared = self.jobs > 1 or self.cluster is not None
+        if shared:
+            run.tags({"machine.shared": "true"})
         variants = search.candidates(spec)
         finished: dict[str, Candidate] = {}
+        begun: dict[str, dict[int, search.Scored]] = {}
         prints = {variant.name: _candidate_fingerprint(spec, variant, data) for variant in variants}
         for variant in variants:
             if kept := run.recall(variant.name, "candidate"):
@@ -306,10 +310,21 @@ class Lab:
             elif found := run.find(prints[variant.name]):
                 finished[variant.name] = Candidate(**json.loads(found.tags["mlplab.candidate"]))
                 run.twin(variant.name, found, {"mlplab.experiment": spec.name})
+            else:
+                kept_folds = {fold: run.kept(_fold_of(variant, fold)) for fold in range(1, spec.folds + 1)}
+                begun[variant.name] = {n: search.Scored(**kept[0]) for n, kept in kept_folds.items() if kept}
         with self._screen.experiment(spec, data, [_over_folds(variant, spec) for variant in variants]) as watch:
-            journal = _Journal(spec, data, run, prints, watch)
+            journal = _Journal(spec, data, run, prints, watch, shared)
+            x, y = data.train.x, data.train.y
+            if shared:
+                reference = cluster.Reference.to(data, device)
+                x, y = reference.array("train", "x"), reference.array("train", "y")
             done = search.random_search(
-                spec, data.train.x, data.train.y, data.classes, journal, finished=finished, n_jobs=self.jobs
+                *(spec, x, y, data.classes, journal),
+                finished=finished,
+                begun=begun,
+                jobs=self.jobs,
+                address=self.cluster,
             )
         refit = done.refit
         refit.test = training.evaluate(done.model, *device.test)
@@ -388,7 +403,7 @@ def _candidate_fingerprint(spec: Search, candidate: Variant, data: Dataset) -> s
 
 
 def _digest(what: Any) -> str:
-    return hashlib.sha256(json.dumps([what, tracking.code(), tracking.versions()]).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps([what, origin.code(), origin.versions()]).encode()).hexdigest()[:32]
 
 
 def _columns(cv_results: Mapping[str, Any]) -> str:
@@ -405,22 +420,37 @@ def _over_folds(candidate: Variant, spec: Search) -> Variant:
     return candidate.but(epochs=min(candidate.epochs * spec.folds, 100_000))
 
 
+def _fold_of(candidate: Variant, fold: int) -> str:
+    """Under which name the search's run keeps a fold of a candidate that is not finished."""
+    return f"{candidate.name} fold {fold}"
+
+
 class _Journal:
-    """Records the candidates of a search, each in a run from its first fold's start to its last fold's end."""
+    """Records the candidates of a search, each in a run from its first fold's start to its last fold's end.
+
+    It is this process that writes the runs, wherever the folds are trained.
+    """
 
     def __init__(
-        self, spec: Search, data: Dataset, parent: tracking.Run, prints: Mapping[str, str], watch: Watch
+        self,
+        spec: Search,
+        data: Dataset,
+        parent: tracking.Run,
+        prints: Mapping[str, str],
+        watch: Watch,
+        shared: bool = False,
     ) -> None:
         self.spec, self.data, self.parent, self.prints, self.watch = spec, data, parent, prints, watch
+        self._tags = {"mlplab.experiment": spec.name, "mlplab.kind": "candidate", **_tags(spec, data)}
+        self._tags |= {"machine.shared": "true"} if shared else {}
         self._open: dict[str, tuple[tracking.Run, Result]] = {}
         self._lock = threading.RLock()
 
     def started(self, candidate: Variant) -> None:
         """Creates the candidate's run."""
         with self._lock:
-            tags = {"mlplab.experiment": self.spec.name, "mlplab.kind": "candidate", **_tags(self.spec, self.data)}
             params = {**candidate.params(), "seed": self.spec.seed, "folds": self.spec.folds, "dataset": self.data.name}
-            run = self.parent.child(candidate.name, params, tags, self.data)
+            run = self.parent.child(candidate.name, params, self._tags, self.data)
             result = Result(variant=_over_folds(candidate, self.spec), run_id=run.run_id)
             self._open[candidate.name] = run, result
             fold = len(self.data.train) * (self.spec.folds - 1) // self.spec.folds
@@ -434,6 +464,14 @@ class _Journal:
             run.metrics({f"fold_{fold}_{name}": value for name, value in values.items()}, step=epoch)
             result.add(values)
             self.watch.epoch(result)
+
+    def scored(self, candidate: Variant, fold: int, found: search.Scored) -> None:
+        """Keeps a fold for when the command has to go on, and says which worker trained it."""
+        with self._lock:
+            if not found.error:
+                self.parent.keep(_fold_of(candidate, fold), asdict(found))
+            run, _ = self._open[candidate.name]
+            run.tags({f"fold_{fold}.{name}": value for name, value in found.worker.items()})
 
     def ended(self, candidate: Variant, found: Candidate, error: str = "") -> None:
         """Records the folds' scores and ends the run."""
@@ -828,7 +866,7 @@ def _tags(comparison: Comparison | Search, data: Dataset) -> dict[str, Any]:
         "dataset.digest": data.digest,
         "dataset.source": data.source,
         **({"dataset.notice": data.notice} if data.notice else {}),
-        **tracking.circumstances(),
+        **origin.circumstances(),
     }
 
 

@@ -5,21 +5,21 @@ import threading
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any, Protocol
 
-import joblib  # type: ignore[import-untyped]
 import keras
 import numpy as np
+from joblib.externals.loky import BrokenProcessPool  # type: ignore[import-untyped]
 from scikeras.wrappers import KerasClassifier
 from sklearn.exceptions import FitFailedWarning, NotFittedError
 from sklearn.model_selection import ParameterSampler, RandomizedSearchCV, StratifiedKFold
 from sklearn.utils import ClassifierTags
 
-from mlplab import models, training
+from mlplab import cluster, models, training
 from mlplab.results import DIVERGED, Candidate, Result
 from mlplab.spec import Range, Search, UsageError, Variant
 
@@ -64,11 +64,31 @@ class Classifier(KerasClassifier):  # type: ignore[misc]
         return np.concatenate([keras.ops.convert_to_numpy(batch) for batch in batches])
 
 
+@dataclass(frozen=True)
+class Scored:
+    """What the training on a fold came to; made of what JSON has.
+
+    Attributes:
+        score: accuracy on the images held out; NaN where the training raised.
+        epochs: `loss` and `accuracy` on the fold's training images and `train_seconds` so far, of each epoch.
+        error: the traceback of what it raised.
+        worker: who trained it, as `cluster.place` says it; empty where it was this process.
+    """
+
+    score: float
+    train_seconds: float = 0.0
+    compile_seconds: float = 0.0
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    error: str = ""
+    worker: dict[str, str] = field(default_factory=dict)
+
+
 class Journal(Protocol):
     """What a search tells as it goes.
 
-    Calls come one at a time, but with `n_jobs` above 1 from several threads, and the folds of several candidates
-    overlap. Candidates already on record are not told of, nor is the final training of the winner.
+    Calls come one at a time, but with workers from several threads, and the folds of several candidates overlap.
+    Nothing is told twice, even where a fold is trained again since its worker died. Candidates already on record are
+    not told of, nor is the final training of the winner.
     """
 
     def started(self, candidate: Variant) -> None:
@@ -79,6 +99,9 @@ class Journal(Protocol):
 
         `values` are `loss` and `accuracy` on the fold's training images and `train_seconds`, of this fold so far.
         """
+
+    def scored(self, candidate: Variant, fold: int, found: Scored) -> None:
+        """A fold is over: given as `begun` it is not trained again."""
 
     def ended(self, candidate: Variant, found: Candidate, error: str = "") -> None:
         """The last fold of a candidate is scored.
@@ -93,12 +116,12 @@ class Found:
     """What a search found.
 
     Attributes:
-        cv_results: scikit-learn's `cv_results_`. For candidates already on record `mean_fit_time` is their training
-            seconds a fold, and the other times are NaN.
+        cv_results: scikit-learn's `cv_results_`. For candidates with a fold that was already on record `mean_fit_time`
+            is their training seconds a fold, and the other times are NaN.
         candidates: in the order they were drawn.
         model: the best one's, trained on all images.
         refit: that training. It has neither validation nor test metrics; its best epoch is the last.
-        compile_seconds: of all trainings together.
+        compile_seconds: of all trainings together, apart from those of candidates on record.
     """
 
     cv_results: dict[str, Any]
@@ -126,26 +149,33 @@ def random_search(
     journal: Journal,
     *,
     finished: Mapping[str, Candidate] | None = None,
-    n_jobs: int = 1,
+    begun: Mapping[str, Mapping[int, Scored]] | None = None,
+    jobs: int = 1,
+    address: str | None = None,
 ) -> Found:
     """Runs `search` as scikit-learn's `RandomizedSearchCV` over stratified, shuffled folds.
 
     A candidate's accuracy on a fold in which its training raised is NaN, and the others go on. A training whose loss
-    stops being finite ends there; its accuracy counts as it is.
+    stops being finite ends there; its accuracy counts as it is. Where trainings are carried out changes no score; the
+    winner's last one is always this process's.
 
     Args:
         search: what is drawn.
-        x: uint8, shape (images, features).
-        y: int32, shape (images,).
+        x: uint8, shape (images, features); with workers best from `cluster.Reference.array`, else all of it travels.
+        y: int32, shape (images,); likewise.
         classes: number of classes.
         journal: is told what happens.
         finished: name of a candidate -> what is on record of it. It is not trained again.
-        n_jobs: trainings at the same time, in threads of this process. Scores do not depend on it.
+        begun: name of a candidate -> fold -> what is on record of it, of candidates that are not finished.
+        jobs: trainings at the same time, each in a process of this machine; 1: in this process.
+        address: where they are carried out instead, see `cluster.workers`.
 
     Raises:
-        UsageError: `search` stops trainings early, cannot be split into its folds, or `finished` is of another search.
+        UsageError: `search` stops trainings early, cannot be split into its folds, `finished` is of another search, or
+            there are no such workers.
+        UnavailableError: the workers do not answer, lack the data, or died.
         RuntimeError: every candidate failed; with the first one's traceback.
-        Exception: whatever `journal` raises; it ends the search.
+        Exception: whatever `journal` raises; it ends the search, as soon as what workers are at is done.
     """
     course = _Course(search, classes, journal, finished or {})
     fields = {name: value for name, value in vars(search.base).items() if name not in ("name", "patience")}
@@ -154,52 +184,86 @@ def random_search(
         raise UsageError(f"folds is {search.folds}, but a class has {fewest} images; legal: 2 to {fewest}.")
     folds = StratifiedKFold(search.folds, shuffle=True, random_state=search.seed)
     # Goes along with the images as scikit-learn picks them, and so tells a fit which fold is kept from it.
-    fold_of_image = np.zeros(len(y), np.int32)
+    fold_of_image = np.zeros(len(y), np.min_scalar_type(search.folds))
     for number, (_, held_out) in enumerate(folds.split(x, y), start=1):
         fold_of_image[held_out] = number
-    searching = RandomizedSearchCV(
-        _Fold(course=course, **fields),
+    searching = _Searching(
+        _Fold(course=course, place=0, **fields),
         _distributions(search),
         n_iter=search.candidates,
         random_state=search.seed,
         cv=folds,
-        n_jobs=n_jobs,
+        pre_dispatch="all",
         error_score=np.nan,
     )
     try:
-        # Threads, since they share the compiled programs and the journal.
-        with joblib.parallel_config(backend="threading"), warnings.catch_warnings():
+        course.recall(begun or {})
+        with cluster.workers(address, jobs, course.hear), warnings.catch_warnings():
             # The journal has been told, and of each.
             warnings.simplefilter("ignore", FitFailedWarning)
             for says in ("Scoring failed", "One or more of the test scores are non-finite"):
                 warnings.filterwarnings("ignore", says, UserWarning)
-            searching.fit(x, y, fold_of_image=fold_of_image)
+            for _ in range(cluster.DEATHS + 1):
+                # A local process that dies takes the others with it. What is over is not trained again.
+                with suppress(BrokenProcessPool):
+                    searching.fit(x, y, fold_of_image=fold_of_image)
+                    break
+            else:
+                raise cluster.WorkerDiedError(f"{cluster.DEATHS + 1} worker processes {cluster.DIED}")
     except Exception as error:
         if course.broken:
             raise course.broken from None
         if course.all_failed:
-            first = next((track.errors[fold] for track in course.tracks for fold in sorted(track.errors)), "")
+            first = next((track.errors for track in course.tracks if track.errors), "")
             raise RuntimeError(
                 f"all {len(course.tracks)} candidates of the search failed in at least one fold. The first:\n{first}"
             ) from error
         raise
     finally:
-        # After an interrupt threads may still be training.
+        # After an interrupt workers may still be training.
         course.stopped = True
     best = searching.best_estimator_
-    results = searching.cv_results_
-    for place, track in enumerate(course.tracks):
-        if track.reused:
-            results["mean_fit_time"][place] = track.candidate.train_seconds / search.folds
-            for name in ("std_fit_time", "mean_score_time", "std_score_time"):
-                results[name][place] = math.nan
     return Found(
-        cv_results=results,
+        cv_results=searching.cv_results_,
         candidates=[track.candidate for track in course.tracks],
         model=best.model_,
         refit=best.result_,
-        compile_seconds=course.compile_seconds,
+        compile_seconds=course.compile_seconds + best.clock_.compile_seconds,
     )
+
+
+class _Searching(RandomizedSearchCV):  # type: ignore[misc]
+    """scikit-learn's search, each of whose fits knows the place of its candidate, and says more than a score."""
+
+    def _run_search(self, evaluate_candidates: Callable[..., Any], *, callback_ctx: Any = None) -> None:
+        def evaluate(drawn: Sequence[dict[str, Any]], **rest: Any) -> Any:
+            return evaluate_candidates([{**choices, "place": place} for place, choices in enumerate(drawn)], **rest)
+
+        super()._run_search(evaluate, callback_ctx=callback_ctx)
+
+    def _format_results(self, candidate_params: Any, n_splits: int, out: Any, more_results: Any = None) -> Any:
+        course: _Course = self.estimator.course
+        recalled = set()
+        for number, one in enumerate(out):
+            place, fold = divmod(number, n_splits)
+            if isinstance(one["test_scores"], _Score):
+                # Messages may have got lost: the outcome has it all.
+                course.over(place, fold + 1, one["test_scores"].scored)
+            else:
+                recalled.add(place)
+        drawn = [{name: value for name, value in choices.items() if name != "place"} for choices in candidate_params]
+        results = super()._format_results(drawn, n_splits, out, more_results)
+        for place in recalled:
+            results["mean_fit_time"][place] = course.tracks[place].candidate.train_seconds / n_splits
+            for name in ("std_fit_time", "mean_score_time", "std_score_time"):
+                results[name][place] = math.nan
+        return results
+
+
+class _Score(float):
+    """A score as scikit-learn takes it, that brings with it what else there is to say."""
+
+    scored: Scored
 
 
 @dataclass(frozen=True)
@@ -236,33 +300,62 @@ def _variant(search: Search, name: str, choices: Mapping[str, Any]) -> Variant:
         raise UsageError(f"{name} of the search, {dict(choices)}: {error} Change base or space.") from None
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """What every fit of a search has to know."""
+
+    variants: tuple[Variant, ...]
+    folds: int
+    seed: int
+    classes: int
+
+
 @dataclass
 class _Track:
-    """A candidate on its way through the folds; folds count from 1."""
+    """A candidate on its way through the folds; folds count from 1.
+
+    Attributes:
+        heard: the epochs of each fold that the journal has been told of.
+        over: the folds that need no training any more.
+    """
 
     variant: Variant
     candidate: Candidate
-    reused: bool
-    begun: set[int] = field(default_factory=set)
-    over: set[int] = field(default_factory=set)
-    seconds: float = 0.0
-    errors: dict[int, str] = field(default_factory=dict)
+    begun: bool = False
+    heard: dict[int, list[dict[str, float]]] = field(default_factory=dict)
+    over: dict[int, Scored] = field(default_factory=dict)
+
+    @property
+    def errors(self) -> str:
+        """The tracebacks of the folds that failed."""
+        failed = {fold: self.over[fold].error for fold in sorted(self.over) if self.over[fold].error}
+        return "\n".join(f"fold {fold}:\n{error}" for fold, error in failed.items())
 
 
 class _Course:
-    """What the fits of one search share."""
+    """What the fits of one search share; on a worker `_Remote` stands for it.
+
+    It may be told anything twice: a worker's messages come again with a fold that is done again, and once more with
+    its outcome.
+    """
 
     def __init__(self, search: Search, classes: int, journal: Journal, finished: Mapping[str, Candidate]) -> None:
-        self.search, self.classes, self.journal = search, classes, journal
+        self.search, self.journal = search, journal
         self.stopped = False
-        self.broken: Exception | None = None
+        self.broken: BaseException | None = None
         self.compile_seconds = 0.0
         self.lock = threading.RLock()
-        self.tracks = [self._track(variant, finished.get(variant.name)) for variant in candidates(search)]
+        self.plan = _Plan(candidates(search), search.folds, search.seed, classes)
+        self.tracks = [self._track(variant, finished.get(variant.name)) for variant in self.plan.variants]
 
     def __deepcopy__(self, memo: Any) -> "_Course":
         # scikit-learn copies an estimator's parameters for each fit.
         return self
+
+    def __reduce__(self) -> Any:
+        with self.lock:
+            scores = [{fold: scored.score for fold, scored in track.over.items()} for track in self.tracks]
+            return _Remote, (self.plan, scores, self.stopped)
 
     def _track(self, variant: Variant, known: Candidate | None) -> _Track:
         if variant.patience:
@@ -271,119 +364,185 @@ class _Course:
             )
         choices = {name: getattr(variant, name) for name in self.search.space}
         if known is None:
-            return _Track(variant, Candidate(choices=choices, scores=[math.nan] * self.search.folds), reused=False)
+            return _Track(variant, Candidate(choices=choices, scores=[math.nan] * self.search.folds))
         same = len(known.scores) == self.search.folds and set(known.choices) == set(choices)
         if not same or self.search.base.but(name=variant.name, **known.choices) != variant:
             raise UsageError(
                 f"{variant.name} on record has {known.choices} and {len(known.scores)} folds; this search's has "
                 f"{choices} and {self.search.folds}: it is another search's; leave it out of finished."
             )
-        return _Track(variant, known, reused=True)
+        over = {fold: Scored(score) for fold, score in enumerate(known.scores, start=1)}
+        return _Track(variant, known, begun=True, over=over)
 
     @property
     def all_failed(self) -> bool:
-        return not any(math.isfinite(track.candidate.mean) for track in self.tracks)
+        return all(
+            len(track.over) == self.plan.folds and not math.isfinite(track.candidate.mean) for track in self.tracks
+        )
 
-    def begin(self, variant: Variant, fold: int) -> _Track:
-        """The track of this fit. Of candidates drawn twice the first whose fold has not begun: they are all equal."""
+    def recall(self, begun: Mapping[str, Mapping[int, Scored]]) -> None:
+        """Takes the folds that are on record."""
+        for place, track in enumerate(self.tracks):
+            for fold, scored in begun.get(track.variant.name, {}).items():
+                self.over(place, fold, scored)
+
+    def score(self, place: int, fold: int) -> float | None:
+        """The score of a fold that is over."""
         with self.lock:
-            track = next(t for t in self.tracks if t.variant.but(name="") == variant and fold not in t.begun)
-            if not track.begun and not track.reused:
+            scored = self.tracks[place].over.get(fold)
+        return None if scored is None else scored.score
+
+    def begin(self, place: int, fold: int) -> None:
+        with self.lock:
+            track = self.tracks[place]
+            if not track.begun:
+                track.begun = True
                 self._tell(self.journal.started, track.variant)
-            track.begun.add(fold)
-            return track
 
-    def epoch(self, track: _Track, fold: int, epoch: int, values: dict[str, float]) -> None:
+    def epoch(self, place: int, fold: int, epoch: int, values: dict[str, float]) -> None:
         with self.lock:
+            track = self.tracks[place]
+            heard = track.heard.setdefault(fold, [])
+            if fold in track.over or epoch != len(heard) + 1:
+                return
+            self.begin(place, fold)
+            heard.append(values)
             self._tell(self.journal.epoch, track.variant, fold, epoch, values)
 
-    def over(self, track: _Track, fold: int, score: float, seconds: float, error: str = "") -> None:
+    def over(self, place: int, fold: int, scored: Scored) -> None:
         with self.lock:
-            if self.stopped:
+            track = self.tracks[place]
+            if self.stopped or fold in track.over:
                 return
-            track.candidate.scores[fold - 1] = score
-            track.seconds += seconds
-            track.over.add(fold)
-            if error:
-                track.errors[fold] = f"fold {fold}:\n{error}"
-            if len(track.over) == self.search.folds:
-                track.candidate.train_seconds = track.seconds
-                errors = "\n".join(track.errors[number] for number in sorted(track.errors))
-                self._tell(self.journal.ended, track.variant, track.candidate, errors)
+            self.begin(place, fold)
+            for epoch, values in enumerate(scored.epochs, start=1):
+                self.epoch(place, fold, epoch, values)
+            track.over[fold] = scored
+            track.candidate.scores[fold - 1] = scored.score
+            self.compile_seconds += scored.compile_seconds
+            self._tell(self.journal.scored, track.variant, fold, scored)
+            if len(track.over) == self.plan.folds:
+                track.candidate.train_seconds = sum(each.train_seconds for each in track.over.values())
+                self._tell(self.journal.ended, track.variant, track.candidate, track.errors)
+
+    def hear(self, message: Any) -> None:
+        """Takes what a fit tells on a worker."""
+        kind, place, fold, what = message
+        # Whoever waits for the fits is given what was raised.
+        with suppress(BaseException), self.lock:
+            if kind == "begin":
+                self.begin(place, fold)
+            elif kind == "epoch":
+                self.epoch(place, fold, *what)
+            else:
+                scored, epochs = what
+                heard = self.tracks[place].heard.get(fold, [])
+                if len(heard) == epochs:
+                    self.over(place, fold, Scored(**scored | {"epochs": heard}))
 
     def _tell(self, call: Callable[..., None], *arguments: Any) -> None:
         if self.stopped:
             return
         try:
             call(*arguments)
-        except Exception as error:
+        except BaseException as error:
             # scikit-learn would take it for a failed training and go on.
             self.broken, self.stopped = error, True
             raise
 
 
+@dataclass(frozen=True)
+class _Remote:
+    """A search's course on a worker: it passes on what it is told."""
+
+    plan: _Plan
+    scores: list[dict[int, float]]
+    stopped: bool
+
+    def score(self, place: int, fold: int) -> float | None:
+        return self.scores[place].get(fold)
+
+    def begin(self, place: int, fold: int) -> None:
+        cluster.tell(["begin", place, fold, None])
+
+    def epoch(self, place: int, fold: int, epoch: int, values: dict[str, float]) -> None:
+        cluster.tell(["epoch", place, fold, [epoch, values]])
+
+    def over(self, place: int, fold: int, scored: Scored) -> None:
+        cluster.tell(["over", place, fold, [asdict(replace(scored, epochs=[])), len(scored.epochs)]])
+
+
 class _Fold(Classifier):
-    """A candidate as scikit-learn handles it: its parameters are the fields of a variant, and `course`."""
+    """A candidate as scikit-learn handles it: its parameters are the fields of a variant, its place and `course`.
+
+    What its training raises becomes its score, NaN: the traceback then comes along from wherever it was.
+    """
 
     fold_: int  # 0 where none is held out: the winner, on all images
 
     def fit(self, X: np.ndarray, y: np.ndarray, fold_of_image: np.ndarray) -> "_Fold":
-        search: Search = self.course.search
-        if self.course.stopped:
+        course, plan = self.course, self.course.plan
+        if course.stopped:
             raise RuntimeError("the search was stopped.")
-        variant = search.base.but(name="", **{name: getattr(self, name) for name in search.space})
-        held_out = set(range(1, search.folds + 1)) - set(np.unique(fold_of_image).tolist())
+        held_out = set(range(1, plan.folds + 1)) - set(np.unique(fold_of_image).tolist())
         self.fold_ = held_out.pop() if held_out else 0
-        self.clock_ = training.Clock()
+        self.clock_, self.error_ = training.Clock(), ""
+        self.epochs_: list[dict[str, float]] = []
+        variant = plan.variants[self.place] if self.fold_ else next(filter(self._is, plan.variants))
         self.result_ = Result(variant=variant, steps_per_epoch=variant.steps_per_epoch(len(X)))
         if not self.fold_:
-            if self.course.all_failed:
+            if course.all_failed:
                 raise RuntimeError("no candidate is left to be trained on all images.")
             super().fit(X, y)
             self._conclude()
-            return self
-        self.track_ = self.course.begin(variant, self.fold_)
-        if not self.track_.reused:
-            with self._failure_told():
+        elif course.score(self.place, self.fold_) is None:
+            course.begin(self.place, self.fold_)
+            with self._failure_noted():
                 super().fit(X, y)
         return self
 
     def score(self, X: np.ndarray, y: np.ndarray, sample_weight: Any = None) -> float:
-        track: _Track = self.track_
-        if track.reused:
-            return track.candidate.scores[self.fold_ - 1]
-        with self._failure_told():
-            score = float(super().score(X, y, sample_weight))
-        self.course.over(self.track_, self.fold_, score, sum(self.clock_.train_seconds))
-        return score
+        known: float | None = self.course.score(self.place, self.fold_)
+        if known is not None:
+            return known
+        score = math.nan
+        if not self.error_:
+            with self._failure_noted():
+                score = super().score(X, y, sample_weight)
+        found = _Score(score)
+        found.scored = Scored(
+            float(score),
+            sum(self.clock_.train_seconds),
+            self.clock_.compile_seconds,
+            self.epochs_,
+            self.error_,
+            cluster.place(),
+        )
+        self.course.over(self.place, self.fold_, found.scored)
+        return found
 
     @contextmanager
-    def _failure_told(self) -> Iterator[None]:
+    def _failure_noted(self) -> Iterator[None]:
         try:
             yield
         except Exception:
-            error = traceback.format_exc()
-            self.course.over(self.track_, self.fold_, math.nan, sum(self.clock_.train_seconds), error)
-            raise
+            self.error_ = traceback.format_exc()
+
+    def _is(self, variant: Variant) -> bool:
+        return bool(variant == variant.but(**{name: getattr(self, name) for name in self.course.search.space}))
 
     def _build_keras_model(self) -> keras.Model:
-        course = self.course
-        return models.build(self.result_.variant, self.n_features_in_, course.classes, course.search.seed)
+        plan = self.course.plan
+        return models.build(self.result_.variant, self.n_features_in_, plan.classes, plan.seed)
 
     def _fit_keras_model(self, X: np.ndarray, y: np.ndarray, **kwargs: Any) -> None:
         variant = self.result_.variant
         self._fit_callbacks = [_Recorder(self)]
         kwargs |= {"batch_size": variant.images_per_step(len(X)), "epochs": variant.epochs, "verbose": 0}
-        super()._fit_keras_model(X, y, **kwargs, seed=self.course.search.seed, clock=self.clock_)
-        with self.course.lock:
-            self.course.compile_seconds += self.clock_.compile_seconds
+        super()._fit_keras_model(X, y, **kwargs, seed=self.course.plan.seed, clock=self.clock_)
 
     def _conclude(self) -> None:
         """Completes the result of the training on all images."""
-        for track in self.course.tracks:
-            if track.variant.but(name="") == self.result_.variant:
-                self.result_.variant = track.variant
-                break
         self.result_.parameters = self.model_.count_params()
         self.result_.best_epoch = self.result_.epochs
         self.result_.weights = self.model_.get_weights()
@@ -408,5 +567,6 @@ class _Recorder(keras.callbacks.Callback):  # type: ignore[misc]
         if result.status == DIVERGED or fold.course.stopped:
             self.model.stop_training = True
         if fold.fold_:
-            del values["learning_rate"]
-            fold.course.epoch(fold.track_, fold.fold_, result.epochs, values)
+            told = {name: float(value) for name, value in values.items() if name != "learning_rate"}
+            fold.epochs_.append(told)
+            fold.course.epoch(fold.place, fold.fold_, result.epochs, told)

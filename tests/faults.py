@@ -167,11 +167,13 @@ class Machine:
 class Server:
     """MLflow's tracking server, with artifacts, log and, unless told otherwise, its database in a folder."""
 
-    def __init__(self, folder: Path, backend: str | None = None, port: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, backend: str | None = None, port: int | None = None, host: str = "127.0.0.1"
+    ) -> None:
         folder.mkdir(exist_ok=True)
-        self.folder, self.port = folder, port or free_port()
+        self.folder, self.port, self.host = folder, port or free_port(), host
         self.backend = backend or f"sqlite:///{folder}/mlflow.db"
-        self.uri = f"http://127.0.0.1:{self.port}"
+        self.uri = f"http://{host}:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "Server":
@@ -183,10 +185,14 @@ class Server:
 
     def start(self) -> None:
         """Starts it, on the same port each time, and returns when it listens."""
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
+        command = [sys.executable, "-m", "mlflow", "server", "--host", self.host, "--port", str(self.port)]
         command += ["--workers", "1", "--backend-store-uri", self.backend]
         command += ["--artifacts-destination", f"{self.folder}/artifacts"]
-        environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        environment = os.environ | {
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_SERVER_ALLOWED_HOSTS": f"{self.host}:{self.port}",
+        }
         environment.pop("MLFLOW_TRACKING_URI", None)
         log = self.folder / "server.log"
         with log.open("a") as output:
@@ -196,7 +202,7 @@ class Server:
         deadline = time.monotonic() + 90
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError):
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                socket.create_connection((self.host, self.port), timeout=1).close()
                 return
             assert self.process.poll() is None, log.read_text()
             time.sleep(0.2)

@@ -1,11 +1,13 @@
 """Where trainings are carried out, and that it does not matter: real schedulers, workers, and deaths among them."""
 
 import functools
+import json
 import os
 import pickle
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +20,7 @@ import cloudpickle
 import numpy as np
 import pytest
 from conftest import free_port
+from faults import Machine, Server, Store, differences
 
 from mlplab import cluster
 from mlplab.data import Dataset
@@ -493,3 +496,84 @@ def test_a_search_of_scikit_learn_goes_to_the_workers(dataset: Dataset) -> None:
             search.fit(x, y)
         found.append(search.cv_results_["mean_test_score"].tolist())
     assert found[0] == found[1]
+
+
+SPEC = '''"""Two variants, some seconds each."""
+
+from mlplab.spec import Comparison, Variant
+
+COMPARISON = Comparison(
+    question="Which of these trains best?",
+    dataset="mnist",
+    base=Variant(hidden=(32,), batch_size=8, epochs=40, dropout=0.1),
+    variants={"SGD": {}, "Adam": {"optimizer": "adam", "learning_rate": 0.001}},
+)
+'''
+
+
+@pytest.mark.long
+def test_a_comparison_loses_a_worker_and_nothing_else(empty_store: Path, tmp_path: Path) -> None:
+    """Variants and seeds on two machines, one of them killed, leave what one machine leaves: no run, no point twice."""
+    (tmp_path / "mlflow.db").write_bytes(empty_store.read_bytes())
+    alone = Machine(tmp_path / "alone", f"sqlite:///{tmp_path}/mlflow.db")
+    done = alone.run(*alone.spec("spec", SPEC), "--seeds", "2")
+    assert done.code == 0, done.out
+    known = Store(alone.uri)
+    expected = known.content(known.parents()[0])
+    state = {"XDG_STATE_HOME": str(tmp_path / "workers"), "no_proxy": "*"}
+    with machines(tmp_path, **state) as many, ExitStack() as stack:
+        (tmp_path / "server").mkdir()
+        (tmp_path / "server" / "mlflow.db").write_bytes(empty_store.read_bytes())
+        host = "10.213.77.1" if many.namespaces else "127.0.0.1"
+        server = stack.enter_context(Server(tmp_path / "server", host=host))
+        user = Machine(tmp_path / "user", server.uri)
+        spec = user.spec("spec", SPEC)
+        command = user.start(*spec, "--seeds", "2", "--cluster", many.address, no_proxy="*")
+        store = Store(server.uri)
+
+        def under_way() -> list[str]:
+            """Process ids of the workers that have recorded some epochs of a training and not the last."""
+            runs = [run for run in store.runs() if run.info.status == "RUNNING" and "worker" in run.data.tags]
+            return [
+                run.data.tags["worker"].split()[-1]
+                for run in runs
+                if 2 < len(store.history(run.info.run_id, "loss")) < 30
+            ]
+
+        victim = command.wait_until(under_way, 200)[0]
+        (process,) = (p for name, p in many.processes.items() if "worker" in name and str(p.pid) == victim)
+        end(process)
+        done = command.done(300)
+        assert done.code == 0, done.out
+        (parent,) = store.parents()
+        found = store.content(parent)
+        workers = {run.data.tags["worker"].split()[-1] for run in store.trainings(parent).values()}
+        shared = {run.data.tags["machine.shared"] for run in store.trainings(parent).values()}
+        said = json.loads(user_text(store, parent.info.run_id, "verdicts.json"))
+    assert victim not in workers
+    assert shared == {"true"}
+    assert {verdict["measure"] for verdict in said["verdicts"]} == {"val_accuracy", "gap"}
+    # What is about times is there on one machine alone.
+    expected["/spec"]["artifacts"].remove("differences_train_seconds.png")
+    for run in expected.values():
+        run["metrics"].pop("solo_epoch_seconds", None)
+    assert not [line for line in differences(expected, found) if "p_holm" not in line]
+
+
+def user_text(store: Store, run_id: str, path: str) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        return Path(store.client.download_artifacts(run_id, path, folder)).read_text()
+
+
+@pytest.mark.long
+def test_the_readmes_command_trains_with_workers_of_this_machine(empty_store: Path, tmp_path: Path) -> None:
+    """The README's command with `--cluster local:2` leaves a complete comparison."""
+    (command,) = [line for line in (ROOT / "README.md").read_text().splitlines() if line.endswith("--cluster local:2")]
+    (tmp_path / "mlflow.db").write_bytes(empty_store.read_bytes())
+    machine = Machine(tmp_path / "work", f"sqlite:///{tmp_path}/mlflow.db")
+    done = machine.run(*command.split()[3:])
+    assert done.code == 0, done.out
+    store = Store(machine.uri)
+    (parent,) = store.parents()
+    assert set(store.trainings(parent)) == {"SGD", "Adam", "RMSprop"}
+    assert "their times are compared with none" in parent.data.tags["mlflow.note.content"]

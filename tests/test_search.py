@@ -1,13 +1,20 @@
 """What `mlplab.search` promises: scikit-learn's own search, the compiled training below it, a journal of it all."""
 
+import _thread
+import functools
 import math
+import os
 import pickle
+import signal
+import sys
 import time
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import keras
 import numpy as np
 import pytest
@@ -16,12 +23,16 @@ from sklearn.base import clone, is_classifier
 from sklearn.model_selection import ParameterSampler, StratifiedKFold, check_cv, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
+from test_run import SEARCH, InterruptedWhen, Quiet, below, perform
 
-from mlplab import figures, models, training
+from mlplab import cluster, figures, models, training
 from mlplab import search as searching
 from mlplab.results import Candidate, Result, SearchResult
-from mlplab.search import Classifier, Found, candidates, random_search
+from mlplab.search import Classifier, Found, Scored, candidates, random_search
 from mlplab.spec import Range, Search, UsageError, Variant
+
+# Workers do not have the tests.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 SMALL = Variant(hidden=(8,), epochs=2, batch_size=64)
 
@@ -50,6 +61,7 @@ class Notes:
         self.told: list[tuple[Any, ...]] = []
         self.found: dict[str, Candidate] = {}
         self.errors: dict[str, str] = {}
+        self.folds: dict[str, dict[int, Scored]] = {}
 
     def started(self, candidate: Variant) -> None:
         self.told.append(("started", candidate.name))
@@ -57,6 +69,9 @@ class Notes:
     def epoch(self, candidate: Variant, fold: int, epoch: int, values: dict[str, float]) -> None:
         assert set(values) == {"loss", "accuracy", "train_seconds"}
         self.told.append(("epoch", candidate.name, fold, epoch))
+
+    def scored(self, candidate: Variant, fold: int, found: Scored) -> None:
+        self.folds.setdefault(candidate.name, {})[fold] = found
 
     def ended(self, candidate: Variant, found: Candidate, error: str = "") -> None:
         self.told.append(("ended", candidate.name))
@@ -68,6 +83,61 @@ def a_search(**changes: Any) -> Search:
     space = {"learning_rate": [0.003, 0.03, 0.3], "dropout": [0.0, 0.2]}
     values = {"base": SMALL, "space": space, "candidates": 3, "folds": 3, "seed": 7, **changes}
     return Search(question="Which is best?", dataset="mnist", **values)
+
+
+class Carried(np.ndarray):
+    """Images at whose arrival something is done on the worker: what is patched here, workers do not have."""
+
+    effect: Callable[[], None]
+
+    @classmethod
+    def of(cls, images: np.ndarray, effect: Callable[[], None]) -> "Carried":
+        made = images.view(cls)
+        made.effect = effect
+        return made
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return arrive, (np.asarray(self), self.effect)
+
+
+def arrive(images: np.ndarray, effect: Callable[[], None]) -> np.ndarray:
+    effect()
+    return images
+
+
+def fail_to_build(bad: Variant, error: str) -> None:
+    """From now on building a variant raises in this process."""
+    build = getattr(models.build, "original", models.build)
+
+    def failing(variant: Variant, *rest: Any) -> keras.Model:
+        if variant.but(name="") == bad.but(name=""):
+            raise MemoryError(error)
+        return build(variant, *rest)  # type: ignore[no-any-return]
+
+    failing.original = build  # type: ignore[attr-defined]
+    models.build = failing
+
+
+def die_once(flag: str, place: int, fold: int) -> None:
+    """From now on this process dies after the first epoch of a fold, unless one has died of it."""
+    recorder = searching._Recorder
+    epoch_end = getattr(recorder.on_epoch_end, "original", recorder.on_epoch_end)
+
+    def deadly(self: Any, epoch: int, logs: Any = None) -> None:
+        epoch_end(self, epoch, logs)
+        if (self.fold.place, self.fold.fold_) == (place, fold) and not os.path.exists(flag):
+            Path(flag).touch()
+            time.sleep(0.2)  # so that the epoch is heard of
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    deadly.original = epoch_end  # type: ignore[attr-defined]
+    recorder.on_epoch_end = deadly
+
+
+WORKERS = [
+    pytest.param({"jobs": 2}, id="processes"),
+    pytest.param({"address": "local:2"}, id="dask", marks=pytest.mark.long),
+]
 
 
 @pytest.fixture(scope="module")
@@ -224,19 +294,81 @@ def test_folds_share_programs(done: tuple[Found, Notes, set[str]]) -> None:
     assert 0 < len(done[2]) <= structures + 1
 
 
-def test_two_jobs_score_as_one(done: tuple[Found, Notes, set[str]], images: tuple[np.ndarray, np.ndarray]) -> None:
-    """With two jobs `cv_results_` and the winner's weights are those of one job, and the journal hears as much."""
-    notes = Notes()
-    two = random_search(a_search(), *images, 10, notes, n_jobs=2)
-    for name, values in done[0].cv_results.items():
+def agree(mine: Found, theirs: Found) -> None:
+    """That two searches came to the same, to the bit."""
+    assert list(mine.cv_results) == list(theirs.cv_results)
+    for name, values in theirs.cv_results.items():
         if not name.endswith("_time"):
-            assert list(two.cv_results[name]) == list(values), name
-    for mine, theirs in zip(two.model.get_weights(), done[0].model.get_weights(), strict=True):
-        np.testing.assert_array_equal(mine, theirs)
+            assert list(mine.cv_results[name]) == list(values), name
+    assert [candidate.scores for candidate in mine.candidates] == [candidate.scores for candidate in theirs.candidates]
+    for one, other in zip(mine.model.get_weights(), theirs.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_workers_score_as_this_process(
+    done: tuple[Found, Notes, set[str]], images: tuple[np.ndarray, np.ndarray], workers: dict[str, Any]
+) -> None:
+    """By workers `cv_results_` and the winner's weights are those of one process, and the journal hears as much."""
+    notes = Notes()
+    two = random_search(a_search(), *images, 10, notes, **workers)
+    agree(two, done[0])
     assert sorted(notes.told) == sorted(done[1].told)
     for variant in candidates(a_search()):
         own = [told for told in notes.told if told[1] == variant.name]
         assert (own[0][0], own[-1][0]) == ("started", "ended")
+    assert str(os.getpid()) not in {
+        scored.worker["worker"].split()[-1] for scored in notes.folds["candidate 1"].values()
+    }
+    assert two.compile_seconds > two.refit.compile_seconds
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_what_was_not_heard_comes_with_the_outcome(
+    done: tuple[Found, Notes, set[str]],
+    images: tuple[np.ndarray, np.ndarray],
+    workers: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of messages half may get lost: in the end the journal has been told of every epoch and score all the same."""
+    hear, count = searching._Course.hear, iter(range(1_000))
+    monkeypatch.setattr(searching._Course, "hear", lambda self, said: hear(self, said) if next(count) % 2 else None)
+    notes = Notes()
+    agree(random_search(a_search(), *images, 10, notes, **workers), done[0])
+    assert next(count) > 10
+    assert sorted(notes.told) == sorted(done[1].told)
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_a_fold_whose_worker_died_is_trained_again(
+    done: tuple[Found, Notes, set[str]],
+    images: tuple[np.ndarray, np.ndarray],
+    workers: dict[str, Any],
+    tmp_path: Path,
+) -> None:
+    """A worker is killed in the middle of a fold: the results are the same, and nothing is told twice."""
+    flag, notes = tmp_path / "died", Notes()
+    x = Carried.of(images[0], functools.partial(die_once, str(flag), 1, 2))
+    agree(random_search(a_search(), x, images[1], 10, notes, **workers), done[0])
+    assert flag.exists()
+    assert sorted(notes.told) == sorted(done[1].told)
+
+
+def test_folds_on_record_are_not_trained_again(
+    done: tuple[Found, Notes, set[str]], images: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a candidate that was begun only the missing folds are trained; the journal is told of all, and once."""
+    build, built = models.build, []
+    monkeypatch.setattr(models, "build", lambda variant, *rest: built.append(variant.name) or build(variant, *rest))
+    folds, notes = done[1].folds["candidate 2"], Notes()
+    begun = {"candidate 2": {1: folds[1], 3: folds[3]}, "candidate 3": done[1].folds["candidate 3"]}
+    found = random_search(a_search(), *images, 10, notes, begun=begun)
+    agree(found, done[0])
+    assert Counter(built[:-1]) == {"candidate 1": 3, "candidate 2": 1}
+    assert sorted(notes.told) == sorted(done[1].told)
+    known = found.candidates[2]
+    assert known.train_seconds == pytest.approx(done[0].candidates[2].train_seconds)
+    assert found.cv_results["mean_fit_time"][2] == pytest.approx(known.train_seconds / 3)
 
 
 def test_finished_candidates_are_not_trained_again(
@@ -261,24 +393,20 @@ def test_a_record_of_another_search_is_refused(images: tuple[np.ndarray, np.ndar
         random_search(a_search(), *images, 10, Notes(), finished={"candidate 2": foreign})
 
 
-@pytest.mark.parametrize("n_jobs", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param({}, id="here"), *WORKERS])
 def test_a_failing_candidate_does_not_stop_the_rest(
-    images: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch, n_jobs: int
+    images: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch, workers: dict[str, Any]
 ) -> None:
     """A candidate whose training raises scores NaN, its error is told, and the others are searched on."""
-    build = models.build
-    bad = candidates(a_search())[1]
-
-    def failing(variant: Variant, *rest: Any) -> keras.Model:
-        if variant == bad.but(name=""):
-            raise MemoryError("not this one")
-        return build(variant, *rest)
-
-    monkeypatch.setattr(models, "build", failing)
+    monkeypatch.setattr(models, "build", models.build)
+    fail = functools.partial(fail_to_build, candidates(a_search())[1], "not this one")
+    if not workers:
+        fail()
     notes = Notes()
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        found = random_search(a_search(), *images, 10, notes, n_jobs=n_jobs)
+        x = Carried.of(images[0], fail) if workers else images[0]
+        found = random_search(a_search(), x, images[1], 10, notes, **workers)
     assert [math.isnan(c.mean) for c in found.candidates] == [False, True, False]
     assert found.cv_results["rank_test_score"][1] == 3
     assert notes.errors["candidate 2"].count("MemoryError: not this one") == 3
@@ -320,8 +448,8 @@ def test_when_all_fail_the_error_says_why(
         random_search(a_search(), *images, 10, Notes())
 
 
-@pytest.mark.parametrize("n_jobs", [1, 2])
-def test_an_interrupt_gets_out(images: tuple[np.ndarray, np.ndarray], n_jobs: int) -> None:
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_an_interrupt_gets_out(images: tuple[np.ndarray, np.ndarray], jobs: int) -> None:
     """KeyboardInterrupt ends the search, and nothing more is told afterwards."""
     notes = Notes()
 
@@ -330,14 +458,14 @@ def test_an_interrupt_gets_out(images: tuple[np.ndarray, np.ndarray], n_jobs: in
 
     notes.ended = interrupted  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
-        random_search(a_search(), *images, 10, notes, n_jobs=n_jobs)
+        random_search(a_search(), *images, 10, notes, jobs=jobs)
     told = len(notes.told)
     time.sleep(0.3)
     assert len(notes.told) == told
 
 
-@pytest.mark.parametrize("method", ["started", "epoch", "ended"])
-def test_a_broken_journal_ends_the_search(images: tuple[np.ndarray, np.ndarray], method: str) -> None:
+@pytest.mark.parametrize(("method", "jobs"), [("started", 1), ("epoch", 1), ("scored", 1), ("ended", 1), ("epoch", 2)])
+def test_a_broken_journal_ends_the_search(images: tuple[np.ndarray, np.ndarray], method: str, jobs: int) -> None:
     """What the journal raises is not taken for a failed training: it gets out as it is."""
 
     def broken(*_: Any) -> None:
@@ -346,7 +474,7 @@ def test_a_broken_journal_ends_the_search(images: tuple[np.ndarray, np.ndarray],
     notes = Notes()
     setattr(notes, method, broken)
     with pytest.raises(OSError, match="disk full"):
-        random_search(a_search(), *images, 10, notes)
+        random_search(a_search(), *images, 10, notes, jobs=jobs)
     assert len({told[1] for told in notes.told}) <= 1
 
 
@@ -400,6 +528,106 @@ def test_what_cannot_be_searched_is_refused(
     with pytest.raises(UsageError, match=says):
         random_search(a_search(**changes), *images, 10, notes)
     assert not notes.told
+
+
+# The experiment, with its runs.
+
+LABS = [
+    pytest.param({"jobs": 2}, id="processes"),
+    pytest.param({"cluster": "local:2"}, id="dask", marks=pytest.mark.long),
+]
+
+
+def once_each(store: Any, parent: Any) -> dict[str, Any]:
+    """The candidates' runs by name: one each, finished, with one point at every epoch of every fold."""
+    every = store.search_runs(["0"], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+    assert sorted(run.info.run_name for run in every) == ["candidate 1", "candidate 2", "candidate 3"]
+    for run in every:
+        assert run.info.status == "FINISHED"
+        for fold in (1, 2):
+            assert len(store.get_metric_history(run.info.run_id, f"fold_{fold}_score")) == 1
+            for name in ("loss", "accuracy", "train_seconds"):
+                points = store.get_metric_history(run.info.run_id, f"fold_{fold}_{name}")
+                assert sorted(point.step for point in points) == [1, 2]
+    return {run.info.run_name: run for run in every}
+
+
+def scores(record: Any) -> list[list[float]]:
+    return [candidate.scores for candidate in record.search.candidates]
+
+
+def without_reuse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No candidate on record is taken over."""
+    from mlplab import tracking
+
+    monkeypatch.setattr(tracking.Run, "find", lambda self, fingerprint: None)
+
+
+@pytest.mark.parametrize("workers", LABS)
+def test_a_dead_worker_leaves_no_trace_in_the_record(
+    workers: dict[str, Any], store: Any, dataset: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker killed in the middle of a fold: the scores of one process, a run a candidate, a point an epoch."""
+    without_reuse(monkeypatch)
+    flag = tmp_path / "died"
+    array = cluster.Reference.array
+
+    def carried(self: cluster.Reference, split: str, name: str) -> Any:
+        made = array(self, split, name)
+        return Carried.of(np.asarray(made), functools.partial(die_once, str(flag), 1, 2)) if name == "x" else made
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cluster.Reference, "array", carried)
+        record = perform(SEARCH, dataset, **workers)
+    assert flag.exists()
+    parent = store.get_run(record.run_id)
+    runs = once_each(store, parent)
+    assert scores(record) == scores(perform(SEARCH, dataset))
+    for run in (parent, *runs.values()):
+        assert run.data.tags["machine.shared"] == "true"
+    for run in runs.values():
+        assert {"fold_1.worker", "fold_2.worker.core"} <= set(run.data.tags)
+
+
+@pytest.mark.parametrize("workers", LABS)
+def test_a_search_of_workers_that_was_interrupted_keeps_what_was_finished(
+    workers: dict[str, Any], store: Any, dataset: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Interrupted after its first candidate, a search by workers goes on here: the same run, and nothing twice."""
+    without_reuse(monkeypatch)
+
+    class Interrupts(Quiet):
+        def ended(self, result: Result) -> None:
+            super().ended(result)
+            _thread.interrupt_main()
+
+    first = Interrupts()
+    with pytest.raises(KeyboardInterrupt):
+        perform(SEARCH, dataset, first, **workers)
+    over = {event[1] for event in first.seen if event[0] == "ended"}
+    watch = Quiet()
+    record = perform(SEARCH, dataset, watch)
+    (parent,) = [r for r in store.search_runs(["0"]) if "mlflow.parentRunId" not in r.data.tags]
+    assert record.run_id == parent.info.run_id
+    assert {event[1] for event in watch.seen} == {"candidate 1", "candidate 2", "candidate 3"} - over
+    once_each(store, parent)
+    assert scores(record) == scores(perform(SEARCH, dataset))
+
+
+def test_a_fold_that_is_over_is_not_trained_again(store: Any, dataset: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interrupted in the second fold of its second candidate, a search goes on with that fold."""
+    watch = InterruptedWhen(lambda result: result.variant.name == "candidate 2" and result.epochs == 3)
+    with pytest.raises(KeyboardInterrupt):
+        perform(SEARCH, dataset, watch)
+    build, built = models.build, []
+    with monkeypatch.context() as patch:
+        patch.setattr(models, "build", lambda variant, *rest: built.append(variant.name) or build(variant, *rest))
+        record = perform(SEARCH, dataset)
+    assert Counter(built[:-1]) == {"candidate 2": 1, "candidate 3": 2}
+    (parent,) = [r for r in store.search_runs(["0"]) if "mlflow.parentRunId" not in r.data.tags]
+    assert set(below(store, parent)) == set(once_each(store, parent))
+    without_reuse(monkeypatch)
+    assert scores(record) == scores(perform(SEARCH, dataset))
 
 
 SPACE = {
