@@ -319,6 +319,8 @@ class Writer:
         """Delivers a run's operations until one fails."""
         started = time.perf_counter()
         try:
+            if self.experiment is None:
+                self.experiment = experiment_id(self.client, self.session.about["experiment"])
             while True:
                 with self.session.lock:
                     operations = list(itertools.islice(told.pending, METRICS_PER_CALL))
@@ -394,8 +396,7 @@ class Writer:
     def _create(self, told: Told, operation: Operation) -> int:
         if told.run_id and operation.get("run_id") is None:
             return 1
-        if self.experiment is None:
-            self.experiment = experiment_id(self.client, self.session.about["experiment"])
+        assert self.experiment is not None
         tags = dict(operation["tags"])
         if operation.get("run_id"):  # the project's own
             run = self.client.get_run(operation["run_id"])

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import keras
 import numpy as np
-from joblib.externals.loky import BrokenProcessPool  # type: ignore[import-untyped]
+from joblib.externals.loky.process_executor import TerminatedWorkerError  # type: ignore[import-untyped]
 from scikeras.wrappers import KerasClassifier
 from sklearn.exceptions import FitFailedWarning, NotFittedError
 from sklearn.model_selection import ParameterSampler, RandomizedSearchCV, StratifiedKFold
@@ -205,7 +205,7 @@ def random_search(
                 warnings.filterwarnings("ignore", says, UserWarning)
             for _ in range(cluster.DEATHS + 1):
                 # A local process that dies takes the others with it. What is over is not trained again.
-                with suppress(BrokenProcessPool):
+                with suppress(TerminatedWorkerError):
                     searching.fit(x, y, fold_of_image=fold_of_image)
                     break
             else:
@@ -213,6 +213,8 @@ def random_search(
     except Exception as error:
         if course.broken:
             raise course.broken from None
+        if isinstance(error, cluster.WorkerDiedError):
+            raise cluster.WorkerDiedError(f"{error} Under way: {', '.join(course.under_way)}.") from error
         if course.all_failed:
             first = next((track.errors for track in course.tracks if track.errors), "")
             raise RuntimeError(
@@ -315,13 +317,14 @@ class _Track:
     """A candidate on its way through the folds; folds count from 1.
 
     Attributes:
+        begun: the folds that have.
         heard: the epochs of each fold that the journal has been told of.
         over: the folds that need no training any more.
     """
 
     variant: Variant
     candidate: Candidate
-    begun: bool = False
+    begun: set[int] = field(default_factory=set)
     heard: dict[int, list[dict[str, float]]] = field(default_factory=dict)
     over: dict[int, Scored] = field(default_factory=dict)
 
@@ -372,13 +375,21 @@ class _Course:
                 f"{choices} and {self.search.folds}: it is another search's; leave it out of finished."
             )
         over = {fold: Scored(score) for fold, score in enumerate(known.scores, start=1)}
-        return _Track(variant, known, begun=True, over=over)
+        return _Track(variant, known, begun=set(over), over=over)
 
     @property
     def all_failed(self) -> bool:
         return all(
             len(track.over) == self.plan.folds and not math.isfinite(track.candidate.mean) for track in self.tracks
         )
+
+    @property
+    def under_way(self) -> list[str]:
+        """The folds that have begun, as far as was heard, and are not over."""
+        with self.lock:
+            return [
+                f"{track.variant.name}, fold {fold}" for track in self.tracks for fold in track.begun - set(track.over)
+            ]
 
     def recall(self, begun: Mapping[str, Mapping[int, Scored]]) -> None:
         """Takes the folds that are on record."""
@@ -396,8 +407,8 @@ class _Course:
         with self.lock:
             track = self.tracks[place]
             if not track.begun:
-                track.begun = True
                 self._tell(self.journal.started, track.variant)
+            track.begun.add(fold)
 
     def epoch(self, place: int, fold: int, epoch: int, values: dict[str, float]) -> None:
         with self.lock:

@@ -570,14 +570,14 @@ def test_a_dead_worker_leaves_no_trace_in_the_record(
     """A worker killed in the middle of a fold: the scores of one process, a run a candidate, a point an epoch."""
     without_reuse(monkeypatch)
     flag = tmp_path / "died"
-    array = cluster.Reference.array
+    whole = cluster.Reference.array
 
-    def carried(self: cluster.Reference, split: str, name: str) -> Any:
-        made = array(self, split, name)
+    def array(self: cluster.Reference, split: str, name: str) -> Any:
+        made = whole(self, split, name)
         return Carried.of(np.asarray(made), functools.partial(die_once, str(flag), 1, 2)) if name == "x" else made
 
     with monkeypatch.context() as patch:
-        patch.setattr(cluster.Reference, "array", carried)
+        patch.setattr(cluster.Reference, "array", array)
         record = perform(SEARCH, dataset, **workers)
     assert flag.exists()
     parent = store.get_run(record.run_id)
