@@ -166,7 +166,7 @@ class Writer:
         self._stage = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._pool = ThreadPoolExecutor(SERVER_CONNECTIONS if is_server(self.store) else 1)
         self._thread = threading.Thread(target=self._run, name="tracking", daemon=True)
-        self._wake, self._closing = threading.Event(), False
+        self._wake, self._closing, self._over = threading.Event(), False, False
         self._bug: BaseException | None = None
         self._doubtful: set[str] = {told.key for told in session.told.values() if told.run_id is None}
         self._twice: set[str] = set()
@@ -221,7 +221,7 @@ class Writer:
         self._stage.shutdown(wait=True)
         self._closing = True
         complete = self.settle(seconds, since_taken)
-        self._thread_over = True
+        self._over = True
         self._wake.set()
         if complete:
             self._thread.join()
@@ -270,14 +270,12 @@ class Writer:
             return False
         return True
 
-    _thread_over = False
-
     def _run(self) -> None:
         pause = FLUSH_SECONDS
-        while not self._thread_over:
+        while not self._over:
             self._wake.wait(pause)
             self._wake.clear()
-            if self._thread_over:
+            if self._over:
                 break
             before, failed = self._taken, self._round()
             if failed and self._taken == before:

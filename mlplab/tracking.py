@@ -385,9 +385,14 @@ def parent_run(
         status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
         session.unfinished(type(error).__name__)
         writer.later(lambda: _end_all(session, status, status))
-        with contextlib.suppress(UnavailableError):
+        try:
             seconds = INTERRUPTED_SECONDS if status == "KILLED" else PATIENCE_SECONDS
             writer.close(seconds, since_taken=status != "KILLED")
+        except UndeliveredError:
+            say(
+                f"The tracking store {uri} has not taken everything: the rest waits on disk for the same command, or "
+                "for python -m mlplab sync."
+            )
         raise
     finally:
         _writers.remove(writer)
