@@ -191,8 +191,9 @@ class Server:
         environment = os.environ | {
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "MLFLOW_DISABLE_TELEMETRY": "true",
-            "MLFLOW_SERVER_ALLOWED_HOSTS": f"{self.host}:{self.port}",
         }
+        if self.host != "127.0.0.1":
+            environment["MLFLOW_SERVER_ALLOWED_HOSTS"] = f"{self.host}:{self.port}"
         environment.pop("MLFLOW_TRACKING_URI", None)
         log = self.folder / "server.log"
         with log.open("a") as output:
