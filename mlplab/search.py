@@ -203,13 +203,17 @@ def random_search(
             warnings.simplefilter("ignore", FitFailedWarning)
             for says in ("Scoring failed", "One or more of the test scores are non-finite"):
                 warnings.filterwarnings("ignore", says, UserWarning)
-            for _ in range(cluster.DEATHS + 1):
-                # A local process that dies takes the others with it. What is over is not trained again.
-                with suppress(TerminatedWorkerError):
-                    searching.fit(x, y, fold_of_image=fold_of_image)
-                    break
-            else:
-                raise cluster.WorkerDiedError(f"{cluster.DEATHS + 1} worker processes {cluster.DIED}")
+            try:
+                for _ in range(cluster.DEATHS + 1):
+                    # A local process that dies takes the others with it. What is over is not trained again.
+                    with suppress(TerminatedWorkerError):
+                        searching.fit(x, y, fold_of_image=fold_of_image)
+                        break
+                else:
+                    raise cluster.WorkerDiedError(f"{cluster.DEATHS + 1} worker processes {cluster.DIED}")
+            finally:
+                # After an interrupt workers may still be training, and telling.
+                course.stopped = True
     except Exception as error:
         if course.broken:
             raise course.broken from None
@@ -221,9 +225,6 @@ def random_search(
                 f"all {len(course.tracks)} candidates of the search failed in at least one fold. The first:\n{first}"
             ) from error
         raise
-    finally:
-        # After an interrupt workers may still be training.
-        course.stopped = True
     best = searching.best_estimator_
     return Found(
         cv_results=searching.cv_results_,
