@@ -41,6 +41,9 @@ where the command was interrupted."""
 WORKER_SECONDS = 600.0
 """How long a worker waits for a store that does not answer, before what it has trained counts as failed."""
 
+MODEL_TRIES = 2
+"""Logging a model takes long; while it is tried so often the store counts as taking something."""
+
 SERVER_CONNECTIONS = 4
 """Runs delivered to a tracking server at a time; a file of SQLite takes one writer."""
 
@@ -484,7 +487,8 @@ class Writer:
         path = self.session.folder / "files" / operation["file"]
         example = np.load(path.parent / "example.npy")
         before = []
-        if operation.setdefault("tried", False) or self.session.resumed:
+        tries = operation.setdefault("tries", 0)
+        if tries or self.session.resumed:
             before = list(
                 self.client.search_logged_models(
                     [self.experiment], f"source_run_id = '{told.run_id}' AND name = 'model'"
@@ -492,7 +496,8 @@ class Writer:
             )
             if any(model.status == LoggedModelStatus.READY for model in before):
                 return
-        operation["tried"] = self._modelling = True
+        operation["tries"] = tries + 1
+        self._modelling = tries < MODEL_TRIES
         signature = ModelSignature(
             inputs=Schema([TensorSpec(np.dtype("float32"), (-1, example.shape[1]), name=None)]),
             outputs=Schema([TensorSpec(np.dtype("float32"), (-1, operation["classes"]), name=None)]),
