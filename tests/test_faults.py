@@ -456,7 +456,7 @@ def test_a_slow_and_faulty_server_does_not_slow_the_training(shared_server, tmp_
         f"{done.seconds:.0f} s"
     )
     assert spoilt_calls
-    # How much slower is printed, since machines are noisy; were an answer waited for at each epoch, 2 s each, it would be
+    # How much slower is printed, since machines are noisy. Were an answer, 2 s, waited for at each epoch, it would be
     # fifty times.
     assert statistics.median(phases["badly"]) < 2 * statistics.median(phases["well"]) + 2
 
