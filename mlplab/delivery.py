@@ -101,8 +101,18 @@ class Client:
 
     def __init__(self, uri: str | None = None, seconds: float = PATIENCE_SECONDS) -> None:
         self._seconds = seconds
-        with _first_use(uri or mlflow.get_tracking_uri()):
-            self._client = mlflow.MlflowClient(uri)
+        store = uri or mlflow.get_tracking_uri()
+        until = time.monotonic() + START_SECONDS
+        with _first_use(store):
+            while True:
+                try:
+                    self._client = mlflow.MlflowClient(uri)
+                    break
+                except Exception:
+                    # Another machine may be making the tables of a database at this moment.
+                    if is_server(store) or store.startswith("sqlite:") or time.monotonic() > until:
+                        raise
+                time.sleep(0.5)
 
     def __getattr__(self, name: str) -> Any:
         call = getattr(self._client, name)
@@ -125,8 +135,8 @@ class Client:
 
 @contextlib.contextmanager
 def _first_use(uri: str) -> Iterator[None]:
-    """Has one process of this machine at a time make the tables of a store in a file."""
-    if not uri.startswith("sqlite:"):
+    """Has one process of this machine at a time make the tables of a store that is no server's."""
+    if is_server(uri):
         yield
         return
     name = hashlib.sha256(absolute(uri).encode()).hexdigest()[:16]
