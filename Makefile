@@ -31,7 +31,7 @@ $(EXPERIMENTS) report: .venv/ready
 
 # Two files at a time: most tests keep one core busy.
 test: .venv/ready
-	python -m pytest -n 2 --dist loadfile $(ARGS)
+	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: .venv/ready
 	ruff check .

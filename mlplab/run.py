@@ -159,7 +159,7 @@ class Lab:
         """What is to be done, in a word that differs with whatever decides the numbers."""
         every = [
             _fingerprint(experiment, self._data_of(experiment.dataset)[0])
-            if isinstance(experiment, Comparison | Search)
+            if isinstance(experiment, Search) or (isinstance(experiment, Comparison) and not experiment.searches)
             else [repr(experiment), *(self._data_of(wanted)[0].digest for wanted in sorted(datasets_of(experiment)))]
             for experiment in experiments
         ]
