@@ -1,14 +1,14 @@
 """The command line: `python -m mlplab --help`."""
 
 import argparse
+import contextlib
 import os
 import re
 import signal
 import socket
 import sys
 import threading
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -43,10 +43,9 @@ GRACE_SECONDS = 5.0
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code."""
     options = _parser().parse_args(arguments)
-    if threading.current_thread() is threading.main_thread():
-        _watch_signals()
     try:
-        code: int = options.command(options)
+        with _watched_signals():
+            code: int = options.command(options)
     except UsageError as error:
         print(f"mlplab: {error}", file=sys.stderr)
         return EXIT_USAGE
@@ -69,33 +68,46 @@ class _TerminatedError(KeyboardInterrupt):
     """The process was asked to end by SIGTERM."""
 
 
-_ends: list[socket.socket] = []
-
-
-def _watch_signals() -> None:
+@contextlib.contextmanager
+def _watched_signals() -> Iterator[None]:
     """Has SIGTERM end what is open as Ctrl-C does, and both of them within seconds."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    over = threading.Event()
 
     def interrupt(number: int, frame: object) -> NoReturn:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)
         raise _TerminatedError if number == signal.SIGTERM else KeyboardInterrupt
 
     def watch() -> None:
         # Python's handlers wait until a compiled epoch returns; this thread is told at once.
-        if not (numbers := received.recv(1)):  # the interpreter is going
-            return
-        time.sleep(GRACE_SECONDS)
-        if "mlplab.tracking" in sys.modules and sys.modules["mlplab.tracking"].abandon():
-            print(f"mlplab: {INTERRUPTED}", file=sys.stderr, flush=True)
-            os._exit(EXIT_TERMINATED if numbers[0] == signal.SIGTERM else EXIT_INTERRUPTED)
+        while numbers := received.recv(1):
+            if numbers[0] not in before or over.wait(GRACE_SECONDS):
+                continue
+            if "mlplab.tracking" in sys.modules and sys.modules["mlplab.tracking"].abandon():
+                print(f"mlplab: {INTERRUPTED}", file=sys.stderr, flush=True)
+                os._exit(EXIT_TERMINATED if numbers[0] == signal.SIGTERM else EXIT_INTERRUPTED)
 
     received, told = socket.socketpair()
     told.setblocking(False)
-    signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    before_fd = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    for number in before:
         signal.signal(number, interrupt)
-    threading.Thread(target=watch, name="signals", daemon=True).start()
-    _ends.extend((received, told))
+    watcher = threading.Thread(target=watch, name="signals", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        signal.set_wakeup_fd(before_fd)
+        told.close()
+        watcher.join()
+        received.close()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _parser() -> argparse.ArgumentParser:
