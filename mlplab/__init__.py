@@ -21,6 +21,11 @@ def state_dir() -> Path:
     return (Path(base) if os.path.isabs(base) else Path("~/.local/state").expanduser()) / "mlplab"
 
 
+def cores() -> set[int]:
+    """The cores that this process may use."""
+    return set(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+
+
 def _program_cache() -> Path:
     # Programs are machine code: those of another processor, TensorFlow or set of flags must not be found.
     try:
@@ -33,8 +38,7 @@ def _program_cache() -> Path:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             version = version or importlib.metadata.version(package)
     # So must those of another number of cores: among as many an operation is split.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    compiled_for = (platform.machine(), processor, version, os.environ.get("XLA_FLAGS", ""), cores)
+    compiled_for = (platform.machine(), processor, version, os.environ.get("XLA_FLAGS", ""), len(cores()))
     key = hashlib.sha256(repr(compiled_for).encode()).hexdigest()[:16]
     return cache_dir() / "programs" / key
 

@@ -318,13 +318,7 @@ _code()
 
 def threads() -> int:
     """Among how many threads TensorFlow splits an operation in this process."""
-    return int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0) or len(_cores())
-
-
-def _cores() -> set[int]:
-    if hasattr(os, "sched_getaffinity"):
-        return set(os.sched_getaffinity(0))
-    return set(range(os.cpu_count() or 1))
+    return int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0) or len(mlplab.cores())
 
 
 # What happens on a worker.
@@ -371,7 +365,7 @@ def _take_core() -> None:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return
-    for core in sorted(_cores()):
+    for core in sorted(mlplab.cores()):
         file = (folder / f"{boot}.{core}").open("a")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -47,8 +47,8 @@ MODEL_TRIES = 2
 SERVER_CONNECTIONS = 4
 """Runs delivered to a tracking server at a time; a file of SQLite takes one writer."""
 
-HEARTBEAT_SECONDS, GONE_SECONDS = 30.0, 300.0
-"""How often a living command says so in its outermost run, and after what silence one on another machine is gone."""
+HEARTBEAT_SECONDS = 30.0
+"""How often a living command says so in its outermost run."""
 
 KEY, SESSION, PROCESS, HEARTBEAT = "mlplab.key", "mlplab.session", "mlplab.process", "mlplab.heartbeat"
 """Tags of every run: its own key, that of the outermost run, the process behind it; and the latter's last sign of life,
@@ -120,15 +120,7 @@ class Client:
             return call
 
         def patiently(*arguments: Any, **named: Any) -> Any:
-            until, pause = time.monotonic() + self._seconds, 0.1
-            while True:
-                try:
-                    return call(*arguments, **named)
-                except Exception as error:
-                    if not passing(error) or time.monotonic() + pause > until:
-                        raise
-                time.sleep(pause)
-                pause = min(2 * pause, 3.0)
+            return once(lambda: call(*arguments, **named), lambda: None, self._seconds)
 
         return patiently
 
@@ -424,7 +416,7 @@ class Writer:
             tags["mlflow.parentRunId"] = parent
         else:
             _open_for_training(self.client, self.experiment)
-        if told.key in self._doubtful and (found := self._with_key(told.key)):
+        if told.key in self._doubtful and (found := self._with_key(self.client, told.key)):
             self._twice.add(told.key)
             told.run_id = found[0].info.run_id
         else:
@@ -435,9 +427,9 @@ class Writer:
             self._doubtful.discard(told.key)
         return 1
 
-    def _with_key(self, key: str) -> list[StoredRun]:
+    def _with_key(self, client: Any, key: str) -> list[StoredRun]:
         """The runs that bear a key, the first that was created first."""
-        found: list[StoredRun] = self.client.search_runs(
+        found: list[StoredRun] = client.search_runs(
             [self.experiment], f"tags.`{KEY}` = '{key}'", order_by=["attributes.start_time ASC"]
         )
         return found
@@ -446,7 +438,7 @@ class Writer:
         """Takes over a run that another process has created, which died since, and what it said of it."""
         client = Client(self.store)
         try:
-            found = client.search_runs([self.experiment], f"tags.`{KEY}` = '{key}'") if self.experiment else []
+            found = self._with_key(client, key) if self.experiment else []
             points = [
                 (metric.key, metric.step)
                 for run in found[:1]
@@ -472,7 +464,7 @@ class Writer:
         """Deletes runs of which the store said too late that it had created them."""
         for key in self._twice:
             with contextlib.suppress(Exception):
-                for run in self._with_key(key):
+                for run in self._with_key(self.client, key):
                     if run.info.run_id != self.session.told[key].run_id:
                         self.client.delete_run(run.info.run_id)
 

@@ -9,6 +9,8 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from mlplab import cores
+
 NUMBERS_COME_FROM = ("spec.py", "models.py", "training.py", "trial.py", "search.py", "run.py")
 """The files of this package that decide an experiment's numbers; a change to one makes its record outdated."""
 
@@ -34,7 +36,7 @@ def circumstances() -> dict[str, str]:
     tags["cpu"] = _processor()
     tags["code"] = hashlib.sha256("".join(code()).encode()).hexdigest()[:16]
     tags["flags"] = " ".join(f"{name}={os.environ[name]}" for name in FLAGS if os.environ.get(name)) or "none"
-    tags["cpu.cores"] = str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+    tags["cpu.cores"] = str(len(cores()))
     tags |= _commit()
     return tags
 

@@ -41,6 +41,7 @@ from mlplab.delivery import (
     absolute,
     brief,
     experiment_id,
+    inner_retries,
     is_server,
     passing,
 )
@@ -494,8 +495,6 @@ def sync(say: Callable[[str], None]) -> bool:
         try:
             Client(store, seconds=START_SECONDS).search_experiments(max_results=1)
             writer = Writer(session, lambda line: None)
-            outermost = session.told.get(session.key)
-            status, run_id = (outermost.status, outermost.run_id) if outermost else ("RUNNING", None)
             writer.start()
             writer.close(PATIENCE_SECONDS)
         except UndeliveredError as error:
@@ -506,9 +505,9 @@ def sync(say: Callable[[str], None]) -> bool:
             session.close()
             say(f"The tracking store {store} cannot be used: {brief(error)}")
         else:
-            run_id = session.told[session.key].run_id if session.key in session.told else run_id
-            say(f"All of it has arrived; the outermost run is {run_id}.")
-            if status == "RUNNING":
+            outermost = session.told.get(session.key, Told(session.key))
+            say(f"All of it has arrived; the outermost run is {outermost.run_id}.")
+            if outermost.status == "RUNNING":
                 say("Its command was interrupted: given again, it goes on; python -m mlplab reap ends its runs.")
     if not found:
         say("Nothing waits on this machine.")
@@ -605,7 +604,7 @@ def read_artifact(run_id: str, path: str) -> str | None:
     Raises:
         UnavailableError: the store does not answer.
     """
-    client = mlflow.MlflowClient()
+    client = Client(seconds=START_SECONDS)
     try:
         if path not in {file.path for file in client.list_artifacts(run_id)}:
             return None
@@ -629,7 +628,8 @@ def load_model(run_id: str) -> tuple[str, Callable[[np.ndarray], np.ndarray]]:
     """
     uri = f"runs:/{run_id}/model"
     try:
-        loaded = mlflow.tensorflow.load_model(uri)
+        with inner_retries():
+            loaded = mlflow.tensorflow.load_model(uri)
     except Exception as error:
         raise UnavailableError(
             f"the model {uri} cannot be loaded from {mlflow.get_tracking_uri()}: {error}. A comparison logs the models "

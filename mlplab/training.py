@@ -34,6 +34,8 @@ from keras.src.trainers.data_adapters import data_adapter_utils
 from keras.src.utils import is_default
 from tensorflow.python.framework import ops as tf_ops
 
+import mlplab
+
 EVALUATION_BATCH = 1_000
 """Images in a batch of evaluation unless the caller says: at inference the batch size does not change the result."""
 
@@ -402,7 +404,7 @@ def _epochs(
 
 def _cores() -> int:
     """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return len(mlplab.cores())
 
 
 @contextlib.contextmanager
