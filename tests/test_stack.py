@@ -183,10 +183,12 @@ def test_the_scheduler_is_reached_by_workers_and_the_trainer_alone() -> None:
 
 
 def test_a_worker_is_as_the_trainer_is() -> None:
-    """A worker has the trainer's image, account, tracking server, data and programs, and trains on one core."""
+    """A worker has the trainer's image, account, server, data and programs, a journal of its own, and one core."""
     worker, trainer = SERVICES["worker"], SERVICES["trainer"]
-    for part in ("image", "build", "environment", "volumes", "networks"):
+    for part in ("image", "build", "volumes", "networks"):
         assert worker[part] == trainer[part]
+    differences = dict(worker["environment"].items() ^ trainer["environment"].items())
+    assert set(differences) == {"XDG_STATE_HOME"}
     assert {"--nthreads=1", "--memory-limit=0"} < set(worker["command"])
 
 
