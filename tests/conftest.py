@@ -22,7 +22,7 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu
 ROOT = Path(__file__).resolve().parent.parent
 
 
-LONGEST = ("test_readme.py", "test_experiments.py", "test_search.py", "test_many_seeds.py", "test_faults.py")
+LONGEST = ("test_experiments.py", "test_search.py", "test_training.py", "test_faults.py", "test_readme.py")
 """Files that take minutes. Two files run at a time, so these begin: at the end one would run alone."""
 
 

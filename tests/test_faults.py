@@ -362,6 +362,7 @@ def trained_once(store: Store) -> str:
     return str(child.info.run_id)
 
 
+@pytest.mark.long
 def test_no_answer_lost_on_the_way_makes_anything_twice(shared_server, tmp_path):
     """When the reply to the first request of every kind is lost, each was done once, and all is there."""
     with Proxy(shared_server.port) as proxy:

@@ -64,6 +64,7 @@ def test_the_two_first_commands_are_cis():
     assert set(made) <= set(ci)
 
 
+@pytest.mark.long
 def test_every_other_command_does_what_the_readme_says(project, environment):
     """Each command but make's and the UI's exits with 0, and the store then holds the runs they were to make."""
     ran = 0

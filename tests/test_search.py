@@ -322,6 +322,7 @@ def test_workers_score_as_this_process(
     assert two.compile_seconds > two.refit.compile_seconds
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("workers", WORKERS)
 def test_what_was_not_heard_comes_with_the_outcome(
     done: tuple[Found, Notes, set[str]],
@@ -338,6 +339,7 @@ def test_what_was_not_heard_comes_with_the_outcome(
     assert sorted(notes.told) == sorted(done[1].told)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("workers", WORKERS)
 def test_a_fold_whose_worker_died_is_trained_again(
     done: tuple[Found, Notes, set[str]],
@@ -589,6 +591,7 @@ def test_a_dead_worker_leaves_no_trace_in_the_record(
         assert {"fold_1.worker", "fold_2.worker.core"} <= set(run.data.tags)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("workers", LABS)
 def test_a_search_of_workers_that_was_interrupted_keeps_what_was_finished(
     workers: dict[str, Any], store: Any, dataset: Any, monkeypatch: pytest.MonkeyPatch

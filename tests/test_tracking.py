@@ -136,6 +136,7 @@ def test_a_server_killed_and_back_loses_no_point(server, dataset):
     assert MlflowClient().get_run(parent.run_id).info.status == "FINISHED"
 
 
+@pytest.mark.long
 def test_a_server_that_stays_dead_is_an_error_in_the_end_and_loses_nothing(server, dataset, monkeypatch):
     """What could not be delivered is named in an error when the comparison ends, and `sync` delivers it later."""
     monkeypatch.setattr(tracking, "PATIENCE_SECONDS", 2.0)
@@ -160,6 +161,7 @@ def test_a_server_that_stays_dead_is_an_error_in_the_end_and_loses_nothing(serve
     assert lines[-1] == "Nothing waits on this machine."
 
 
+@pytest.mark.long
 def test_a_server_that_is_not_there_at_first_is_said_at_once(empty_store, tmp_path, dataset, monkeypatch):
     """With a tracking server that does not answer the block runs all the same, the user is told, nothing is lost."""
     monkeypatch.setattr(tracking, "PATIENCE_SECONDS", 2.0)
