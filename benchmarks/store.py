@@ -17,6 +17,7 @@ import argparse
 import contextlib
 import functools
 import io
+import json
 import math
 import os
 import random
@@ -28,7 +29,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -43,14 +43,14 @@ from sqlalchemy import event
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from mlplab import data, origin, registry, run, tracking
+from mlplab import data, delivery, origin, registry, run, tracking
 from mlplab.spec import Options, load_experiment
 
 GOAL = 2.0
 EXPERIMENT = "optimizers"
 """Of the report's experiments the one whose record is copied, and which is started."""
-KEY = "mlplab.key"
-"""A tag that each run has, with 32 hex digits of its own: what a run is looked up by after a doubtful creation."""
+PRINT = f"{delivery.PLUMBING}.fingerprint."
+"""How the tag begins whose name has a run's fingerprint."""
 SEARCHES, ENOUGH_SECONDS = 15, 0.5
 """A search is measured so many times a turn, or until it has taken so long."""
 
@@ -222,14 +222,12 @@ def reporting(digits: Mapping[str, data.Dataset]) -> dict[str, float]:
 def searching(digits: data.Dataset, record: Rows) -> dict[str, float]:
     """What looks for runs, each as mlplab does it or might do it."""
     client = mlflow.MlflowClient()
-    prints = [tag for tag in record["tags"] if tag["key"] == tracking.FINGERPRINT]
-    present = next(tag["value"] for tag in prints)
+    present = next(tag["key"].removeprefix(PRINT) for tag in record["tags"] if tag["key"].startswith(PRINT))
     parent = next(
         r["run_uuid"] for r in record["runs"] if tags_of(record, r["run_uuid"]).get("mlplab.kind") == "comparison"
     )
     one = next(r for r in record["runs"] if tags_of(record, r["run_uuid"]).get("mlflow.parentRunId") == parent)
-    key = tags_of(record, one["run_uuid"])[KEY]
-    since = f"attributes.start_time >= {one['start_time']}"
+    key = json.loads(tags_of(record, one["run_uuid"])[delivery.PLUMBING])["key"]
     seconds: dict[str, float] = {}
 
     def timed(name: str, call: Callable[[], Any]) -> None:
@@ -255,17 +253,8 @@ def searching(digits: data.Dataset, record: Rows) -> dict[str, float]:
     timed("register: choosing a run", lambda: registry._chosen(client, digits, "rmsprop", "val_accuracy", None))
     timed("a run by its id", lambda: client.get_run(one["run_uuid"]))
     search("children of a parent", f"tags.mlflow.parentRunId = '{parent}'", None, 1000)
-    search(f"*key*: tag {KEY}, on record", f"tags.`{KEY}` = '{key}'", 1)
-    search(f"*key*: tag {KEY}, absent", f"tags.`{KEY}` = '{'0' * 32}'", 0)
-    search("*key*: the same, start_time from", f"tags.`{KEY}` = '{key}' and {since}", 1)
-    search("*key*: run_name", f"attributes.run_name = '{one['name']}'", None)
-    search("*key*: run_name, start_time from", f"attributes.run_name = '{one['name']}' and {since}", None)
-    search("*key*: start_time", f"attributes.start_time = {one['start_time']}", None)
-    search("*key*: start_time from, 5 results", since, None, 5)
-    search("*key*: tag whose name has the key, on record", f"tags.`{KEY}.{key}` = '1'", 1)
-    search("*key*: tag whose name has the key, absent", f"tags.`{KEY}.{'0' * 32}` = '1'", 0)
-    name = f"{tracking.FINGERPRINT}.{present}"
-    search("*fingerprint*: tag whose name has it", f"tags.`{name}` = '1' and attributes.status = 'FINISHED'", 1)
+    search("a run by its key, on record", delivery.with_key(key), 1)
+    search("a run by its key, absent", delivery.with_key("0" * 32), 0)
     return seconds
 
 
@@ -394,7 +383,7 @@ def connected(address: str) -> Iterator[Any]:
 
 
 def recorded(folder: Path, digits: Mapping[str, data.Dataset]) -> Rows:
-    """The rows, by table, of the report's record in the smoke profile, each run with a key."""
+    """The rows, by table, of the report's record in the smoke profile."""
     path = folder / f"record-{origin.circumstances()['code']}.db"
     if not path.is_file():
         draft = folder / "draft.db"
@@ -405,20 +394,10 @@ def recorded(folder: Path, digits: Mapping[str, data.Dataset]) -> Rows:
         draft.rename(path)
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.row_factory = sqlite3.Row
-        record = {
+        return {
             table: [dict(row) for row in connection.execute(f"SELECT * FROM {table}")]
             for table in tables(f"sqlite:///{path}")
         }
-    for each in record["runs"]:
-        tags = tags_of(record, each["run_uuid"])
-        key = tags.get(KEY) or uuid.uuid5(uuid.NAMESPACE_OID, each["run_uuid"]).hex
-        added = {KEY: key, f"{KEY}.{key}": "1"}
-        if tracking.FINGERPRINT in tags:
-            added[f"{tracking.FINGERPRINT}.{tags[tracking.FINGERPRINT]}"] = "1"
-        record["tags"] += [
-            {"key": k, "value": v, "run_uuid": each["run_uuid"]} for k, v in added.items() if k not in tags
-        ]
-    return record
 
 
 def tags_of(record: Rows, run_id: str) -> dict[str, str]:
@@ -517,11 +496,10 @@ def generated(
             own = {old: f"{numbers.getrandbits(128):032x}" for old in family}
             for row in rows:
                 key, value = row["key"], row["value"]
-                for name in (KEY, tracking.FINGERPRINT):
-                    if key == name:
-                        value = own[row["run_uuid"]]
-                    elif key.startswith(f"{name}."):
-                        key = f"{name}.{own[row['run_uuid']]}"
+                if key == delivery.PLUMBING:
+                    value = json.dumps({**json.loads(value), "key": own[row["run_uuid"]]})
+                elif key.startswith(PRINT):
+                    key = f"{PRINT}{own[row['run_uuid']]}"
                 yield tuple(
                     {**row, "key": key, "value": new.get(value, value), "run_uuid": new[row["run_uuid"]]}.values()
                 )

@@ -201,7 +201,7 @@ class Number:
         if result.status == FAILED:
             return math.nan
         if self.metric == "train_seconds":
-            return result.alone_seconds or math.nan
+            return result.train_seconds or math.nan
         if self.metric in ("epochs", "parameters"):
             return float(getattr(result, self.metric)) or math.nan
         return result.last(self.metric)
@@ -441,7 +441,7 @@ def _or_far(value: float) -> float:
 
 def _each(result: Result) -> float:
     """Seconds of training an epoch, NaN if none were measured."""
-    return result.alone_seconds / result.epochs if result.epochs and result.alone_seconds else math.nan
+    return result.train_seconds / result.epochs if result.epochs and result.train_seconds else math.nan
 
 
 # ----------------------------------------------------------------------------------------------------- several seeds
@@ -576,7 +576,7 @@ def _time(claim: Claim, records: Records) -> Seen:
         what = f"seconds an epoch, {number.variant}, of the report's"
         ratios.append(Quantity(what=what, value=1 / ratio, unit=Unit(".3g", " times"), between=True, ratio=True))
         says.append(
-            f"{_where(number.experiment, result)}: {number.unit.text(result.alone_seconds)} of training against "
+            f"{_where(number.experiment, result)}: {number.unit.text(result.train_seconds)} of training against "
             f"{number.text}; an epoch is {_speed(ratio)}."
         )
     note = "The report does not name its hardware, so its seconds as such cannot be checked."

@@ -8,14 +8,17 @@ import contextlib
 import fcntl
 import hashlib
 import itertools
+import json
 import logging
 import os
 import re
+import socket
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +53,8 @@ SERVER_CONNECTIONS = 4
 HEARTBEAT_SECONDS = 30.0
 """How often a living command says so in its outermost run."""
 
-KEY, SESSION, PROCESS, HEARTBEAT = "mlplab.key", "mlplab.session", "mlplab.process", "mlplab.heartbeat"
-"""Tags of every run: its own key, that of the outermost run, the process behind it; and the latter's last sign of life,
-in seconds since 1970, on the outermost run alone."""
+PLUMBING = "mlflow.mlplab"
+"""The tag of every run that has, as JSON, what this package alone asks of it. MLflow's UI hides such names."""
 
 # MLflow's client would send a request again whose answer was lost, and so create a run twice: what is tried again, and
 # how, is decided here. By default a dead server would block each call for minutes.
@@ -64,6 +66,36 @@ logging.getLogger("mlflow").setLevel(logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
 # It prints what SQLite is asked again anyway.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+
+
+def plumbing(key: str, session: str, **more: float) -> dict[str, str]:
+    """The tag that says of a run its own key, the session that made it, and the process behind that.
+
+    Args:
+        key: of the run; it stands first, so that a run is found by how the tag begins.
+        session: the key of the outermost run.
+        more: `heartbeat`, on the outermost run: its process's last sign of life, in seconds since 1970.
+    """
+    return {PLUMBING: json.dumps({"key": key, "session": session, "process": _process(), **more})}
+
+
+def with_key(key: str) -> str:
+    """MLflow's filter for the run that bears a key."""
+    return f"""tags.`{PLUMBING}` LIKE '{{"key": "{key}"%'"""
+
+
+@cache
+def _process() -> str:
+    """This process: its machine, its number, and when it began, since numbers are used again."""
+    return f"{socket.gethostname()} {os.getpid()} {began(str(os.getpid()))}"
+
+
+def began(pid: str) -> str:
+    """When a process of this machine began, in the kernel's ticks (proc(5)); "" if there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
 
 
 def passing(error: Exception) -> bool:
@@ -316,7 +348,8 @@ class Writer:
         outermost = self.session.told.get(self.session.key)
         if outermost and outermost.run_id and time.monotonic() - self._beaten > HEARTBEAT_SECONDS:
             self._beaten = time.monotonic()
-            self.client.set_tag(outermost.run_id, HEARTBEAT, str(int(time.time())))
+            alive = plumbing(outermost.key, outermost.key, heartbeat=int(time.time()))
+            self.client.set_tag(outermost.run_id, PLUMBING, alive[PLUMBING])
 
     def _deliver(self, told: Told) -> Exception | None:
         """Delivers a run's operations until one fails."""
@@ -430,7 +463,7 @@ class Writer:
     def _with_key(self, client: Any, key: str) -> list[StoredRun]:
         """The runs that bear a key, the first that was created first."""
         found: list[StoredRun] = client.search_runs(
-            [self.experiment], f"tags.`{KEY}` = '{key}'", order_by=["attributes.start_time ASC"]
+            [self.experiment], with_key(key), order_by=["attributes.start_time ASC"]
         )
         return found
 
@@ -470,8 +503,8 @@ class Writer:
 
     def _end(self, told: Told, operation: Operation) -> None:
         if operation.get("log_seconds"):
-            seconds = operation.setdefault("seconds", told.seconds)
-            told.seconds = seconds
+            every = [each.seconds for each in list(self.session.told.values())]
+            seconds = operation.setdefault("seconds", sum(every))
             self.session.note()  # so that it is the same if it has to be said again
             logged = Metric("log_seconds", seconds, operation["ended"], 0)
             self.client.log_batch(told.run_id, metrics=[logged], synchronous=True)

@@ -135,7 +135,7 @@ def _times(variants: Sequence[tuple[str, Outcome]], data: str) -> Figure:
         longest = 0.0
         for row, (_, outcome) in enumerate(variants):
             trained = [result for result in outcome.results if result.epochs]
-            seconds = [r.alone_seconds / (1 if axes is total else r.epochs) for r in trained]
+            seconds = [r.train_seconds / (1 if axes is total else r.epochs) for r in trained]
             mean, low, high = mean_interval(seconds) if seconds else (0.0, math.nan, math.nan)
             axes.barh(row, mean, color=shown[row][0], height=0.6)
             if len(seconds) > 1:

@@ -30,15 +30,28 @@ def versions() -> dict[str, str]:
 
 @cache
 def circumstances() -> dict[str, str]:
-    """What a result depends on besides its spec, as tags: code, versions, processor."""
-    tags = {f"version.{name}": installed for name, installed in versions().items()}
-    tags["version.mlflow"] = version("mlflow")
-    tags["cpu"] = _processor()
-    tags["code"] = hashlib.sha256("".join(code()).encode()).hexdigest()[:16]
-    tags["flags"] = " ".join(f"{name}={os.environ[name]}" for name in FLAGS if os.environ.get(name)) or "none"
-    tags["cpu.cores"] = str(len(cores()))
-    tags |= _commit()
-    return tags
+    """What a result depends on besides its spec: code, versions, processor."""
+    found = {f"version.{name}": installed for name, installed in versions().items()}
+    found["version.mlflow"] = version("mlflow")
+    found["cpu"] = _processor()
+    found["code"] = hashlib.sha256("".join(code()).encode()).hexdigest()[:16]
+    found["flags"] = " ".join(f"{name}={os.environ[name]}" for name in FLAGS if os.environ.get(name)) or "none"
+    found["cpu.cores"] = str(len(cores()))
+    return found | _commit()
+
+
+@cache
+def tags() -> dict[str, str]:
+    """The same for a reader, as tags of a run: commit, versions, machine."""
+    known = circumstances()
+    installed = {**versions(), "mlflow": known["version.mlflow"]}
+    flags = f"; {known['flags']}" if known["flags"] != "none" else ""
+    return {
+        "git.commit": known["git.commit"],
+        "git.dirty": known["git.dirty"],
+        "versions": ", ".join(f"{name} {number}" for name, number in installed.items()),
+        "machine": f"{known['cpu']}, {known['cpu.cores']} cores{flags}",
+    }
 
 
 def _processor() -> str:

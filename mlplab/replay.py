@@ -117,7 +117,7 @@ def replay(recorded: Mapping[str, Any], data: Dataset, watch: Watch) -> tuple[Re
 
 def compare(then: Result, now: Result, before: Mapping[str, str], after: Mapping[str, str]) -> Replay:
     """Compares two trainings of one variant and seed bit by bit, and their circumstances."""
-    names = [name for name in then.history if name != "train_seconds"]
+    names = [name for name in then.history if not name.endswith("_seconds")]
     found = [
         f"{what} {'is' if what == 'the batch order' else 'are'} another"
         for what, a, b in (("the initial weights", then.start, now.start), ("the batch order", then.order, now.order))

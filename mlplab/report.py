@@ -534,7 +534,7 @@ def _time_caption(found: Sequence[Outcome]) -> str:
     known = [
         (seconds, outcome.variant.name)
         for outcome in found
-        if (seconds := outcome.mean(lambda r: r.alone_seconds / r.epochs if r.epochs else math.nan)) > 0
+        if (seconds := outcome.mean(lambda r: r.train_seconds / r.epochs if r.epochs else math.nan)) > 0
     ]
     if len(known) < 2:
         return apart

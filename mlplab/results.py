@@ -17,6 +17,9 @@ from mlplab.statistics import Measure, Verdict, mean_interval, restricted_mean
 GAP_MARGIN = 0.01
 """Gaps that differ by less are equivalent where the selection metric, and so a comparison's margin, is a loss."""
 
+BUSY_CORES = 0.2
+"""A training during which other processes kept more cores than this busy is said to be disturbed."""
+
 FINISHED, DIVERGED, FAILED = "finished", "diverged", "failed"
 
 
@@ -28,17 +31,22 @@ class Result:
         status: `finished`; `diverged`: the loss or a weight stopped being finite, which ends a training; `failed`: it
             raised, see `error`.
         history: name of a metric -> its value at each epoch, as Keras' History has them, with `learning_rate` (at the
-            epoch's end) and `train_seconds` (seconds of training alone, from the first epoch on) besides, and with
-            `train_eval_accuracy` and `train_eval_loss`: the training images evaluated after the epoch as validation
-            images are, without dropout, and the loss without the penalty, which is `penalty` where there is one.
+            epoch's end) and `train_seconds` besides, and with `train_eval_accuracy` and `train_eval_loss`: the training
+            images evaluated after the epoch as validation images are, without dropout, and the loss without the
+            penalty, which is `penalty` where there is one. `train_seconds` is the one clock of training: seconds from
+            the first epoch on, without compiling and evaluation, with nothing else trained beside it. Of seeds trained
+            side by side it is known once each is timed alone: `solo_epoch_seconds` times the epochs.
         weights: those of the model after the best epoch, in the order of `keras.Model.get_weights`.
         best_epoch: 1 for the first; the epoch with the best value of the selection metric, None if there is none.
-        restored, test: validation and test metrics of the model as it was after `best_epoch`.
+        test: test metrics of the model as it was after `best_epoch`.
         start: name of a weight -> hash of its initial value.
         order: hash of the batch order of the first epochs; "" where one batch holds all images.
         end: hash of all weights after the last epoch.
-        solo_epoch_seconds: seconds of an epoch trained alone, where the training itself was stacked with those of
-            other seeds; NaN where it was alone.
+        group_seconds: wall seconds of the training of all seeds of the variant, where they were trained side by side;
+            NaN where this one was trained alone.
+        solo_epoch_seconds: seconds of an epoch of it timed alone after that; NaN where it was alone anyway.
+        compile_seconds: tracing and compiling.
+        evaluate_seconds: evaluating the validation and the training images, over all epochs.
         resumed_at: epochs that it had when it was last gone on with after an interruption; 0 if it went through.
         shared: whether it ran on a worker, beside others: its times are compared with none.
         busy: cores that other processes kept busy while it trained, on average.
@@ -50,11 +58,11 @@ class Result:
     history: dict[str, list[float]] = field(default_factory=dict)
     best_epoch: int | None = None
     weights: list[np.ndarray] | None = field(default=None, repr=False)
-    restored: dict[str, float] = field(default_factory=dict)
     test: dict[str, float] = field(default_factory=dict)
     start: dict[str, str] = field(default_factory=dict)
     order: str = ""
     end: str = ""
+    group_seconds: float = math.nan
     solo_epoch_seconds: float = math.nan
     resumed_at: int = 0
     shared: bool = False
@@ -63,7 +71,6 @@ class Result:
     steps_per_epoch: int = 0
     compile_seconds: float = 0.0
     evaluate_seconds: float = 0.0
-    train_eval_seconds: float = 0.0
     peak_memory_mb: float = math.nan
     error: str = ""
     run_id: str = ""
@@ -75,18 +82,18 @@ class Result:
 
     @property
     def train_seconds(self) -> float:
-        """Seconds of training alone, over all epochs."""
+        """Seconds of training alone, over all epochs; NaN where it was trained beside others and not timed yet."""
         return self.last("train_seconds") if self.epochs else 0.0
 
     @property
-    def alone_seconds(self) -> float:
-        """Seconds that its epochs take where nothing else is trained beside them: what times are compared by."""
-        return self.train_seconds if math.isnan(self.solo_epoch_seconds) else self.solo_epoch_seconds * self.epochs
+    def disturbed(self) -> bool:
+        """Whether other processes kept the machine busy while it trained."""
+        return self.busy > BUSY_CORES
 
     @property
     def steps_per_second(self) -> float:
         """Weight updates in a second of training alone."""
-        return self.epochs * self.steps_per_epoch / self.alone_seconds if self.alone_seconds else math.nan
+        return self.epochs * self.steps_per_epoch / self.train_seconds if self.train_seconds else math.nan
 
     @property
     def gap(self) -> float:
@@ -102,6 +109,11 @@ class Result:
         values = self.history.get(metric, [])
         return values[-1] if values else math.nan
 
+    def timed_alone(self, epoch_seconds: float) -> None:
+        """Takes the seconds of an epoch timed alone, of a training that was beside others: its clock is by them."""
+        self.solo_epoch_seconds = epoch_seconds
+        self.history["train_seconds"] = [epoch_seconds * epoch for epoch in range(1, self.epochs + 1)]
+
     def add(self, values: Mapping[str, float]) -> None:
         """Appends an epoch's values to the history."""
         for name, value in values.items():
@@ -114,8 +126,9 @@ class Result:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Result":
-        """What `to_dict` gave."""
-        return cls(**{**values, "variant": Variant(**values["variant"])})
+        """What `to_dict` gave; fields that another version had besides are left out."""
+        known = {f.name: values[f.name] for f in fields(cls) if f.name in values}
+        return cls(**{**known, "variant": Variant(**values["variant"])})
 
 
 @dataclass(frozen=True)
@@ -191,8 +204,6 @@ def reaching(result: Result, metric: str, target: float) -> Reaching:
     first = next((i for i, value in enumerate(values, 1) if (value >= target if better else value <= target)), None)
     epochs = first or result.epochs
     seconds = result.history["train_seconds"][epochs - 1] if epochs else 0.0
-    if result.train_seconds:
-        seconds *= result.alone_seconds / result.train_seconds
     never = first is None and result.epochs < result.variant.epochs
     return Reaching(first is not None, epochs, epochs * result.steps_per_epoch, seconds, never)
 
@@ -280,7 +291,7 @@ def measures(comparison: Comparison, results: Sequence[Result]) -> list[Measure]
         ),
         Measure(
             name="train_seconds",
-            values=values(lambda result: result.alone_seconds or math.nan),
+            values=values(lambda result: result.train_seconds or math.nan),
             maximizes=False,
             margin=comparison.time_margin,
             relative=True,
@@ -288,6 +299,20 @@ def measures(comparison: Comparison, results: Sequence[Result]) -> list[Measure]
         ),
     ]
     return found[:2] if any(result.shared for result in results) else found
+
+
+def disturbance(results: Sequence[Result]) -> str:
+    """Which share of the trainings ran beside others or on a busy machine, as a sentence; "" if none did."""
+    if any(result.shared for result in results):
+        return "Trained by workers, beside one another: their times are compared with none."
+    busy = [result for result in results if result.disturbed]
+    if not busy:
+        return ""
+    most = max(result.busy for result in busy)
+    return (
+        f"The machine was busy with something else during {len(busy)} of {len(results)} trainings (up to {most:.1f} "
+        "cores): their times may be too long."
+    )
 
 
 def unpaired(results: Sequence[Result]) -> str:
@@ -553,7 +578,7 @@ def to_cells(comparison: Comparison, results: Sequence[Result]) -> list[list[str
                 *metrics,
                 _number(outcome.mean(lambda r: r.test.get("accuracy", math.nan)), ".4f"),
                 epoch,
-                _number(outcome.mean(lambda r: r.alone_seconds), ".1f"),
+                _number(outcome.mean(lambda r: r.train_seconds), ".1f"),
                 _number(outcome.mean(lambda r: r.steps_per_second), ",.0f"),
             ]
         )
@@ -609,8 +634,8 @@ def time_cells(records: Sequence[Record]) -> list[list[str]]:
     for record in records:
         for outcome in record.outcomes:
             seconds = [
-                _number(outcome.mean(lambda r: r.alone_seconds), ".1f"),
-                _number(outcome.mean(lambda r: r.alone_seconds / r.epochs if r.epochs else math.nan), ".3f"),
+                _number(outcome.mean(lambda r: r.train_seconds), ".1f"),
+                _number(outcome.mean(lambda r: r.train_seconds / r.epochs if r.epochs else math.nan), ".3f"),
                 _number(sum(result.compile_seconds for result in outcome.results), ".1f"),
             ]
             first = outcome.representative

@@ -5,7 +5,6 @@ import hashlib
 import io
 import json
 import math
-import re
 import statistics
 import threading
 import time
@@ -13,6 +12,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,7 +22,6 @@ import numpy as np
 from mlplab import cluster, figures, models, origin, replay, report, results, search, tracking, training, trial
 from mlplab.data import Dataset
 from mlplab.results import (
-    DIVERGED,
     FAILED,
     Candidate,
     Outcome,
@@ -33,6 +32,7 @@ from mlplab.results import (
     Target,
 )
 from mlplab.spec import (
+    SELECTION_METRICS,
     Comparison,
     Experiment,
     Options,
@@ -55,8 +55,9 @@ EXPORTED_OPTIMIZER = "rmsprop"
 MOST_SENTENCES = 15
 """With more verdicts a run's description names the file that has them; MLflow cuts long descriptions off."""
 
-BUSY_CORES = 0.2
-"""A training during which other processes kept more cores than this busy is said to be disturbed."""
+LOAD, SHARED = "machine.load", "shared"
+"""The tag that says what else the machine did while a run was trained: `shared` with other trainings on purpose, or
+busy with other processes. No tag: nothing that would be felt."""
 
 
 class Screen(Protocol):
@@ -147,7 +148,7 @@ class Lab:
                 except Exception:
                     self._screen.failed(name, traceback.format_exc())
             seconds = time.perf_counter() - started
-            run.metrics({"seconds": seconds, **{f"seconds.{n}": r.seconds for n, r in self.records.items()}})
+            run.metrics({"seconds": seconds})
             page, _ = report.write(self.records, folder, origin.circumstances(), seconds)
             run.folder(folder)
             incomplete = set(names) - set(self.records) or any(record.failed for record in self.records.values())
@@ -237,7 +238,7 @@ class Lab:
 
     def _compare(self, comparison: Comparison, run: tracking.Run) -> Record:
         data, device = self._data_of(comparison.dataset)
-        run.tags({**_tags(comparison, data), **tracking.fingerprinted(_fingerprint(comparison, data))})
+        run.tags({**_tags(data), **tracking.fingerprinted(_fingerprint(comparison, data))})
         run.data(data)
         run.text(comparison.to_json(), "comparison.json")
         families = [Family.open(run, variant, comparison, data) for variant in comparison.resolved()]
@@ -256,7 +257,7 @@ class Lab:
         for family in families:
             family.conclude()
         trained = [one for family in families for one in family.trained]
-        verdicts = _conclude(run, comparison, data, trained)
+        verdicts = _conclude(run, comparison, data, families, trained)
         return _record(comparison, data, results=[result for result, _ in trained], verdicts=verdicts)
 
     def _spread(
@@ -294,12 +295,12 @@ class Lab:
 
     def _search(self, spec: Search, run: tracking.Run) -> Record:
         data, device = self._data_of(spec.dataset)
-        run.tags({**_tags(spec, data), **tracking.fingerprinted(_fingerprint(spec, data))})
+        run.tags({**_tags(data), **tracking.fingerprinted(_fingerprint(spec, data))})
         run.data(data)
         run.text(spec.to_json(), "search.json")
         shared = self.jobs > 1 or self.cluster is not None
         if shared:
-            run.tags({"machine.shared": "true"})
+            run.tags({LOAD: SHARED})
         variants = search.candidates(spec)
         finished: dict[str, Candidate] = {}
         begun: dict[str, dict[int, search.Scored]] = {}
@@ -345,8 +346,8 @@ class Lab:
         verdict = f"Best of {len(done.candidates)} candidates by mean accuracy over {spec.folds} folds: **{says}**."
         run.tags({"mlflow.note.content": f"**{spec.question}**\n\n{table}\n{verdict} Data: {data.label}."})
         run.file("model.keras", done.model.save)
-        origin = {**_tags(spec, data), "experiment": spec.name, "run_id": run.run_id}
-        run.model(done.model, data.test.x[:2].astype(np.float32), data.classes, origin)
+        leads = {**_tags(data), "experiment": spec.name, "run_id": run.run_id}
+        run.model(done.model, data.test.x[:2].astype(np.float32), data.classes, leads)
         return _record(spec, data, search=found_all)
 
     def _predict(self, spec: Prediction, of: Record, run: tracking.Run) -> Record:
@@ -373,7 +374,7 @@ class Lab:
         )
         run.figure(figures.predictions(found, data.label), "predictions.png")
         run.metrics({"test_accuracy": found.test_accuracy})
-        run.tags({**_tags(comparison, data), "model_uri": uri})
+        run.tags({**_tags(data), "model_uri": uri})
         return _record(spec, data, predictions=found)
 
     def _overview(self, spec: Overview, needed: Sequence[Record], run: tracking.Run) -> Record:
@@ -441,9 +442,10 @@ class _Journal:
         shared: bool = False,
     ) -> None:
         self.spec, self.data, self.parent, self.prints, self.watch = spec, data, parent, prints, watch
-        self._tags = {"mlplab.experiment": spec.name, "mlplab.kind": "candidate", **_tags(spec, data)}
-        self._tags |= {"machine.shared": "true"} if shared else {}
+        self._tags = {"mlplab.experiment": spec.name, "mlplab.kind": "candidate", **_tags(data)}
+        self._tags |= {LOAD: SHARED} if shared else {}
         self._open: dict[str, tuple[tracking.Run, Result]] = {}
+        self._folds: dict[str, dict[int, search.Scored]] = {}
         self._lock = threading.RLock()
 
     def started(self, candidate: Variant) -> None:
@@ -458,27 +460,31 @@ class _Journal:
             self.watch.started(result)
 
     def epoch(self, candidate: Variant, fold: int, epoch: int, values: dict[str, float]) -> None:
-        """Records an epoch of a fold."""
+        """Shows an epoch of a fold; it is recorded with the fold."""
         with self._lock:
-            run, result = self._open[candidate.name]
-            run.metrics({f"fold_{fold}_{name}": value for name, value in values.items()}, step=epoch)
+            _, result = self._open[candidate.name]
             result.add(values)
             self.watch.epoch(result)
 
     def scored(self, candidate: Variant, fold: int, found: search.Scored) -> None:
-        """Keeps a fold for when the command has to go on, and says which worker trained it."""
+        """Records a fold's score, at the fold's number, and keeps the fold for when the command has to go on."""
         with self._lock:
             if not found.error:
                 self.parent.keep(_fold_of(candidate, fold), asdict(found))
             run, _ = self._open[candidate.name]
-            run.tags({f"fold_{fold}.{name}": value for name, value in found.worker.items()})
+            run.metrics({"fold_score": found.score}, step=fold)
+            self._folds.setdefault(candidate.name, {})[fold] = found
 
     def ended(self, candidate: Variant, found: Candidate, error: str = "") -> None:
-        """Records the folds' scores and ends the run."""
+        """Records what the folds came to, and ends the run: the means of their epochs as curves, each in folds.json."""
         with self._lock:
             run, result = self._open.pop(candidate.name)
             found.run_id = run.run_id
-            run.metrics({f"fold_{fold}_score": score for fold, score in enumerate(found.scores, start=1)})
+            folds = self._folds.pop(candidate.name, {})
+            for epoch, values in enumerate(zip_longest(*(folds[fold].epochs for fold in sorted(folds))), start=1):
+                means = _means([each for each in values if each])
+                run.metrics({name: means[name] for name in ("loss", "accuracy") if name in means}, step=epoch)
+            run.text(json.dumps({fold: asdict(folds[fold]) for fold in sorted(folds)}, indent=2), "folds.json")
             run.metrics({"mean_score": found.mean, "std_score": found.std, "train_seconds": found.train_seconds})
             if error:
                 result.status, result.error = FAILED, error
@@ -510,7 +516,7 @@ class Family:
         names = list(comparison.variants)
         (colour, _) = figures.looks(names)[names.index(variant.name)]
         self._tags = {"mlplab.experiment": comparison.name, "mlplab.variant": variant.name, "mlflow.runColor": colour}
-        self._tags |= _tags(comparison, data)
+        self._tags |= _tags(data)
         self._params = {**variant.params(), "dataset": data.name}
         self.trained: list[tuple[Result, tracking.Run]] = []
 
@@ -531,18 +537,9 @@ class Family:
         if not together or not self.trained:
             self.train(seeds if together else [seed], device, watch, together)
         result, run = self.trained[seeds.index(seed)]
-        if not together:
-            return
-        if result.status != FAILED:
-            if math.isnan(result.solo_epoch_seconds):
-                trial.time_alone(result, self.data, device)
-                _keep(result, run)
-            run.metrics({"solo_epoch_seconds": result.solo_epoch_seconds})
-        self._time(result, run)
-
-    def _time(self, result: Result, run: tracking.Run) -> None:
-        """What depends on how long an epoch takes alone."""
-        run.metrics({"steps_per_second": result.steps_per_second, **_reached(result, self.comparison)})
+        if together and not run.finished and result.status != FAILED:
+            trial.time_alone(result, self.data, device)
+            self._end(result, run)
 
     def recall(self, seed: int, watch: Watch) -> bool:
         """Takes a training that was over before the command went on; whether there was one."""
@@ -581,7 +578,7 @@ class Family:
         """Trains the variant with seeds, each in a run of its own; what raises becomes failed results.
 
         Args:
-            together: whether each is to be timed alone after it.
+            together: whether each is to be timed alone after it, and its run ended then.
             worker: tags that say where this is, on a worker that shares its machine with others.
         """
         data, select = self.data, self.comparison.select
@@ -596,32 +593,42 @@ class Family:
             return
 
         def report(result: Result) -> None:
-            values = {name: values[-1] for name, values in result.history.items()}
-            runs[id(result)].metrics(values, step=result.epochs)
+            runs[id(result)].metrics(_curves(result, result.epochs), step=result.epochs)
             watch.epoch(result)
 
         for result, run in opened:
             result.shared = worker is not None
-            run.tags(worker or {})
+            run.tags({LOAD: f"{SHARED}: {', '.join(worker.values())}"} if worker is not None else {})
             watch.started(result)
         try:
             alone = [result for result, _ in opened]
             fitted = trial.train(alone, select, data, device, report, [run for _, run in opened])
             for (result, run), model in zip(opened, fitted, strict=True):
                 self._record(result, run, model)
-                if not together:
-                    self._time(result, run)
         except Exception:
             for result, run in opened:
                 result.status, result.error = FAILED, traceback.format_exc()
                 run.text(result.error, "traceback.txt")
         for result, run in opened:
-            run.tags(_traits(result, self.comparison))
-            if result.status != FAILED:
-                _keep(result, run)
-            run.finish("FAILED" if result.status == FAILED else "FINISHED")
-            run.drop(trial.CHECKPOINT)
+            if not together or result.status == FAILED:
+                self._end(result, run)
             watch.ended(result)
+
+    def _end(self, result: Result, run: tracking.Run) -> None:
+        """What a training's run holds of it as a whole, once its seconds are known, and the run's end."""
+        if result.status != FAILED:
+            if result.resumed_at or math.isfinite(result.solo_epoch_seconds):
+                # What had not reached the journal, or was not known before; nothing is said twice.
+                for epoch in range(1, result.epochs + 1):
+                    run.metrics(_curves(result, epoch), step=epoch)
+            run.metrics(_summary(result))
+            run.text(results.history_csv(result), "history.csv")
+            run.text(replay.record(result, self.comparison.select, self.data), replay.RECORD)
+        run.tags(_traits(result, self.comparison))
+        if result.status != FAILED:
+            _keep(result, run)
+        run.finish("FAILED" if result.status == FAILED else "FINISHED")
+        run.drop(trial.CHECKPOINT)
 
     def _open(self, seed: int) -> tuple[Result, tracking.Run]:
         variant = self.variant
@@ -640,15 +647,8 @@ class Family:
         return f"seed {seed}: {self.variant.name}" if many else self.variant.name
 
     def _record(self, result: Result, run: tracking.Run, model: keras.Model) -> None:
-        """What a training leaves in its run."""
+        """What the trained model leaves in its run."""
         run.params({"parameters": result.parameters})
-        if result.resumed_at:
-            run.tags({"mlplab.resumed_at": f"epoch {result.resumed_at}"})
-            for epoch in range(result.epochs):  # what had not reached the journal; the rest is not said twice
-                run.metrics({name: values[epoch] for name, values in result.history.items()}, step=epoch + 1)
-        run.metrics(_summary(result))
-        run.text(results.history_csv(result), "history.csv")
-        run.text(replay.record(result, self.comparison.select, self.data), replay.RECORD)
         run.text(_layers(model), "model_summary.txt")
         run.figure(figures.learning_curves(result, self.data.label), "learning_curves.png")
         run.file("model.keras", model.save)
@@ -658,16 +658,12 @@ class Family:
         if self.run is None:
             return
         found = [result for result, _ in self.trained if result.status != FAILED]
-        for epoch in range(max((result.epochs for result in found), default=0)):
-            reached = [result.history for result in found if result.epochs > epoch]
-            values = [{name: each[epoch] for name, each in history.items()} for history in reached]
-            self.run.metrics(_means(values), step=epoch + 1)
+        for epoch in range(1, max((result.epochs for result in found), default=0) + 1):
+            self.run.metrics(_means([_curves(r, epoch) for r in found if r.epochs >= epoch]), step=epoch)
         if found:
-            outcome = Outcome(self.variant, tuple(found))
-            select = self.comparison.select
-            _, low, high = outcome.over_seeds(lambda result: result.best(select))
-            means = _means([{**_summary(result), "steps_per_second": result.steps_per_second} for result in found])
-            self.run.metrics({**means, f"best_{select}_low": low, f"best_{select}_high": high})
+            self.run.metrics(_means([_summary(result) for result in found]))
+            if math.isfinite(found[0].group_seconds):
+                self.run.metrics({"group_seconds": found[0].group_seconds})
             self.run.figure(figures.learning_curves(found, self.data.label), "learning_curves.png")
         self.run.finish("FAILED" if len(found) < len(self.trained) else "FINISHED")
 
@@ -734,7 +730,11 @@ def _means(each: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def _conclude(
-    parent: tracking.Run, comparison: Comparison, data: Dataset, trained: Sequence[tuple[Result, tracking.Run]]
+    parent: tracking.Run,
+    comparison: Comparison,
+    data: Dataset,
+    families: Sequence[Family],
+    trained: Sequence[tuple[Result, tracking.Run]],
 ) -> list[Verdict]:
     """What the parent run says of its trainings: tables, figures, verdicts, winner; and the models worth serving."""
     found = [result for result, _ in trained]
@@ -759,12 +759,7 @@ def _conclude(
         says = [f"No verdicts: {refusal}"]
     parent.tags({"mlflow.note.content": _note(parent, comparison, data, found, ranked, says, targets)})
     runs = {result.run_id: run for result, run in trained}
-    for place, outcome in enumerate(ranked, start=1):
-        for result in outcome.results:
-            if result.best_epoch:
-                value = f"{comparison.select} {result.best(comparison.select):.4f} at epoch {result.best_epoch}"
-                number = f"number {place} of {len(comparison.variants)} in {comparison.name}"
-                runs[result.run_id].tags({"mlflow.note.content": f"{value} of {result.epochs}: {number}"})
+    _describe(comparison, ranked, runs, {family.variant.name: family.run for family in families})
     if not ranked:
         return verdicts
     winner = ranked[0]
@@ -777,17 +772,41 @@ def _conclude(
     return verdicts
 
 
+def _describe(
+    comparison: Comparison,
+    ranked: Sequence[Outcome],
+    runs: Mapping[str, tracking.Run],
+    over: Mapping[str, tracking.Run | None],
+) -> None:
+    """Says of each training's run, and of each variant's over its seeds, what it came to and what place that is.
+
+    A place is that of the variant, by its mean: of a seed's run it is said to be so.
+
+    Args:
+        runs: by the id of a training's run.
+        over: name of a variant -> its run over the seeds, None where it has one seed.
+    """
+    select, of = comparison.select, f"of {len(comparison.variants)} in {comparison.name}"
+    for place, outcome in enumerate(ranked, start=1):
+        name, many = outcome.variant.name, len(comparison.each_seed)
+        for result in (result for result in outcome.results if result.best_epoch):
+            value = f"{select} {result.best(select):.4f} at epoch {result.best_epoch} of {result.epochs}"
+            number = f"number {place} {of}" if many == 1 else f"seed {result.seed} of {name}, see the run above this"
+            runs[result.run_id].tags({"mlflow.note.content": f"{value}: {number}"})
+        if run := over[name]:
+            mean, low, high = outcome.over_seeds(lambda result: result.best(select))
+            interval = f" [{low:.4f}, {high:.4f}]" if math.isfinite(high - low) else ""
+            state = f" ({outcome.state})" if outcome.state else ""
+            value = f"{select} {mean:.4f}{interval}, mean of {many} seeds{state} at their best epochs"
+            run.tags({"mlflow.note.content": f"{value}: number {place} {of} by the mean"})
+
+
 def _record_verdicts(
     parent: tracking.Run, verdicts: Sequence[Verdict], targets: Sequence[Target], data: Dataset
 ) -> None:
-    """Verdicts and times to targets as metrics, tags, a JSON file and figures of the comparison's run."""
+    """Verdicts and times to targets as a JSON file and figures of the comparison's run."""
     said = {"verdicts": [asdict(verdict) for verdict in verdicts], "targets": [asdict(target) for target in targets]}
     parent.text(json.dumps(_finite(said), indent=2, allow_nan=False), "verdicts.json")
-    for verdict in verdicts:
-        key = re.sub(r"[^\w\-. ]", "_", f"{verdict.measure}.{verdict.a} vs {verdict.b}")
-        parent.tags({f"verdict.{key}": verdict.sentence})
-        measured = {name: getattr(verdict, name) for name in ("difference", "low", "high", "p_holm", "probability")}
-        parent.metrics({f"{key}.{name}": value for name, value in measured.items() if math.isfinite(value)})
     for measure in dict.fromkeys(verdict.measure for verdict in verdicts if math.isfinite(verdict.low)):
         shown = [verdict for verdict in verdicts if verdict.measure == measure]
         parent.figure(figures.differences(shown, data.label), f"differences_{measure}.png")
@@ -827,7 +846,7 @@ def _note(
         f"Best by {comparison.select}: **{ranked[0].variant.name}**." if ranked else "No variant has a result.",
         "\n".join(f"- {sentence}" for sentence in says),
         wide(results.target_cells(targets)) if targets else "",
-        _disturbed(found),
+        results.disturbance(found),
         f"Data: {data.label}.",
         f"[Curves of the variants]({curves})",
         f"> **{data.notice}**" if data.notice else "",
@@ -835,81 +854,58 @@ def _note(
     return "\n\n".join(part.strip("\n") for part in parts if part)
 
 
-def _disturbed(found: Sequence[Result]) -> str:
-    """Which share of the trainings ran beside others or on a busy machine, as a sentence; "" if none did."""
-    if any(result.shared for result in found):
-        return "Trained by workers, beside one another: their times are compared with none."
-    busy = [result for result in found if result.busy > BUSY_CORES]
-    if not busy:
-        return ""
-    most = max(result.busy for result in busy)
-    return (
-        f"The machine was busy with something else during {len(busy)} of {len(found)} trainings (up to {most:.1f} "
-        "cores): their times may be too long."
-    )
-
-
 def _log_model(run: tracking.Run, result: Result, comparison: Comparison, data: Dataset) -> None:
     model = models.build(result.variant, data.features, data.classes, result.seed)
     model.set_weights(result.weights)
-    origin = {**_tags(comparison, data), "comparison": comparison.name, "variant": result.variant.name}
+    leads = {**_tags(data), "comparison": comparison.name, "variant": result.variant.name}
     example = data.test.x[:2].astype(np.float32)
-    run.model(model, example, data.classes, origin | {"run_id": run.run_id})
+    run.model(model, example, data.classes, leads | {"run_id": run.run_id})
 
 
-def _tags(comparison: Comparison | Search, data: Dataset) -> dict[str, Any]:
-    return {
-        "dataset": data.label,
-        "dataset.name": data.name,
-        "dataset.wanted": comparison.dataset,
-        "dataset.fallback": str(data.is_fallback).lower(),
-        "dataset.digest": data.digest,
-        "dataset.source": data.source,
-        **({"dataset.notice": data.notice} if data.notice else {}),
-        **origin.circumstances(),
-    }
+# A run's page lists all metrics and tags, and a reader has to find the way among them: at most sixteen of either. What
+# else is known of a training is in its artifacts: history.csv and training.json.
+
+
+def _tags(data: Dataset) -> dict[str, str]:
+    """Which data, which code and which machine, of every run."""
+    return {"dataset": data.label, "dataset.digest": data.digest, **origin.tags()}
+
+
+CURVES = ("loss", "accuracy", "val_loss", "val_accuracy", "train_eval_loss", "train_eval_accuracy", "train_seconds")
+
+
+def _curves(result: Result, epoch: int) -> dict[str, float]:
+    """The metrics of a training after an epoch; the learning rate where it does not stay what the params say."""
+    names = [*CURVES, *(["learning_rate"] if result.variant.decay else [])]
+    return {name: result.history[name][epoch - 1] for name in names if name in result.history}
 
 
 def _summary(result: Result) -> dict[str, float]:
-    """The metrics of a training as a whole."""
-    curves = [name for name in result.history if name not in ("learning_rate", "train_seconds")]
-    summary = {f"last_{name}": result.last(name) for name in curves}
+    """The metrics of a training as a whole: values at the best epoch, the test set's there, and the other clocks.
+
+    What a curve has last the store shows as that curve's value.
+    """
+    found = {f"test_{name}": value for name, value in result.test.items()}
     if result.best_epoch:
-        summary |= {"best_epoch": result.best_epoch} | {f"best_{name}": result.best(name) for name in curves}
-    return {
-        **summary,
-        **{f"restored_val_{name}": value for name, value in result.restored.items()},
-        **{f"test_{name}": value for name, value in result.test.items()},
-        "gap": result.gap,
-        "compile_seconds": result.compile_seconds,
-        "evaluate_seconds": result.evaluate_seconds,
-        "train_eval_seconds": result.train_eval_seconds,
-        "other_processes_cores": result.busy,
-        "peak_memory_mb": result.peak_memory_mb,
-    }
-
-
-def _reached(result: Result, comparison: Comparison) -> dict[str, float]:
-    """Epochs, steps and seconds to each target that was reached."""
-    found: dict[str, float] = {}
-    for metric, target in comparison.targets.items():
-        when = results.reaching(result, metric, target)
-        if when.reached:
-            measured = {"epochs": when.epochs, "steps": when.steps, "train_seconds": when.seconds}
-            found |= {f"to_{metric}_{target:g}.{name}": float(value) for name, value in measured.items()}
-    return found
+        found |= {"best_epoch": result.best_epoch, "gap": result.gap}
+        found |= {f"best_{metric}": result.best(metric) for metric in SELECTION_METRICS}
+    return {**found, "compile_seconds": result.compile_seconds, "evaluate_seconds": result.evaluate_seconds}
 
 
 def _traits(result: Result, comparison: Comparison) -> dict[str, str]:
     """What a training's run is tagged with when it is over."""
     start = trial.digest([value.encode() for value in result.start.values()])
     tags = {"mlplab.status": result.status, "weights.start": start, "weights.end": result.end}
-    tags |= {"batch_order": result.order or "one batch", "weights.start.each": json.dumps(result.start)}
-    tags |= {"diverged": "true"} if result.status == DIVERGED else {}
-    tags |= {"machine.busy": "true"} if result.busy > BUSY_CORES else {}
+    tags |= {"batch_order": result.order or "one batch"}
+    tags |= {"mlplab.resumed_at": f"epoch {result.resumed_at}"} if result.resumed_at else {}
+    if result.disturbed and not result.shared:
+        tags[LOAD] = f"busy: other processes kept {result.busy:.1f} cores"
+    reached = []
     for metric, target in comparison.targets.items():
-        tags[f"reached.{metric}_{target:g}"] = str(results.reaching(result, metric, target).reached).lower()
-    return tags
+        when = results.reaching(result, metric, target)
+        how = f"after {when.epochs} epochs ({when.steps:,} steps)" if when.reached else f"not in {when.epochs} epochs"
+        reached.append(f"{metric} {target:g} {how}")
+    return {**tags, "reached": "; ".join(reached)} if reached else tags
 
 
 def _layers(model: keras.Model) -> str:

@@ -85,7 +85,10 @@ class Told:
         if operation["op"] == "status":
             if operation["status"] == self.status:
                 return None
-            first = operation["status"] in ("FINISHED", "FAILED") and ("log_seconds", 0) not in self.points
+            # What logging cost is said once, of the whole command.
+            outermost = self.parent is None and not self.foreign
+            over = operation["status"] in ("FINISHED", "FAILED")
+            first = outermost and over and ("log_seconds", 0) not in self.points
             return {**operation, **({"log_seconds": True} if first else {})}
         if operation["op"] != "batch":
             return operation

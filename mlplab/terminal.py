@@ -1,5 +1,6 @@
 """What a person at the terminal sees: a live table, or plain lines where the output is no terminal."""
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -65,6 +66,8 @@ class Screen:
                 self.out.print(f"No verdicts: {refusal}", style="bold yellow")
             for sentence in sentences(record.verdicts):
                 self.out.print(f"– {sentence}", soft_wrap=True)
+            if disturbance := results.disturbance(record.results):
+                self.out.print(disturbance, style="bold yellow", soft_wrap=True)
         elif record.search:
             cells = results.search_cells(record.search)
             self.out.print(table(cells, f"{name} on {record.data}, best mean accuracy over the folds first"))
@@ -134,7 +137,8 @@ class Progress:
         self.results[name] = result
         if result.epochs == 1:
             self._first_epoch = time.monotonic()
-        left = f"{self._left(result):.0f} s left"
+        seconds = self._left(result)
+        left = "training" if seconds is None else f"{seconds:.0f} s left"
         self._state[name] = f"{left}{self._seed(name)}"
         if time.monotonic() - self._printed >= PLAIN_LINE_SECONDS:
             validated = f"val. accuracy {result.last('val_accuracy'):.4f}, " if "val_accuracy" in result.history else ""
@@ -152,8 +156,9 @@ class Progress:
         if result.status == FAILED:
             (self._live.console if self._live else self.out).print(f"{training} failed:\n{result.error}")
         else:
-            seconds = f"{result.train_seconds:.1f} s of training"
-            self._say(f"{training}: {result.status} after {result.epochs} epochs, {seconds}")
+            # Trained beside other seeds it is timed alone later.
+            seconds = f", {result.train_seconds:.1f} s of training" if math.isfinite(result.train_seconds) else ""
+            self._say(f"{training}: {result.status} after {result.epochs} epochs{seconds}")
 
     def _training(self, result: Result) -> str:
         return f"{result.variant.name}, seed {result.seed}" if self.seeds > 1 else result.variant.name
@@ -161,11 +166,11 @@ class Progress:
     def _seed(self, name: str) -> str:
         return f", seed {self._begun[name]} of {self.seeds}" if self.seeds > 1 else ""
 
-    def _left(self, result: Result) -> float:
+    def _left(self, result: Result) -> float | None:
         # Timed from the end of the first epoch on: before it lies the compiling.
         done = result.epochs - 1
-        an_epoch = (time.monotonic() - self._first_epoch) / done if done else result.train_seconds
-        return an_epoch * (result.variant.epochs - result.epochs)
+        an_epoch = (time.monotonic() - self._first_epoch) / done if done else None
+        return None if an_epoch is None else an_epoch * (result.variant.epochs - result.epochs)
 
     def _say(self, line: str) -> None:
         self._printed = time.monotonic()

@@ -14,7 +14,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -28,37 +27,34 @@ from mlflow.tracking.context.registry import resolve_tags
 
 from mlplab.data import Dataset
 from mlplab.delivery import (
-    HEARTBEAT,
     INTERRUPTED_SECONDS,
-    KEY,
     PATIENCE_SECONDS,
-    PROCESS,
-    SESSION,
+    PLUMBING,
     START_SECONDS,
     WORKER_SECONDS,
     Client,
     Writer,
     absolute,
+    began,
     brief,
     experiment_id,
     inner_retries,
     is_server,
     passing,
+    plumbing,
+    with_key,
 )
 from mlplab.spec import UnavailableError, UndeliveredError
 from mlplab.spool import Session, Told, child_key, in_use, interrupted, open_session
 
-FINGERPRINT = "mlplab.fingerprint"
-"""The tag that says what decided a run's numbers, by which what has been done already is found."""
-
 
 def fingerprinted(fingerprint: str) -> dict[str, str]:
-    """The tags of a run with a fingerprint.
+    """The tag that says what decided a run's numbers, by which what has been done already is found.
 
-    It is in the name of one, too: MLflow's tables have an index of names, and none of values. Names in MLflow's own
-    room are no columns in its UI.
+    It is in the tag's name: MLflow's tables have an index of names, and none of values. Names in MLflow's own room are
+    hidden in its UI.
     """
-    return {FINGERPRINT: fingerprint, f"mlflow.{FINGERPRINT}.{fingerprint}": "true"}
+    return {f"{PLUMBING}.fingerprint.{fingerprint}": "true"}
 
 
 @dataclass(frozen=True)
@@ -128,7 +124,7 @@ class Run:
             if session.resumed or "worker" in session.about:
                 self._writer.look_for(run.key, self.key)
             outermost = session.about.get("worker", session.key)
-            every = {**tags, KEY: run.key, SESSION: outermost, PROCESS: _process()}
+            every = {**tags, **plumbing(run.key, outermost)}
             run._say("create", name=name, tags=every, start=start, parent=self.key)
         elif not run.finished:
             run._say("reopen")
@@ -152,8 +148,9 @@ class Run:
         return Place(writer.store, self.experiment_id, self.run_id, self.key, writer.session.key)
 
     def twin(self, name: str, found: Found, tags: Mapping[str, Any]) -> None:
-        """Creates a run under this one that repeats a finished one: its times, params, data set and metrics."""
-        source = Client().get_run(found.run_id)
+        """Creates a run under this one that repeats a finished one: its times, params, data set, metrics, artifacts."""
+        client = Client()
+        source = client.get_run(found.run_id)
         every = {**source.data.tags, **_texts(tags), "mlplab.reused_from": found.run_id}
         run = self._child(name, every, source.info.start_time)
         if run.finished:
@@ -165,8 +162,12 @@ class Run:
         ]
         run._say("inputs", inputs=inputs)
         for metric in source.data.metrics:
-            history = Client().get_metric_history(found.run_id, metric)
+            history = client.get_metric_history(found.run_id, metric)
             run._say("batch", metrics=[[m.key, m.value, m.timestamp, m.step] for m in history])
+        for artifact in client.list_artifacts(found.run_id):
+            place, name = self._writer.session.file(artifact.path)
+            client.download_artifacts(found.run_id, artifact.path, str(place.parent))
+            run._say("artifact", file=name)
         run._say("status", status="FINISHED", ended=source.info.end_time)
 
     def params(self, params: Mapping[str, Any]) -> None:
@@ -197,7 +198,7 @@ class Run:
         try:
             runs = client.search_runs(
                 [self._writer.experiment or experiment_id(client, self._writer.session.about["experiment"])],
-                f"tags.`mlflow.{FINGERPRINT}.{fingerprint}` = 'true' and attributes.status = 'FINISHED'",
+                f"tags.`{PLUMBING}.fingerprint.{fingerprint}` = 'true' and attributes.status = 'FINISHED'",
                 max_results=1,
                 order_by=["attributes.end_time DESC"],
             )
@@ -272,7 +273,7 @@ class Run:
         self._writer.later(lambda: self._writer.session.drop(self.key, what))
 
     def finish(self, status: str = "FINISHED") -> None:
-        """Ends the run, after all that was said of it and of those under it; logs the seconds its logging took.
+        """Ends the run, after all that was said of it and of those under it; the outermost has `log_seconds` of all.
 
         With another status than FINISHED it ends those under it, too, that are open.
         """
@@ -369,10 +370,10 @@ def parent_run(
         if not writer.silent:  # so that what is on record is found there
             writer.settle(PATIENCE_SECONDS)
     else:
-        every = {**resolve_tags(), KEY: run.key, SESSION: run.key, PROCESS: _process()}
+        every = {**resolve_tags(), **plumbing(run.key, run.key)}
         what = {"name": name, "tags": every, "start": int(time.time() * 1000)}
         run._say("create", **what, **({"run_id": project_run} if project_run else {}))
-    run.tags({**tags, PROCESS: _process()})
+    run.tags({**tags, **plumbing(run.key, run.key)})
     if data is not None:
         run.data(data)
     _writers.append(writer)
@@ -531,7 +532,7 @@ def reap(after: float, say: Callable[[str], None]) -> int:
         while True:
             page = client.search_runs(
                 experiments,
-                f"attributes.status = 'RUNNING' and tags.`{SESSION}` LIKE '%'",
+                f"attributes.status = 'RUNNING' and tags.`{PLUMBING}` LIKE '%'",
                 max_results=1_000,
                 page_token=token,
             )
@@ -540,7 +541,7 @@ def reap(after: float, say: Callable[[str], None]) -> int:
                 break
         why: dict[str, str] = {}
         for run in runs:
-            key = run.data.tags[SESSION]
+            key = json.loads(run.data.tags[PLUMBING])["session"]
             if key not in why:
                 why[key] = _gone(client, experiments, key, run, after)
             if why[key]:
@@ -558,30 +559,16 @@ def reap(after: float, say: Callable[[str], None]) -> int:
 def _gone(client: Client, experiments: Sequence[str], key: str, run: StoredRun, after: float) -> str:
     """Why the process behind a run is taken for gone; "" if it is not."""
     used = in_use(key)
-    host, pid, began = (run.data.tags.get(PROCESS, "") + "  ").split(" ", 2)[:3]
+    host, pid, since = (json.loads(run.data.tags[PLUMBING])["process"] + "  ").split(" ", 2)[:3]
     if used is None and host == socket.gethostname():
-        used = _began(pid) == began.strip()
+        used = began(pid) == since.strip()
     if used is not None:
         return "" if used else f"process {pid} on {host} is gone"
-    outermost = client.search_runs(list(experiments), f"tags.`{KEY}` = '{key}'", max_results=1)
-    tags = outermost[0].data.tags if outermost else {}
-    last = float(tags.get(HEARTBEAT, run.info.start_time / 1000))
+    outermost = client.search_runs(list(experiments), with_key(key), max_results=1)
+    said = json.loads(outermost[0].data.tags[PLUMBING]) if outermost else {}
+    last = float(said.get("heartbeat", run.info.start_time / 1000))
     silence = time.time() - last
     return f"no heartbeat from {host} for {silence:.0f} s" if silence > after else ""
-
-
-@cache
-def _process() -> str:
-    """This process: its machine, its number, and when it began, since numbers are used again."""
-    return f"{socket.gethostname()} {os.getpid()} {_began(str(os.getpid()))}"
-
-
-def _began(pid: str) -> str:
-    """When a process of this machine began, in the kernel's ticks (proc(5)); "" if there is none."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return ""
 
 
 def _where(client: Client, project_run: str | None) -> dict[str, str]:

@@ -85,6 +85,8 @@ def train(
 ) -> list[keras.Model]:
     """Trains a variant with the seed of each of `results`, which are filled, side by side where that is faster.
 
+    Of those that were side by side the seconds of training are not known after it: `time_alone` measures them.
+
     Args:
         results: of one variant.
         select: the validation metric that picks the best epoch.
@@ -99,6 +101,7 @@ def train(
     others = _Others()
     fitted = [_model(result, data) for result in results]
     clocks = [training.Clock() for _ in results]
+    together = side_by_side(results[0].variant, len(results), data)
     training.fit_seeds(
         fitted,
         *device.train,
@@ -107,7 +110,7 @@ def train(
         seeds=[result.seed for result in results],
         validation_data=device.validation,
         callbacks=[
-            _callbacks(result, clock, select, device, report, keeper)
+            _callbacks(result, clock, select, device, report, keeper, together)
             for result, clock, keeper in zip(results, clocks, keepers or [None] * len(results), strict=True)
         ],
         clocks=clocks,
@@ -116,6 +119,9 @@ def train(
     for result, model, clock in zip(results, fitted, clocks, strict=True):
         _finish(result, model, clock, device)
         result.busy, result.peak_memory_mb = busy, memory
+        if together:
+            # Each clock has its share of every epoch of the group.
+            result.group_seconds = sum(sum(each.train_seconds) for each in clocks)
     return fitted
 
 
@@ -125,16 +131,27 @@ def side_by_side(variant: Variant, seeds: int, data: Dataset) -> bool:
 
 
 def time_alone(result: Result, data: Dataset, device: Device) -> None:
-    """Trains some epochs of what was trained side by side once more, alone: the median of their times.
+    """Trains some epochs of what was trained side by side once more, alone: the median of their times is an epoch's.
 
     The first does not count: it has the data to bring into the caches.
     """
     model = models.build(result.variant, data.features, data.classes, result.seed)
     clock = training.Clock()
-    batch = result.variant.images_per_step(len(data.train))
-    epochs = 1 + min(MOST_TIMED_EPOCHS, math.ceil(TIMED_SECONDS * result.epochs / result.train_seconds))
-    training.fit(model, *device.train, batch_size=batch, epochs=epochs, verbose=0, seed=result.seed, clock=clock)
-    result.solo_epoch_seconds = statistics.median(clock.train_seconds[1:])
+
+    def enough(epoch: int, logs: object) -> None:
+        model.stop_training = sum(clock.train_seconds[1:]) >= TIMED_SECONDS
+
+    training.fit(
+        model,
+        *device.train,
+        batch_size=result.variant.images_per_step(len(data.train)),
+        epochs=1 + MOST_TIMED_EPOCHS,
+        verbose=0,
+        callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=enough)],
+        seed=result.seed,
+        clock=clock,
+    )
+    result.timed_alone(statistics.median(clock.train_seconds[1:]))
 
 
 def _model(result: Result, data: Dataset) -> keras.Model:
@@ -157,8 +174,9 @@ def _callbacks(
     device: Device,
     report: Callable[[Result], None],
     keeper: Keeper | None,
+    together: bool,
 ) -> list[keras.callbacks.Callback]:
-    callbacks: list[keras.callbacks.Callback] = [_Recorder(result, clock, select, device, report)]
+    callbacks: list[keras.callbacks.Callback] = [_Recorder(result, clock, select, device, report, together)]
     stopping = None
     if result.variant.patience:
         stopping = keras.callbacks.EarlyStopping(monitor="val_loss", patience=result.variant.patience)
@@ -173,10 +191,9 @@ def _finish(result: Result, model: keras.Model, clock: training.Clock, device: D
     result.end = digest([weight.tobytes() for weight in model.get_weights()])
     if result.weights is not None:
         model.set_weights(result.weights)
-        result.restored = training.evaluate(model, *device.validation)
         result.test = training.evaluate(model, *device.test)
     result.compile_seconds += clock.compile_seconds
-    result.evaluate_seconds = sum(clock.evaluate_seconds)
+    result.evaluate_seconds += sum(clock.evaluate_seconds)
 
 
 def digest(parts: Sequence[bytes]) -> str:
@@ -188,10 +205,17 @@ class _Recorder(keras.callbacks.Callback):  # type: ignore[misc]
     """Fills a result epoch by epoch, keeps the best epoch's weights, and ends a training that has diverged."""
 
     def __init__(
-        self, result: Result, clock: training.Clock, select: str, device: Device, report: Callable[[Result], None]
+        self,
+        result: Result,
+        clock: training.Clock,
+        select: str,
+        device: Device,
+        report: Callable[[Result], None],
+        together: bool,
     ) -> None:
         super().__init__()
         self.result, self.clock, self.select, self.device, self.report = result, clock, select, device, report
+        self.together = together
 
     def on_train_begin(self, logs: object = None) -> None:
         started = time.perf_counter()
@@ -201,7 +225,10 @@ class _Recorder(keras.callbacks.Callback):  # type: ignore[misc]
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         assert logs is not None
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-        values = {**logs, **self._evaluated(), "learning_rate": rate, "train_seconds": sum(self.clock.train_seconds)}
+        values = {**logs, **self._evaluated(), "learning_rate": rate}
+        if not self.together:
+            # Side by side the clock has a share of the group's wall time, which is no time of this training.
+            values["train_seconds"] = sum(self.clock.train_seconds)
         self.result.add(values)
         if better(self.select, values[self.select], self.result.best(self.select)):
             self.result.best_epoch = self.result.epochs
@@ -216,7 +243,7 @@ class _Recorder(keras.callbacks.Callback):  # type: ignore[misc]
         started = time.perf_counter()
         found = training.evaluate(self.model, *self.device.train)
         penalty = float(sum(self.model.losses))
-        self.result.train_eval_seconds += time.perf_counter() - started
+        self.result.evaluate_seconds += time.perf_counter() - started
         values = {"train_eval_accuracy": found["accuracy"], "train_eval_loss": found["loss"] - penalty}
         return {**values, "penalty": penalty} if self.result.variant.l2 else values
 
@@ -228,7 +255,7 @@ class _Checkpoints(keras.callbacks.Callback):  # type: ignore[misc]
     """
 
     STOPPING = ("wait", "best", "best_epoch", "stopped_epoch")
-    MEASURED = ("status", "history", "best_epoch", "compile_seconds", "train_eval_seconds")
+    MEASURED = ("status", "history", "best_epoch", "compile_seconds", "evaluate_seconds")
 
     def __init__(
         self,

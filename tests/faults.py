@@ -7,6 +7,7 @@ what arrived.
 import contextlib
 import fcntl
 import http.client
+import json
 import os
 import pty
 import re
@@ -26,8 +27,8 @@ from typing import Any
 
 from conftest import ROOT, free_port
 
-TIMED = re.compile(r"seconds|steps_per_second|other_processes_cores|peak_memory_mb|p_holm")
-"""Metrics that differ from one execution to the next; Holm's correction counts the verdicts on times, too."""
+TIMED = re.compile(r"seconds$")
+"""Metrics that differ from one execution to the next."""
 
 
 # ---------------------------------------------------------------------------------------------------------- commands
@@ -394,8 +395,10 @@ class Store:
 
     def below(self, parent: Any) -> list[Any]:
         """The runs under a run, at any depth."""
+        from mlplab import delivery
+
         every = self.runs()
-        keys = [run.data.tags.get("mlplab.key") for run in every]
+        keys = [json.loads(run.data.tags[delivery.PLUMBING])["key"] for run in every]
         assert len(set(keys)) == len(keys), f"a key is missing or there twice: {keys}"
         found, above = [], {parent.info.run_id}
         while new := [r for r in every if r.data.tags.get("mlflow.parentRunId") in above and r not in found]:
@@ -450,15 +453,13 @@ class Store:
             assert name not in found, f"{name} is there twice"
             metrics = {}
             for metric in run.data.metrics:
-                if TIMED.search(metric) and " vs " in metric:
-                    continue  # Which variants are compared depends on their times.
                 points = self.history(run_id, metric)
                 steps = [step for step, *_ in points]
                 assert steps in ([0], list(range(1, len(points) + 1))), f"{name}, {metric}: steps {steps}"
                 times = [when for _, when, _ in points]
                 assert times == sorted(times), f"{name}, {metric}: times are not in order"
                 metrics[metric] = None if TIMED.search(metric) else [(step, repr(value)) for step, _, value in points]
-            kept = {"mlplab.status", "mlplab.kind", "mlplab.variant", "batch_order", "winner", "diverged", "dataset"}
+            kept = {"mlplab.status", "mlplab.kind", "mlplab.variant", "batch_order", "winner", "reached", "dataset"}
             found[name] = {
                 "status": run.info.status,
                 "params": run.data.params,

@@ -476,7 +476,7 @@ def test_the_times_of_several_seeds_are_a_mean_with_its_interval() -> None:
     """One bar a variant, as long as the mean of its seeds' seconds alone, with the interval's ends and a dot a seed."""
     results = several(4)
     for result in results:
-        result.solo_epoch_seconds = 0.1 + 0.01 * result.seed
+        result.timed_alone(0.1 + 0.01 * result.seed)
     total, per_epoch = figures.training_times(results, DATA).axes
     for axes, seconds in ((total, [2.0, 2.2, 2.4, 2.6]), (per_epoch, [0.1, 0.11, 0.12, 0.13])):
         mean, low, high = mean_interval(seconds)

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from mlplab import __main__ as command_line
-from mlplab import models, origin, run, tracking
+from mlplab import models, origin, run, tracking, trial
 from mlplab import spec as spec_module
 from mlplab.spec import Comparison, Options, Prediction, Search, UnavailableError, UsageError, Variant
 
@@ -127,9 +128,10 @@ def test_every_variant_is_a_child_of_the_comparisons_run(recorded):
     for each in (parent, *children.values()):
         tags = each.data.tags
         assert tags["dataset"] == "digits (stand-in for MNIST)"
-        assert tags["dataset.fallback"] == "true"
         assert len(tags["git.commit"]) == 40 or tags["git.commit"] == "unknown"
-        assert {"dataset.digest", "git.dirty", "version.keras", "version.python", "cpu", "cpu.cores"} <= set(tags)
+        assert {"git.dirty", "machine"} <= set(tags)
+        for name, installed in origin.versions().items():
+            assert f"{name} {installed}" in tags["versions"].split(", ")
         assert [i.dataset.digest for i in each.inputs.dataset_inputs] == [tags["dataset.digest"]]
 
 
@@ -149,7 +151,7 @@ def test_every_epoch_is_recorded(recorded):
         child = children[result.variant.name]
         table = list(csv.DictReader(read(client, child.info.run_id, "history.csv").splitlines()))
         assert len(table) == 6
-        for name in ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "train_seconds"):
+        for name in run.CURVES:
             points = sorted(client.get_metric_history(child.info.run_id, name), key=lambda m: m.step)
             assert [p.step for p in points] == [1, 2, 3, 4, 5, 6]
             values = [p.value for p in points]
@@ -158,20 +160,46 @@ def test_every_epoch_is_recorded(recorded):
         assert result.history["train_seconds"] == sorted(result.history["train_seconds"])
 
 
+def shown(names):
+    """Of a run's tags those that MLflow's UI shows."""
+    return [name for name in names if not name.startswith("mlflow.")]
+
+
+def assert_readable(client):
+    """No run of a store has more than 16 metrics or 16 tags that a person sees, nor two metrics of equal curves."""
+    runs = client.search_runs(["0"])
+    assert runs
+    for each in runs:
+        name, metrics, tags = each.info.run_name, each.data.metrics, shown(each.data.tags)
+        assert len(metrics) <= 16, (name, sorted(metrics))
+        assert len(tags) <= 16, (name, sorted(tags))
+        curves = {}
+        for metric in metrics:
+            points = client.get_metric_history(each.info.run_id, metric)
+            curve = tuple(sorted((point.step, repr(point.value)) for point in points))
+            if len(curve) > 1:
+                assert curves.setdefault(curve, metric) == metric, (name, metric)
+
+
+def test_a_run_has_no_more_than_a_person_reads(recorded):
+    """No run of a comparison has more than 16 metrics or 16 tags, and no curve stands on it under two names."""
+    assert_readable(recorded[1])
+
+
 def test_the_summary_tells_best_from_last(recorded):
-    """best_* are the values of the epoch with the best selection metric, last_* those of the last epoch."""
+    """best_* are the values of the epoch with the best selection metric; what a curve has last is its own value."""
     outcome, _, _, children, _ = recorded
     for result in outcome.results[:3]:
         metrics = children[result.variant.name].data.metrics
         best = int(np.argmax(result.history["val_accuracy"]))
         assert metrics["best_epoch"] == best + 1
-        for name in ("loss", "accuracy", "val_loss", "val_accuracy"):
+        for name in ("val_loss", "val_accuracy"):
             assert metrics[f"best_{name}"] == result.history[name][best]
-            assert metrics[f"last_{name}"] == result.history[name][-1]
-        positive = ("compile_seconds", "evaluate_seconds", "log_seconds", "steps_per_second", "peak_memory_mb")
-        assert all(metrics[name] > 0 for name in positive)
+            assert metrics[name] == result.history[name][-1]
+        assert metrics["gap"] == result.history["train_eval_accuracy"][best] - metrics["best_val_accuracy"]
+        assert all(metrics[name] > 0 for name in ("compile_seconds", "train_seconds", "evaluate_seconds"))
         steps = 6 * result.variant.steps_per_epoch(1_197)
-        assert metrics["steps_per_second"] == pytest.approx(steps / metrics["train_seconds"])
+        assert result.steps_per_second == pytest.approx(steps / metrics["train_seconds"])
 
 
 def test_the_test_set_is_evaluated_at_the_selected_epoch(recorded, dataset):
@@ -192,7 +220,6 @@ def test_a_training_that_diverges_is_a_result(recorded):
     result, child = outcome.results[3], children["too fast"]
     assert result.status == "diverged"
     assert result.epochs < 6
-    assert child.data.tags["diverged"] == "true"
     assert child.data.tags["mlplab.status"] == "diverged"
     last = max(client.get_metric_history(child.info.run_id, "loss"), key=lambda m: m.step)
     assert math.isnan(last.value)
@@ -297,6 +324,22 @@ def test_a_variant_that_raises_leaves_its_siblings_alone(store, dataset, monkeyp
     assert "SGD (failed)" in printed
 
 
+def test_a_training_with_everything_has_no_more_than_a_person_reads(store, dataset):
+    """Nor has one with a decaying learning rate, a penalty, early stopping, targets, and a busy machine."""
+    changes = {"decay": 0.01, "l2": 0.01, "patience": 9, "batch_norm": True, "dropout": 0.1, "epochs": 2}
+    spec = replace(COMPARISON.only(["SGD"]).with_base(**changes), targets={"val_accuracy": 0.1, "val_loss": 9.0})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trial._Others, "cores", lambda self: 1.0)
+        perform(spec, dataset)
+    assert_readable(store)
+    (child,) = [r for r in store.search_runs(["0"]) if r.info.run_name == "SGD"]
+    assert "learning_rate" in child.data.metrics
+    assert child.data.tags["machine.load"] == "busy: other processes kept 1.0 cores"
+    assert (
+        child.data.tags["reached"] == "val_accuracy 0.1 after 1 epochs (10 steps); val_loss 9 after 1 epochs (10 steps)"
+    )
+
+
 def test_an_interrupt_ends_every_run(store, dataset):
     """Ctrl-C in a training leaves the child and the parent KILLED, with the epochs before it recorded."""
     with pytest.raises(KeyboardInterrupt):
@@ -387,7 +430,10 @@ def below(client, parent):
 
 
 def test_a_candidate_is_a_run_with_its_folds(searched):
-    """Each candidate's run has its params, curves of each fold by epoch, fold scores, mean and std, and true times."""
+    """Each candidate's run has its params, fold scores, mean and std, true times, and the folds' means by epoch.
+
+    Each fold's own curves are in folds.json.
+    """
     record, client, _, parent, _ = searched
     runs = below(client, parent)
     assert set(runs) == {"candidate 1", "candidate 2", "candidate 3"}
@@ -398,13 +444,18 @@ def test_a_candidate_is_a_run_with_its_folds(searched):
         for name, value in candidate.choices.items():
             assert child.data.params[name] == str(value)
         metrics = child.data.metrics
-        assert [metrics[f"fold_{fold}_score"] for fold in (1, 2)] == candidate.scores
+        scores = sorted(client.get_metric_history(child.info.run_id, "fold_score"), key=lambda m: m.step)
+        assert [(point.step, point.value) for point in scores] == list(enumerate(candidate.scores, start=1))
         assert metrics["mean_score"] == pytest.approx(np.mean(candidate.scores))
         assert metrics["std_score"] == pytest.approx(np.std(candidate.scores))
-        for fold in (1, 2):
-            for name in ("loss", "accuracy"):
-                steps = [m.step for m in client.get_metric_history(child.info.run_id, f"fold_{fold}_{name}")]
-                assert steps == [1, 2]
+        folds = json.loads(read(client, child.info.run_id, "folds.json"))
+        assert [folds[fold]["score"] for fold in ("1", "2")] == candidate.scores
+        for name in ("loss", "accuracy"):
+            points = sorted(client.get_metric_history(child.info.run_id, name), key=lambda m: m.step)
+            assert [point.step for point in points] == [1, 2]
+            for epoch, point in enumerate(points):
+                assert point.value == pytest.approx(np.mean([folds[f]["epochs"][epoch][name] for f in folds]))
+    assert_readable(client)
 
 
 def test_a_search_killed_and_started_again_keeps_what_was_finished(searched):
@@ -439,8 +490,6 @@ def test_a_search_killed_goes_on_under_its_run(store, dataset):
 
 def test_a_comparison_killed_goes_on_from_its_checkpoint(store, dataset, monkeypatch):
     """A comparison that is interrupted ends at the numbers of one that is not: finished runs stay, one goes on."""
-    from mlplab import trial
-
     monkeypatch.setattr(trial, "CHECKPOINT_SECONDS", 0.0)
     spec = COMPARISON.only(["SGD", "RMSprop"]).with_base(epochs=6, dropout=0.2, batch_norm=True)
     watch = InterruptedWhen(lambda result: result.variant.name == "RMSprop" and result.epochs == 4)
@@ -463,7 +512,7 @@ def test_a_comparison_killed_goes_on_from_its_checkpoint(store, dataset, monkeyp
             k: v for k, v in other.history.items() if "seconds" not in k
         }
         assert one.test == other.test
-        for name in one.history:
+        for name in run.CURVES:
             steps = [m.step for m in store.get_metric_history(one.run_id, name)]
             assert sorted(steps) == list(range(1, 7))
 
@@ -502,8 +551,7 @@ def test_a_prediction_asks_the_logged_model_of_a_variant(store, dataset, monkeyp
     lab = run.Lab(lambda wanted: dataset, Screen(Quiet()), Options(epochs=1))
     record = lab.run(spec)[0]
     (parent,) = [r for r in store.search_runs(["0"]) if r.info.run_name == "asks"]
-    trial = below(store, parent)["trial"]
-    chosen = below(store, trial)["RMSprop"]
+    chosen = below(store, below(store, parent)["trial"])["RMSprop"]
     model = keras.saving.load_model(store.download_artifacts(chosen.info.run_id, "model.keras"))
     answers = model.predict(dataset.test.x, verbose=0)
     found = record.predictions

@@ -1,6 +1,7 @@
 """What `mlplab.tracking` promises, against real stores."""
 
 import contextlib
+import json
 import math
 import random
 import socket
@@ -45,7 +46,7 @@ def test_points_are_visible_while_the_training_runs(store, dataset):
 
 
 def test_a_run_holds_what_was_said_of_it(store, dataset):
-    """Params, tags, input with our digest, text and file artifacts, parent, status and log_seconds are on the child."""
+    """Params, tags, input with our digest, artifacts, parent and status are on the child, log_seconds on the parent."""
     with tracking.parent_run("said", {"kind": "comparison"}, dataset) as parent:
         child = parent.child("a", {"learning_rate": 0.1}, {"dataset": "digits"}, dataset)
         child.params({"parameters": 7})
@@ -59,7 +60,7 @@ def test_a_run_holds_what_was_said_of_it(store, dataset):
     assert run.data.params == {"learning_rate": "0.1", "parameters": "7"}
     assert run.data.tags["dataset"] == "digits"
     assert run.data.tags["mlflow.parentRunId"] == parent.run_id
-    assert run.data.metrics["log_seconds"] > 0
+    assert store.get_run(parent.run_id).data.metrics["log_seconds"] > 0
     assert [entry.dataset.digest for entry in run.inputs.dataset_inputs] == [dataset.digest]
     assert sorted(file.path for file in store.list_artifacts(child.run_id)) == ["bytes.bin", "note.txt"]
     assert store.get_run(parent.run_id).info.status == "FINISHED"
@@ -261,27 +262,14 @@ def test_the_projects_run_of_a_command_that_goes_on_points_to_the_run(store, dat
 
 def test_reap_ends_what_has_no_process(store, dataset):
     """Runs of a process that is gone, here or by its silence, are KILLED and named; those of a living one stay."""
-    dead = store.create_run(
-        "0", tags={delivery.KEY: "d", delivery.SESSION: "d", delivery.PROCESS: f"{socket.gethostname()} 999999999 7"}
-    )
-    far = store.create_run(
-        "0",
-        tags={
-            delivery.KEY: "f",
-            delivery.SESSION: "f",
-            delivery.PROCESS: "another-machine 1 1",
-            delivery.HEARTBEAT: str(int(time.time()) - 400),
-        },
-    )
-    near = store.create_run(
-        "0",
-        tags={
-            delivery.KEY: "n",
-            delivery.SESSION: "n",
-            delivery.PROCESS: "another-machine 1 1",
-            delivery.HEARTBEAT: str(int(time.time()) - 200),
-        },
-    )
+
+    def of_process(key: str, process: str, **more: int):
+        said = {"key": key, "session": key, "process": process, **more}
+        return store.create_run("0", tags={delivery.PLUMBING: json.dumps(said)})
+
+    dead = of_process("d", f"{socket.gethostname()} 999999999 7")
+    far = of_process("f", "another-machine 1 1", heartbeat=int(time.time()) - 400)
+    near = of_process("n", "another-machine 1 1", heartbeat=int(time.time()) - 200)
     foreign = store.create_run("0")
     lines = []
     with tracking.parent_run("alive", {}, dataset) as parent:

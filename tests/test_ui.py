@@ -242,7 +242,7 @@ def test_a_variant_shows_its_choices(page, ui, picture):
     """A variant's page has its parent, its params, tags and metrics of the best epoch."""
     page.goto(ui.page(f"experiments/0/runs/{ui.children['RMSprop']}"))
     expect(page.get_by_role("link", name="optimizers", exact=True)).to_be_visible()
-    for tag in ("mlplab.experiment: optimizers", "dataset.fallback: true", "version.keras"):
+    for tag in ("mlplab.experiment: optimizers", "dataset: digits (stand-in for MNIST)", "versions: python 3.11"):
         expect(page.get_by_text(tag).first).to_be_visible()
     for metric in ("best_val_accuracy", "test_accuracy"):
         expect(page.get_by_role("link", name=metric, exact=True)).to_be_attached()
