@@ -541,16 +541,16 @@ LABS = [
 
 
 def once_each(store: Any, parent: Any) -> dict[str, Any]:
-    """The candidates' runs by name: one each, finished, with one point at every epoch of every fold."""
+    """The candidates' runs by name: one each, finished, with one point at every fold and epoch."""
     every = store.search_runs(["0"], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
     assert sorted(run.info.run_name for run in every) == ["candidate 1", "candidate 2", "candidate 3"]
     for run in every:
         assert run.info.status == "FINISHED"
-        for fold in (1, 2):
-            assert len(store.get_metric_history(run.info.run_id, f"fold_{fold}_score")) == 1
-            for name in ("loss", "accuracy", "train_seconds"):
-                points = store.get_metric_history(run.info.run_id, f"fold_{fold}_{name}")
-                assert sorted(point.step for point in points) == [1, 2]
+        for name in ("fold_score", "loss", "accuracy"):
+            points = store.get_metric_history(run.info.run_id, name)
+            assert sorted(point.step for point in points) == [1, 2]
+        folds = json.loads(str(tracking.read_artifact(run.info.run_id, "folds.json")))
+        assert [len(folds[fold]["epochs"]) for fold in ("1", "2")] == [2, 2]
     return {run.info.run_name: run for run in every}
 
 
