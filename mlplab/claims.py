@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 
 from mlplab.results import DIVERGED, FAILED, Outcome, Record, Result
 from mlplab.spec import Comparison, Prediction, Search, Variant, load_experiment
-from mlplab.statistics import interval, mean_interval
+from mlplab.statistics import exp, mean_interval
 
 REPRODUCED, NOT_REPRODUCED, NOT_TESTABLE = "reproduced", "not reproduced", "not testable"
 STATUSES = (REPRODUCED, NOT_REPRODUCED, NOT_TESTABLE)
@@ -99,7 +99,6 @@ class Quantity:
         low, high: the claim holds where it lies between them.
         allowed: the same in words; "" where the claim is not judged by it.
         doubt: how far another seed may move it; counts where there is one seed alone.
-        between: whether it compares trainings of the same seed: their difference, or their ratio.
         ratio: whether seeds are averaged by their logarithms.
         named: whether its name belongs to it wherever it is shown.
     """
@@ -111,7 +110,6 @@ class Quantity:
     high: float = math.inf
     allowed: str = ""
     doubt: float = 0.0
-    between: bool = False
     ratio: bool = False
     named: bool = False
 
@@ -492,10 +490,8 @@ def _estimate(each: Sequence[Quantity], seeds: int) -> Estimate:
         return Estimate(first, nothing, nothing, nothing, 0, seeds, lost)
     scale = list(map(math.log, finite)) if first.ratio else finite
     mean, low, high = mean_interval(scale)
-    if first.between and len(scale) > 1:
-        low, high = interval(scale)
     if first.ratio:
-        mean, low, high = math.exp(mean), math.exp(low), math.exp(high)
+        mean, low, high = exp(mean), exp(low), exp(high)
     return Estimate(first, mean, low, high, len(finite), seeds, lost)
 
 
@@ -574,7 +570,7 @@ def _time(claim: Claim, records: Records) -> Seen:
         value = number.measured(records)
         seconds.append(Quantity(what=number.what, value=value, unit=SECONDS))
         what = f"seconds an epoch, {number.variant}, of the report's"
-        ratios.append(Quantity(what=what, value=1 / ratio, unit=Unit(".3g", " times"), between=True, ratio=True))
+        ratios.append(Quantity(what=what, value=1 / ratio, unit=Unit(".3g", " times"), ratio=True))
         says.append(
             f"{_where(number.experiment, result)}: {number.unit.text(result.train_seconds)} of training against "
             f"{number.text}; an epoch is {_speed(ratio)}."
@@ -597,7 +593,6 @@ def _winner(measured: str, scores: Mapping[str, float], claimed: str, says: str,
             low=0,
             allowed="above 0",
             doubt=SEED_POINTS,
-            between=True,
         )
         for name, score in others.items()
     )
@@ -653,8 +648,7 @@ def _rough(claim: Claim, records: Records) -> Seen:
         says += " A training has too few finite losses for a measure."
     shown = tuple(Quantity(what=mode, value=value, unit=SHORT) for mode, value in rough.items())
     others = tuple(
-        Quantity(what=what, value=value, unit=SHORT, low=0, allowed="above 0", between=True)
-        for what, value in apart.items()
+        Quantity(what=what, value=value, unit=SHORT, low=0, allowed="above 0") for what, value in apart.items()
     )
     return Seen(measured, says, shown, others, of)
 
@@ -693,12 +687,9 @@ def _decay_costs_time(claim: Claim, records: Records) -> Seen:
         unit=MORE,
         low=1.34 - EDGE,
         allowed="at least +34 %",
-        between=True,
         ratio=True,
     )
-    longer_both = Quantity(
-        what="with decay and momentum against without", value=both / plain, unit=MORE, between=True, ratio=True
-    )
+    longer_both = Quantity(what="with decay and momentum against without", value=both / plain, unit=MORE, ratio=True)
     if not math.isfinite(more):
         return Seen("–", "decay_momentum has no training times.", (longer, longer_both))
     note = "Decay is one division a step."
@@ -774,7 +765,6 @@ def _gap_shrinks(claim: Claim, records: Records) -> Seen:
         low=0,
         allowed="above 0",
         doubt=SEED_POINTS,
-        between=True,
     )
     return Seen(measured, says, gaps, (shrunk,), of)
 
@@ -789,7 +779,6 @@ def _same(claim: Claim, records: Records) -> Seen:
         low=-1,
         high=1,
         allowed="within 1 point of 0",
-        between=True,
     )
     if not math.isfinite(difference):
         return Seen("–", "batch_norm has no validation accuracies to compare.", (apart,))
@@ -845,7 +834,7 @@ def _apart(record: Record, value: Callable[[Result], float], one: str, other: st
     for seed in record.seeds:
         of = {r.variant.name: value(r) for r in record.of_seed(seed).results if r.status != FAILED}
         points = 100 * (of.get(one, math.nan) - of.get(other, math.nan))
-        each.append(Quantity(what=f"{one} minus {other}", value=points, unit=POINTS, between=True))
+        each.append(Quantity(what=f"{one} minus {other}", value=points, unit=POINTS))
     return _estimate(each, len(each))
 
 
@@ -886,7 +875,6 @@ def _no_big_difference(claim: Claim, records: Records) -> Seen:
         unit=TIMES,
         high=1.5 + EDGE,
         allowed="at most 1.5 times",
-        between=True,
         ratio=True,
     )
     seconds_each = tuple(

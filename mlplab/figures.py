@@ -38,7 +38,7 @@ from mlplab.statistics import (
     Verdict,
     expected_best,
     mean_interval,
-    survival,
+    shower,
 )
 
 # Petroff's ten colours, told apart with any colour vision (https://arxiv.org/abs/2107.02270).
@@ -162,7 +162,10 @@ def _times(variants: Sequence[tuple[str, Outcome]], data: str) -> Figure:
 
 
 def differences(verdicts: Sequence[Verdict], data: str) -> Figure:
-    """What the seeds say of pairs of variants in one measure: difference (of times: ratio) with its 95 % interval."""
+    """What the seeds say of pairs of variants in one measure: difference (of times: ratio) with its 95 % interval.
+
+    Behind it stands the one after Holm's correction, which decides what is better; the verdicts' cautions are said.
+    """
     what, unit = WORDS[verdicts[0].measure], UNITS[verdicts[0].measure]
     ratio, scale = unit == "times", 100 if unit == "points" else 1
     rows = [verdict for verdict in verdicts if math.isfinite(verdict.difference)]
@@ -170,25 +173,38 @@ def differences(verdicts: Sequence[Verdict], data: str) -> Figure:
     height = 2.2 + sum(max(0.35, 0.2 * (1 + name.count("\n"))) for name in names)
     figure = _figure(f"{'Ratios' if ratio else 'Differences'} of {what}", data, 11, height)
     axes = figure.subplots()
-    form = "{:.3g}" if ratio else "{:+.2f}" if unit == "points" else "{:+.4f}"
     margin = scale * verdicts[0].margin
     edges = (1 / (1 + margin), 1 + margin) if ratio else (-margin, margin)
     band = axes.axvspan(*edges, color="0.9", zorder=0, linewidth=0, label="practically none")
     axes.axvline(1 if ratio else 0, color="0.3", linewidth=1)
+    shown: list[float] = [*edges]
+    corrected: list[float] = []
     for row, verdict in enumerate(rows):
         colour, marker, face, _ = DECISIONS[verdict.decision]
         place, low, high = (scale * value for value in (verdict.difference, verdict.low, verdict.high))
-        says = form.format(place)
+        wider = [scale * verdict.low_corrected, scale * verdict.high_corrected]
+        show = shower(unit, verdict.low, verdict.high, verdict.low_corrected, verdict.high_corrected)
+        texts = [
+            "+" * (value > 0 and not ratio) + show(value) for value in (verdict.difference, verdict.low, verdict.high)
+        ]
+        says = texts[0]
         if math.isfinite(high - low):
-            axes.plot([low, high], [row, row], color=colour, linewidth=2)
-            says += f" [{form}, {form}]".format(low, high)
+            axes.plot([low, high], [row, row], color=colour, linewidth=3.5, solid_capstyle="butt")
+            says += f" [{texts[1]}, {texts[2]}]"
+        shown += [value for value in (place, low, high) if math.isfinite(value)]
+        if verdict.verdicts > 1 and math.isfinite(wider[1]):
+            axes.plot(wider, [row, row], color=colour, linewidth=1, zorder=1.5, solid_capstyle="butt")
+            corrected += wider
         style: dict[str, Any] = {"color": colour, "markerfacecolor": face, "markersize": 7, "markeredgewidth": 1.6}
         axes.plot(place, row, marker, zorder=3, **style)
         says = f"{says}, {verdict.seeds} seed{'s' * (verdict.seeds != 1)}".replace("-", "−")
         says += f"\n({verdict.dropped} left out)" * (verdict.dropped > 0)
+        says += "\n(all equal)" * math.isinf(verdict.high_corrected)
         axes.annotate(says, (1.02, row), xycoords=("axes fraction", "data"), va="center", fontsize=9)
     if ratio:
         axes.set_xscale("log")
+    cut = _limit_x(axes, shown, corrected)
+    if ratio:
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         low, high = axes.get_xlim()
         nice = MaxNLocator(5, steps=[1, 2, 5, 10]) if high < 2 * low else LogLocator(subs=(1, 2, 5))
@@ -207,8 +223,25 @@ def differences(verdicts: Sequence[Verdict], data: str) -> Figure:
         for decision, (colour, marker, face, label) in DECISIONS.items()
         if any(verdict.decision == decision for verdict in rows)
     ]
-    _legend(figure, [*marks, band], below=True)
+    means = ["thick: 95 % interval"] * any(math.isfinite(verdict.low) for verdict in rows)
+    if corrected:
+        after = f"thin: after correction for {rows[0].verdicts} verdicts, which decides what is better"
+        means.append(after + ", cut off at the edge" * cut)
+    cautions = dict.fromkeys(_folded(verdict.caution, 120) for verdict in rows if verdict.caution)
+    _legend(figure, [*marks, band], below=True, title="\n".join(filter(None, ["; ".join(means), *cautions])))
     return figure
+
+
+def _limit_x(axes: Axes, values: Sequence[float], wider: Sequence[float]) -> bool:
+    """Fits the horizontal axis to `values`, and to `wider` ones by up to their range; whether it cuts those off."""
+    scale = axes.xaxis.get_transform()
+    low, high = scale.transform(np.array([min(values), max(values)]))
+    ends = scale.transform(np.array([min([*wider, *values]), max([*wider, *values])]))
+    reach = high - low
+    low, high = max(low - reach, ends[0]), min(high + reach, ends[1])
+    room = 0.05 * (high - low) or 0.1
+    axes.set_xlim(*scale.inverted().transform(np.array([low - room, high + room])))
+    return bool(ends[0] < low or ends[1] > high)
 
 
 def _pair(verdict: Verdict, sign: str) -> str:
@@ -217,40 +250,44 @@ def _pair(verdict: Verdict, sign: str) -> str:
 
 
 def reached(targets: Sequence[Target], data: str) -> Figure:
-    """Share of each variant's seeds that have reached a target (1 - Kaplan-Meier) against seconds of training."""
+    """Share of all seeds of each variant that have reached a target, against how long they had been trained."""
     first = targets[0]
     sign = "≥" if SELECTION_METRICS[first.metric] == "max" else "≤"
     names = [_folded(target.variant, 26) for target in targets]
+    seeds = max(len(target.after) for target in targets)
     height = max(4.2, 1.6 + 0.2 * sum(2 + name.count("\n") for name in names))
-    figure = _figure(f"Time to {WORDS[first.metric]} {sign} {first.target:g}", data, 12, height)
+    figure = _figure(f"How soon {WORDS[first.metric]} {sign} {first.target:g} was reached", data, 12, height)
     axes = figure.subplots()
-    end = 1.03 * max(max(target.seconds) for target in targets) or 1.0
+    end = 1.03 * max(max(target.trained) for target in targets) or 1.0
     lines = []
     for place, (target, look) in enumerate(zip(targets, looks([t.variant for t in targets]), strict=True)):
-        times, left, censored = (np.asarray(found, float) for found in survival(target.seconds, target.reached))
-        share = [0.0, *(1 - left)]
-        # After the last seed nothing changes; before it nothing is known beyond what was trained.
-        until = end if all(target.reached) else max(target.seconds)
-        mean, low, high = target.mean_seconds
-        interval = f" [{low:.3g}, {high:.3g}]" if math.isfinite(high - low) else ""
-        says = f"{names[place]}\n{f'{mean:.3g} s{interval}' if any(target.reached) else 'not reached'}"
+        arrivals = sorted(filter(math.isfinite, target.after))
+        missed = sorted(end for end, after in zip(target.trained, target.after, strict=True) if math.isnan(after))
+        share = np.arange(len(arrivals) + 1) / len(target.after)
+        # After the last seed has arrived nothing changes; else nothing is known beyond what was trained.
+        until = max(target.trained) if missed else end
+        half = ("half after " if seeds > 1 else "after ") * math.isfinite(target.half)
+        says = f"{names[place]}\n{f'{target.count}, ' * (seeds > 1)}{half}{target.says}"
         style: dict[str, Any] = {"color": look[0], "linestyle": look[1], "label": says}
         style["linewidth"] = 1.5 + 2 * (len(targets) - 1 - place) / len(targets)
-        lines += axes.step([0.0, *times, until], [*share, share[-1]], where="post", **style)
-        heights = [share[int(np.searchsorted(times, time, "right"))] for time in censored]
-        axes.plot(censored, heights, "|", color=look[0], markersize=11, markeredgewidth=1.8)
-    style = {"color": "0.5", "linewidth": 1, "linestyle": ":", "label": "all are known until here"}
-    lines.append(axes.axvline(first.horizon, **style))
+        lines += axes.step([0.0, *arrivals, until], [*share, share[-1]], where="post", **style)
+        heights = share[np.searchsorted(arrivals, missed, "right")]
+        axes.plot(missed, heights, "|", color=look[0], markersize=11, markeredgewidth=1.8)
     axes.set(xlim=(0, end), ylim=(-0.03, 1.03))
-    axes.set_xlabel("training time (s)")
-    axes.set_ylabel("share of seeds that have reached it")
+    axes.set_xlabel("training time (s)" if first.unit == "seconds" else f"{first.unit} of training")
+    if first.unit != "seconds":
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    if seeds > 1:
+        axes.set_ylabel("share of all seeds that have reached it")
+    else:
+        axes.set_yticks([0, 1], ["not yet", "reached"])
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    seeds = max(len(target.seconds) for target in targets)
-    title = f"mean time to it in the first {first.horizon:.3g} s"
-    _legend(figure, lines, below=False, title=title + "\nand its 95 % interval" * (seeds > 1))
-    how = "tick: a training ended, or was given up, without reaching it"
-    _explain(figure, f"{seeds} seed{'s' * (seeds > 1)}; {how}")
+    _legend(figure, lines, below=False, title="seeds that reached it" * (seeds > 1))
+    missing = any(math.isnan(after) for target in targets for after in target.after)
+    tick = "; tick: a training ended without reaching it" * missing
+    _explain(figure, f"{seeds} seed{'s' * (seeds > 1)}{tick}")
     return figure
 
 

@@ -456,10 +456,9 @@ def _of_comparison(kind: str, record: Record, comparison: Comparison) -> list[Dr
     for metric, value in dict.fromkeys((target.metric, target.target) for target in targets):
         those = [target for target in targets if (target.metric, target.target) == (metric, value)]
         sign = "≥" if SELECTION_METRICS[metric] == "max" else "≤"
-        listed = ", ".join(f"{one.variant} {sum(one.reached)} of {len(one.reached)}" for one in those)
-        caption = (
-            f"Share of the trainings that had reached {metric} {sign} {value:g}, by seconds of training: {listed}."
-        )
+        listed = ", ".join(f"{one.variant} {one.count}" for one in those)
+        unit = those[0].unit
+        caption = f"Share of all trainings that had reached {metric} {sign} {value:g}, by {unit} of training: {listed}."
         drawn.append((f"{metric} {value:g} reached", caption, partial(figures.reached, those, data)))
     return drawn
 

@@ -12,10 +12,13 @@ from typing import Any
 import numpy as np
 
 from mlplab.spec import SELECTION_METRICS, Comparison, Experiment, Variant
-from mlplab.statistics import Measure, Verdict, mean_interval, restricted_mean
+from mlplab.statistics import Measure, Verdict, mean_interval
 
 GAP_MARGIN = 0.01
 """Gaps that differ by less are equivalent where the selection metric, and so a comparison's margin, is a loss."""
+
+SHORT_SECONDS = 5.0
+"""Where no training of a comparison takes as long, its times are mostly noise: see `targets`."""
 
 BUSY_CORES = 0.2
 """A training during which other processes kept more cores than this busy is said to be disturbed."""
@@ -186,15 +189,12 @@ class Reaching:
     Attributes:
         reached: whether it did.
         epochs, steps, seconds: until the end of the epoch in which it did; where it did not, of the whole training.
-        never: whether it ended early by its own doing (it diverged, or stopped early), so that more time would not
-            have made it reach the target.
     """
 
     reached: bool
     epochs: int
     steps: int
     seconds: float
-    never: bool = False
 
 
 def reaching(result: Result, metric: str, target: float) -> Reaching:
@@ -204,58 +204,83 @@ def reaching(result: Result, metric: str, target: float) -> Reaching:
     first = next((i for i, value in enumerate(values, 1) if (value >= target if better else value <= target)), None)
     epochs = first or result.epochs
     seconds = result.history["train_seconds"][epochs - 1] if epochs else 0.0
-    never = first is None and result.epochs < result.variant.epochs
-    return Reaching(first is not None, epochs, epochs * result.steps_per_epoch, seconds, never)
+    return Reaching(first is not None, epochs, epochs * result.steps_per_epoch, seconds)
 
 
 @dataclass(frozen=True)
 class Target:
-    """How a variant's seeds came to a target.
+    """How soon a variant's seeds reached a target: what figure, table and JSON say of it.
+
+    The share of seeds that have reached it after so long is always of all seeds. A training that ended without reaching
+    it, be it after its last epoch, by stopping early, diverging or failing, has not reached it, however long one waits:
+    its end is an outcome, and not a time after which nothing is known, as survival analysis has it.
 
     Attributes:
-        seconds, reached: of each seed: seconds of training until it was reached, and whether it was; else seconds until
-            nothing more is known of it.
-        horizon: seconds up to which every variant of the comparison is known.
-        mean_seconds: mean seconds to the target over the first `horizon` seconds (restricted mean of the Kaplan-Meier
-            estimate), and the ends of its 95 % interval.
+        unit: what the way there is measured in: `seconds` of training, `epochs` or `steps`, see `targets`.
+        after: of each seed, in the comparison's order: how long until it reached the target; NaN where it did not.
+        trained: of each seed: how long it was trained in all.
+        half: after how long half of all seeds, or more, had reached it; NaN where fewer did.
     """
 
     variant: str
     metric: str
     target: float
-    seconds: tuple[float, ...]
-    reached: tuple[bool, ...]
-    horizon: float
-    mean_seconds: tuple[float, float, float]
+    unit: str
+    after: tuple[float, ...]
+    trained: tuple[float, ...]
+    half: float
+
+    @classmethod
+    def of(cls, outcome: Outcome, metric: str, target: float, unit: str) -> "Target":
+        """How soon the seeds of `outcome` did; one that failed, which is no result, did not."""
+        after, trained = [], []
+        for result in outcome.results:
+            when = reaching(result, metric, target)
+            after.append(float(getattr(when, unit)) if when.reached and result.status != FAILED else math.nan)
+            steps = result.epochs * result.steps_per_epoch
+            whole = {"epochs": result.epochs, "steps": steps, "seconds": result.train_seconds}[unit]
+            # A training that failed may not have been timed.
+            trained.append(float(whole) if math.isfinite(whole) else 0.0)
+        arrivals, enough = sorted(filter(math.isfinite, after)), math.ceil(len(after) / 2)
+        half = arrivals[enough - 1] if len(arrivals) >= enough else math.nan
+        return cls(outcome.variant.name, metric, target, unit, tuple(after), tuple(trained), half)
+
+    @property
+    def count(self) -> str:
+        """How many of all seeds reached it, such as `3 of 5`."""
+        return f"{sum(map(math.isfinite, self.after))} of {len(self.after)}"
+
+    @property
+    def says(self) -> str:
+        """After how long half of all seeds had reached it, with the unit; else that so many did not, or none did."""
+        if math.isnan(self.half):
+            some = any(map(math.isfinite, self.after))
+            return "not reached by half" if some else f"not in {self.text(max(self.trained))}"
+        return self.text(self.half)
+
+    def text(self, value: float) -> str:
+        """So many epochs, steps or seconds, for readers."""
+        if self.unit == "seconds":
+            return f"{value:.3g} s"
+        return f"{value:,.0f} {self.unit if value != 1 else self.unit.removesuffix('s')}"
 
 
 def targets(comparison: Comparison, results: Sequence[Result]) -> list[Target]:
-    """How each variant's seeds came to each of the comparison's targets; variants that all failed are left out.
+    """How soon each variant's seeds came to each of the comparison's targets.
 
-    None where a training shared its machine with others: it is times that are compared.
+    Measured in seconds of training where the clock can tell them apart: no training shared its machine with others or
+    ran while something else kept more than `BUSY_CORES` busy, and the longest took at least `SHORT_SECONDS`. Else in
+    epochs, or in steps where an epoch has not as many of them in all variants.
     """
-    found: list[Target] = []
-    if any(result.shared for result in results):
-        return found
-    for metric, target in comparison.targets.items():
-        each = {
-            outcome.variant.name: [reaching(r, metric, target) for r in outcome.results if r.status != FAILED]
-            for outcome in outcomes(results)
-            if not outcome.failed
-        }
-        if not each:
-            continue
-        longest = max(one.seconds for reached in each.values() for one in reached)
-        # What stopped by its own doing is known never to reach the target, however long one waits.
-        times = {name: [longest if one.never else one.seconds for one in reached] for name, reached in each.items()}
-        horizon = min(
-            max(known) if not all(o.reached for o in each[name]) else longest for name, known in times.items()
-        )
-        for name, reached in each.items():
-            happened = [one.reached for one in reached]
-            mean = restricted_mean(times[name], happened, horizon)
-            found.append(Target(name, metric, target, tuple(times[name]), tuple(happened), horizon, mean))
-    return found
+    longest = max((r.train_seconds for r in results if math.isfinite(r.train_seconds)), default=0.0)
+    disturbed = any(result.shared or result.disturbed for result in results)
+    alike = len({result.steps_per_epoch for result in results if result.epochs}) <= 1
+    unit = "seconds" if longest >= SHORT_SECONDS and not disturbed else "epochs" if alike else "steps"
+    return [
+        Target.of(outcome, metric, target, unit)
+        for metric, target in comparison.targets.items()
+        for outcome in outcomes(results)
+    ]
 
 
 def measures(comparison: Comparison, results: Sequence[Result]) -> list[Measure]:
@@ -296,22 +321,23 @@ def measures(comparison: Comparison, results: Sequence[Result]) -> list[Measure]
             margin=comparison.time_margin,
             relative=True,
             unit="times",
+            caution=disturbance(results),
         ),
     ]
     return found[:2] if any(result.shared for result in results) else found
 
 
 def disturbance(results: Sequence[Result]) -> str:
-    """Which share of the trainings ran beside others or on a busy machine, as a sentence; "" if none did."""
+    """Which share of the trainings ran beside others or on a busy machine, as half a sentence; "" if none did."""
     if any(result.shared for result in results):
-        return "Trained by workers, beside one another: their times are compared with none."
+        return "workers trained beside one another, so times are compared with none"
     busy = [result for result in results if result.disturbed]
     if not busy:
         return ""
     most = max(result.busy for result in busy)
     return (
-        f"The machine was busy with something else during {len(busy)} of {len(results)} trainings (up to {most:.1f} "
-        "cores): their times may be too long."
+        f"the machine was busy with something else during {len(busy)} of {len(results)} trainings (up to {most:.1f} "
+        "cores), so times may be too long"
     )
 
 
@@ -592,21 +618,14 @@ def _with_interval(outcome: Outcome, metric: str, select: str) -> str:
 
 
 def target_cells(found: Sequence[Target]) -> list[list[str]]:
-    """How the variants came to the targets, for readers: a header, then a row for each variant and target."""
-    cells = [["variant", "target", "reached by", "mean time to it (s)", "of the first (s)"]]
+    """How soon the variants reached the targets, for readers: a header, then a row for each variant and target."""
+    many = any(len(target.after) > 1 for target in found)
+    counted = ["seeds that reached it", "half of all seeds reached it after"]
+    cells = [["variant", "target", *(counted if many else ["reached after"])]]
     for target in found:
-        mean, low, high = target.mean_seconds
-        interval = f" [{low:.3g}, {high:.3g}]" if math.isfinite(high - low) else ""
         sign = "≥" if SELECTION_METRICS[target.metric] == "max" else "≤"
-        cells.append(
-            [
-                target.variant,
-                f"{target.metric} {sign} {target.target:g}",
-                f"{sum(target.reached)} of {len(target.reached)}",
-                f"{_number(mean, '.3g')}{interval}" if any(target.reached) else f"not in {target.horizon:.3g}",
-                _number(target.horizon, ".3g"),
-            ]
-        )
+        row = [target.variant, f"{target.metric} {sign} {target.target:g}", target.count, target.says]
+        cells.append(row if many else [*row[:2], target.says])
     return cells
 
 

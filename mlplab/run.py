@@ -846,7 +846,7 @@ def _note(
         f"Best by {comparison.select}: **{ranked[0].variant.name}**." if ranked else "No variant has a result.",
         "\n".join(f"- {sentence}" for sentence in says),
         wide(results.target_cells(targets)) if targets else "",
-        results.disturbance(found),
+        f"Note: {disturbance}." if (disturbance := results.disturbance(found)) else "",
         f"Data: {data.label}.",
         f"[Curves of the variants]({curves})",
         f"> **{data.notice}**" if data.notice else "",

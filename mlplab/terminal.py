@@ -61,13 +61,13 @@ class Screen:
             cells = results.to_cells(experiment, record.results)
             self.out.print(table(cells, f"{name} on {record.data}, best by {experiment.select} first"))
             if targets := results.targets(experiment, record.results):
-                self.out.print(table(results.target_cells(targets), "Training time to the targets"))
+                self.out.print(table(results.target_cells(targets), "How soon the targets were reached"))
             if refusal := results.unpaired(record.results):
                 self.out.print(f"No verdicts: {refusal}", style="bold yellow")
             for sentence in sentences(record.verdicts):
                 self.out.print(f"– {sentence}", soft_wrap=True)
             if disturbance := results.disturbance(record.results):
-                self.out.print(disturbance, style="bold yellow", soft_wrap=True)
+                self.out.print(f"Note: {disturbance}.", style="bold yellow", soft_wrap=True)
         elif record.search:
             cells = results.search_cells(record.search)
             self.out.print(table(cells, f"{name} on {record.data}, best mean accuracy over the folds first"))
