@@ -258,7 +258,8 @@ def reached(targets: Sequence[Target], data: str) -> Figure:
     height = max(4.2, 1.6 + 0.2 * sum(2 + name.count("\n") for name in names))
     figure = _figure(f"How soon {WORDS[first.metric]} {sign} {first.target:g} was reached", data, 12, height)
     axes = figure.subplots()
-    end = 1.03 * max(max(target.trained) for target in targets) or 1.0
+    ends = [np.where(np.isnan(target.after), target.trained, target.after) for target in targets]
+    end = 1.03 * float(np.concatenate(ends).max()) or 1.0
     lines = []
     for place, (target, look) in enumerate(zip(targets, looks([t.variant for t in targets]), strict=True)):
         arrivals = sorted(filter(math.isfinite, target.after))

@@ -254,8 +254,9 @@ class Target:
     def says(self) -> str:
         """After how long half of all seeds had reached it, with the unit; else that so many did not, or none did."""
         if math.isnan(self.half):
-            some = any(map(math.isfinite, self.after))
-            return "not reached by half" if some else f"not in {self.text(max(self.trained))}"
+            if any(map(math.isfinite, self.after)):
+                return "not reached by half"
+            return f"not in {self.text(longest)}" if (longest := max(self.trained)) else "not reached"
         return self.text(self.half)
 
     def text(self, value: float) -> str:

@@ -3,25 +3,31 @@
 import csv
 import io
 import itertools
+import json
 import math
 import re
+from dataclasses import asdict
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlplab import figures
 from mlplab.results import (
     COLUMNS,
     DIVERGED,
     FAILED,
     FINISHED,
+    SHORT_SECONDS,
     Outcome,
     Result,
+    Target,
     history_csv,
     outcomes,
     rank,
     reaching,
     rows,
+    target_cells,
     targets,
     to_cells,
     to_csv,
@@ -179,34 +185,155 @@ def test_a_target_is_reached_at_the_end_of_an_epoch() -> None:
     when = reaching(result("a", 0.9), "val_accuracy", 0.9)
     assert (when.reached, when.epochs, when.steps, when.seconds) == (True, 2, 20, 1.0)
     missed = reaching(result("a", 0.9), "val_accuracy", 0.91)
-    assert (missed.reached, missed.epochs, missed.seconds, missed.never) == (False, 3, 1.5, True)
+    assert (missed.reached, missed.epochs, missed.seconds) == (False, 3, 1.5)
     lower = reaching(result("a", 0.2), "val_loss", 0.3)
     assert (lower.reached, lower.epochs) == (True, 2)
     assert not reaching(result("a", NAN), "val_accuracy", 0.1).reached
 
 
-def test_what_has_not_reached_a_target_is_censored() -> None:
-    """A seed that did not get there in its epochs counts as later than that; one that stopped early, as never."""
-    chosen = Comparison(question="Which?", dataset="mnist", variants={"a": {}}, targets={"val_accuracy": 0.8})
-    whole = Variant(name="a", epochs=3)
-    found = seeded("a", [0.9, 0.9, 0.5])
-    for each in found:
-        each.variant = whole
-    (target,) = targets(chosen, found)
-    assert target.reached == (True, True, False)
-    assert target.seconds == (1.0, 1.0, 1.5)
-    assert target.mean_seconds[0] == pytest.approx((1.0 + 1.0 + 1.5) / 3)
-    quick = seeded("b", [0.9, 0.9, 0.9])
-    for each in quick:
-        each.variant = Variant(name="b", epochs=3)
-        each.history["train_seconds"] = [3.0, 4.0, 5.0]
-    first, second = targets(chosen, found + quick)
-    assert first.horizon == second.horizon == 1.5  # no longer is anything known of a
-    assert second.mean_seconds[0] == 1.5
-    found[2].variant = Variant(name="a", epochs=9)  # it stopped by itself: more time would not have helped
-    first, second = targets(chosen, found + quick)
-    assert first.horizon == 4.0
-    assert first.mean_seconds[0] == pytest.approx((1.0 + 1.0 + 4.0) / 3)
+TARGETS = Comparison(question="Which?", dataset="mnist", variants={"a": {}}, targets={"val_accuracy": 0.8})
+
+
+def arriving(name: str, arrivals: list[int | None], epoch_seconds: float = 1.0, **changes: object) -> list[Result]:
+    """A variant's trainings of ten epochs, a seed each: the epoch in which each reached the target, None if none."""
+    found = []
+    for seed, arrival in enumerate(arrivals):
+        # Each seed's clock runs a little slower than the last one's.
+        seconds = [epoch_seconds * (1 + 0.01 * seed) * epoch for epoch in range(1, 11)]
+        values = [0.9 if arrival and epoch >= arrival else 0.5 for epoch in range(1, 11)]
+        history = {"loss": [1.0] * 10, "val_accuracy": values, "train_seconds": seconds}
+        fields: dict[str, object] = {"history": history, "best_epoch": 1, "steps_per_epoch": 10, **changes}
+        found.append(Result(variant=Variant(name=name, epochs=10), seed=seed, **fields))  # type: ignore[arg-type]
+    return found
+
+
+def drawn(found: list[Target]) -> list[tuple[list[float], list[float], str]]:
+    """Of each variant's curve in the figure: where it rises, to which share, and what the legend says."""
+    figure = figures.reached(found, "digits")
+    curves = figure.axes[0].lines[::2]
+    said = [text.get_text().split("\n")[-1] for text in figure.legends[0].texts]
+    return [
+        (list(curve.get_xdata()[1:-1]), list(curve.get_ydata()[1:-1]), says)
+        for curve, says in zip(curves, said, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("epoch_seconds", [0.1, 1.0])
+@pytest.mark.parametrize(
+    ("arrivals", "count", "half"),
+    [
+        ([None] * 5, "0 of 5", None),
+        ([None, None, 10, None, None], "1 of 5", None),
+        ([7, None, 3, None, None], "2 of 5", None),
+        ([7, None, 3, 9, None], "3 of 5", 9),
+        ([7, 4, 3, 9, 5], "5 of 5", 5),
+        ([7, None, 3, None], "2 of 4", 7),
+    ],
+)
+def test_figure_table_and_json_say_the_same_of_a_target(
+    arrivals: list[int | None], count: str, half: int | None, epoch_seconds: float
+) -> None:
+    """The share is of all seeds in each, and a time to it is said only where half of all seeds arrived."""
+    (found,) = targets(TARGETS, arriving("a", arrivals, epoch_seconds))
+    unit = "seconds" if epoch_seconds == 1.0 else "epochs"
+    clock = [epoch_seconds * (1 + 0.01 * seed) if unit == "seconds" else 1.0 for seed in range(len(arrivals))]
+    each = [NAN if epoch is None else epoch * clock[seed] for seed, epoch in enumerate(arrivals)]
+    # JSON, as the run has it.
+    kept = json.loads(json.dumps(asdict(found)))
+    assert kept["unit"] == unit
+    assert kept["after"] == pytest.approx(each, nan_ok=True)
+    assert kept["trained"] == pytest.approx([10 * one for one in clock])
+    arrived = sorted(value for value in each if value == value)
+    assert count == f"{len(arrived)} of {len(each)}"
+    middle = NAN if half is None else each[arrivals.index(half)]
+    assert kept["half"] == pytest.approx(middle, nan_ok=True)
+    # The table.
+    header, row = target_cells([found])
+    assert header == ["variant", "target", "seeds that reached it", "half of all seeds reached it after"]
+    said = f"{middle:.3g} s" if unit == "seconds" else f"{half} epochs"
+    if half is None:
+        longest = f"{max(kept['trained']):.3g} s" if unit == "seconds" else "10 epochs"
+        said = "not reached by half" if arrived else f"not in {longest}"
+    assert row == ["a", "val_accuracy ≥ 0.8", count, said]
+    # The figure.
+    ((rises, shares, legend),) = drawn([found])
+    assert rises == pytest.approx(arrived)
+    assert shares == pytest.approx([(place + 1) / len(each) for place in range(len(arrived))])
+    assert legend == f"{count}, {'half after ' * (half is not None)}{said}"
+
+
+def test_a_seed_that_was_trained_a_little_shorter_counts_among_all() -> None:
+    """One that ended without arriving at 10.0 s, before another arrived at 10.2 s, is in the share's denominator."""
+    (found,) = targets(TARGETS, arriving("a", [None, None, 10]))
+    assert found.after == pytest.approx((NAN, NAN, 10.2), nan_ok=True)
+    ((rises, shares, _),) = drawn([found])
+    assert (rises, shares) == (pytest.approx([10.2]), pytest.approx([1 / 3]))
+
+
+@pytest.mark.parametrize("status", [FAILED, DIVERGED])
+def test_a_seed_that_did_not_finish_counts_among_all(status: str) -> None:
+    """One that failed, even after it had reached the target, has not; one that diverged has if it did before."""
+    found = arriving("a", [2, 3, 4])
+    for result in found[:2]:
+        result.status = status
+    none = arriving("b", [None] * 3, history={}, best_epoch=None, status=FAILED)
+    first, second = targets(TARGETS, found + none)
+    assert first.count == ("1 of 3" if status == FAILED else "3 of 3")
+    assert (second.count, second.says, second.trained) == ("0 of 3", "not reached", (0.0, 0.0, 0.0))
+    assert [share for _, shares, _ in drawn([first, second]) for share in shares][-1] == pytest.approx(
+        1 / 3 if status == FAILED else 1
+    )
+
+
+def test_one_seed_reached_a_target_or_did_not() -> None:
+    """Table and figure of one seed a variant say when, and speak of no share and no half."""
+    found = targets(TARGETS, arriving("a", [4], 0.1) + arriving("b", [None], 0.1))
+    assert target_cells(found) == [
+        ["variant", "target", "reached after"],
+        ["a", "val_accuracy ≥ 0.8", "4 epochs"],
+        ["b", "val_accuracy ≥ 0.8", "not in 10 epochs"],
+    ]
+    assert drawn(found) == [([4.0], [1.0], "after 4 epochs"), ([], [], "not in 10 epochs")]
+    axes = figures.reached(found, "digits").axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["not yet", "reached"]
+    assert axes.get_ylabel() == ""
+
+
+SLOW, QUICK = 0.11 * SHORT_SECONDS, 0.099 * SHORT_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("epoch_seconds", "changes", "unit", "says"),
+    [
+        (SLOW, {}, "seconds", f"{5 * SLOW:.3g} s"),
+        (QUICK, {}, "epochs", "5 epochs"),
+        (SLOW, {"shared": True}, "epochs", "5 epochs"),
+        (SLOW, {"busy": 0.3}, "epochs", "5 epochs"),
+        (SLOW, {"busy": 0.1}, "seconds", f"{5 * SLOW:.3g} s"),
+        (QUICK, {"steps_per_epoch": 20}, "steps", "100 steps"),
+        (SLOW, {"steps_per_epoch": 20}, "seconds", f"{5 * SLOW:.3g} s"),
+    ],
+)
+def test_a_target_is_timed_where_the_clock_can_tell(
+    epoch_seconds: float, changes: dict[str, object], unit: str, says: str
+) -> None:
+    """In seconds, else in epochs: where all trainings are short, one shared the machine, or something kept it busy.
+
+    In steps, where an epoch has not as many of them in all variants.
+    """
+    found = targets(TARGETS, arriving("a", [5], QUICK) + arriving("b", [5], epoch_seconds, **changes))
+    assert [one.unit for one in found] == [unit] * 2
+    label = {"seconds": "training time (s)", "epochs": "epochs of training", "steps": "steps of training"}[unit]
+    assert figures.reached(found, "digits").axes[0].get_xlabel() == label
+    assert found[1].says == says
+
+
+def test_a_single_step_is_not_said_in_the_plural() -> None:
+    """One epoch is `1 epoch`, and many steps are grouped by thousands."""
+    found = targets(TARGETS, arriving("a", [1], 0.1) + arriving("b", [10], 0.1))
+    assert [one.says for one in found] == ["1 epoch", "10 epochs"]
+    many = targets(TARGETS, arriving("a", [1], 0.1, steps_per_epoch=1) + arriving("b", [3], 0.1, steps_per_epoch=4_000))
+    assert [one.says for one in many] == ["1 step", "12,000 steps"]
 
 
 # ------------------------------------------------------------------------------------------------------------ tables
