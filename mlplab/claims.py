@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mlplab.results import DIVERGED, FAILED, Outcome, Record, Result
+from mlplab.results import DIVERGED, FAILED, Outcome, Record, Result, choice_text
 from mlplab.spec import Comparison, Prediction, Search, Variant, load_experiment
 from mlplab.statistics import exp, mean_interval
 
@@ -841,7 +841,7 @@ def _apart(record: Record, value: Callable[[Result], float], one: str, other: st
 def choices_text(choices: Mapping[str, object]) -> str:
     """A candidate's choices as text, in the order of the report's where they are the same fields."""
     order = [*(name for name in FOUND if name in choices), *(name for name in choices if name not in FOUND)]
-    return ", ".join(f"{name} {choices[name]}" for name in order)
+    return ", ".join(f"{name} {choice_text(choices[name])}" for name in order)
 
 
 TIMED = (

@@ -366,7 +366,7 @@ class Candidate:
     """One candidate of a search.
 
     Attributes:
-        choices: field of `Variant` -> the value drawn.
+        choices: field of `Variant` -> the value drawn; without fields that do not apply to its optimizer.
         scores: accuracy on each held-out fold, in the folds' order; NaN where the training failed.
         train_seconds: seconds of training alone, over all folds.
     """
@@ -375,6 +375,10 @@ class Candidate:
     scores: list[float]
     train_seconds: float = math.nan
     run_id: str = ""
+
+    def __post_init__(self) -> None:
+        # JSON makes lists of tuples, such as hidden has.
+        self.choices = {name: tuple(v) if isinstance(v, list) else v for name, v in self.choices.items()}
 
     @property
     def mean(self) -> float:
@@ -399,6 +403,11 @@ class SearchResult:
     candidates: list[Candidate]
     refit: Result
     validation: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def fields(self) -> list[str]:
+        """The fields that were searched; a candidate may lack some, which do not apply to it."""
+        return list(dict.fromkeys(name for candidate in self.candidates for name in candidate.choices))
 
     @property
     def best(self) -> Candidate:
@@ -634,16 +643,25 @@ def _number(value: str | int | float | None, form: str) -> str:
     return format(value, form) if isinstance(value, int | float) and math.isfinite(value) else "–"
 
 
+def choice_text(value: Any) -> str:
+    """A value that a search drew, for readers; "–" for None: it does not apply to the candidate."""
+    if value is None:
+        return "–"
+    if isinstance(value, tuple | list):
+        return "-".join(map(str, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def search_cells(search: SearchResult) -> list[list[str]]:
     """A search's candidates for readers, best first: a header, then a row for each."""
-    names = list(search.candidates[0].choices)
+    names = search.fields
     cells = [["candidate", *(name.replace("_", " ") for name in names), "mean score", "std", "folds", "train (s)"]]
     places = {id(candidate): place for place, candidate in enumerate(search.candidates, start=1)}
     ranked = sorted(search.candidates, key=lambda c: -c.mean if math.isfinite(c.mean) else math.inf)
     for candidate in ranked:
         scores = " ".join(_number(score, ".4f") for score in candidate.scores)
         measured = [_number(candidate.mean, ".4f"), _number(candidate.std, ".4f"), scores]
-        choices = [f"{candidate.choices[name]}" for name in names]
+        choices = [choice_text(candidate.choices.get(name)) for name in names]
         cells.append([str(places[id(candidate)]), *choices, *measured, _number(candidate.train_seconds, ".1f")])
     return cells
 

@@ -342,7 +342,7 @@ class Lab:
         run.metrics({f"refit_test_{k}": v for k, v in refit.test.items()})
         run.metrics({f"refit_val_{k}": v for k, v in validated.items()})
         table = results.markdown(results.search_cells(found_all))
-        says = ", ".join(f"{name} {value:g}" for name, value in best.choices.items())
+        says = ", ".join(f"{name} {results.choice_text(value)}" for name, value in best.choices.items())
         verdict = f"Best of {len(done.candidates)} candidates by mean accuracy over {spec.folds} folds: **{says}**."
         run.tags({"mlflow.note.content": f"**{spec.question}**\n\n{table}\n{verdict} Data: {data.label}."})
         run.file("model.keras", done.model.save)
@@ -412,7 +412,9 @@ def _columns(cv_results: Mapping[str, Any]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(cv_results)
-    writer.writerows(zip(*cv_results.values(), strict=True))
+    # Masked is what does not apply to a candidate.
+    columns = [np.ma.filled(np.ma.asarray(values).astype(object), "") for values in cv_results.values()]
+    writer.writerows(zip(*columns, strict=True))
     return text.getvalue()
 
 

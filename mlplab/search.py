@@ -1,11 +1,12 @@
 """A random search that is scikit-learn's own, with scikeras between it and Keras, and `mlplab.training` below."""
 
 import math
+import sys
 import threading
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from types import SimpleNamespace
@@ -21,7 +22,7 @@ from sklearn.utils import ClassifierTags
 
 from mlplab import cluster, models, training
 from mlplab.results import DIVERGED, Candidate, Result
-from mlplab.spec import Range, Search, UsageError, Variant
+from mlplab.spec import Range, Search, UsageError, Variant, is_whole
 
 
 class Classifier(KerasClassifier):  # type: ignore[misc]
@@ -134,11 +135,33 @@ class Found:
 def candidates(search: Search) -> tuple[Variant, ...]:
     """The variants that `RandomizedSearchCV(random_state=search.seed)` draws: `candidate 1`, `candidate 2`, ...
 
-    Raises:
-        UsageError: a drawn combination is not legal, such as a momentum with an optimizer that has none.
+    It goes on drawing until it has as many different ones as `search` wants: none is trained twice.
     """
-    drawn = ParameterSampler(_distributions(search), search.candidates, random_state=search.seed)
-    return tuple(_variant(search, f"candidate {place}", choices) for place, choices in enumerate(drawn, start=1))
+    return tuple(
+        search.base.chosen({"name": f"candidate {place}", **choices})
+        for place, choices in enumerate(_different(_draws(search)), start=1)
+    )
+
+
+def _draws(search: Search) -> list[dict[str, Any]]:
+    """What scikit-learn draws, in order, until there are enough different candidates."""
+    distributions = _distributions(search)
+    if not any(isinstance(values, _Draw) for kind in distributions for values in kind.values()):
+        return list(ParameterSampler(distributions, search.candidates, random_state=search.seed))
+    drawn: list[dict[str, Any]] = []
+    different: set[frozenset[Any]] = set()
+    without_end = iter(ParameterSampler(distributions, sys.maxsize, random_state=search.seed))
+    while len(different) < search.candidates:
+        drawn.append(next(without_end))
+        different.add(frozenset(drawn[-1].items()))
+    return drawn
+
+
+def _different(drawn: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    found: dict[frozenset[Any], dict[str, Any]] = {}
+    for choices in drawn:
+        found.setdefault(frozenset(choices.items()), choices)
+    return list(found.values())
 
 
 def random_search(
@@ -171,8 +194,8 @@ def random_search(
         address: where they are carried out instead, see `cluster.workers`.
 
     Raises:
-        UsageError: `search` stops trainings early, cannot be split into its folds, `finished` is of another search, or
-            there are no such workers.
+        UsageError: `search` cannot be split into its folds, `finished` is of another search, or there are no such
+            workers.
         UnavailableError: the workers do not answer, lack the data, or died.
         RuntimeError: every candidate failed; with the first one's traceback.
         Exception: whatever `journal` raises; it ends the search, as soon as what workers are at is done.
@@ -190,7 +213,7 @@ def random_search(
     searching = _Searching(
         _Fold(course=course, place=0, **fields),
         _distributions(search),
-        n_iter=search.candidates,
+        n_iter=len(_draws(search)),
         random_state=search.seed,
         cv=folds,
         pre_dispatch="all",
@@ -240,7 +263,9 @@ class _Searching(RandomizedSearchCV):  # type: ignore[misc]
 
     def _run_search(self, evaluate_candidates: Callable[..., Any], *, callback_ctx: Any = None) -> None:
         def evaluate(drawn: Sequence[dict[str, Any]], **rest: Any) -> Any:
-            return evaluate_candidates([{**choices, "place": place} for place, choices in enumerate(drawn)], **rest)
+            return evaluate_candidates(
+                [{**choices, "place": place} for place, choices in enumerate(_different(drawn))], **rest
+            )
 
         super()._run_search(evaluate, callback_ctx=callback_ctx)
 
@@ -288,19 +313,14 @@ class _Draw:
         return min(max(round(value), int(self.range.low)), int(self.range.high)) if self.whole else value
 
 
-def _distributions(search: Search) -> dict[str, Any]:
-    whole = {name for name, value in asdict(Variant()).items() if type(value) is int}
-    return {
-        name: _Draw(values, name in whole) if isinstance(values, Range) else list(values)
-        for name, values in search.space.items()
-    }
-
-
-def _variant(search: Search, name: str, choices: Mapping[str, Any]) -> Variant:
-    try:
-        return search.base.but(name=name, **choices)
-    except UsageError as error:
-        raise UsageError(f"{name} of the search, {dict(choices)}: {error} Change base or space.") from None
+def _distributions(search: Search) -> list[dict[str, Any]]:
+    return [
+        {
+            name: _Draw(values, is_whole(name)) if isinstance(values, Range) else list(values)
+            for name, values in kind.items()
+        }
+        for kind in search.kinds
+    ]
 
 
 @dataclass(frozen=True)
@@ -362,15 +382,11 @@ class _Course:
             return _Remote, (self.plan, scores, self.stopped)
 
     def _track(self, variant: Variant, known: Candidate | None) -> _Track:
-        if variant.patience:
-            raise UsageError(
-                f"patience is {variant.patience}, but a search's folds have no validation set to stop on; legal: 0."
-            )
-        choices = {name: getattr(variant, name) for name in self.search.space}
+        choices = self.search.choices(variant)
         if known is None:
             return _Track(variant, Candidate(choices=choices, scores=[math.nan] * self.search.folds))
         same = len(known.scores) == self.search.folds and set(known.choices) == set(choices)
-        if not same or self.search.base.but(name=variant.name, **known.choices) != variant:
+        if not same or self.search.base.chosen({"name": variant.name, **known.choices}) != variant:
             raise UsageError(
                 f"{variant.name} on record has {known.choices} and {len(known.scores)} folds; this search's has "
                 f"{choices} and {self.search.folds}: it is another search's; leave it out of finished."
@@ -541,7 +557,7 @@ class _Fold(Classifier):
             self.error_ = traceback.format_exc()
 
     def _is(self, variant: Variant) -> bool:
-        return bool(variant == variant.but(**{name: getattr(self, name) for name in self.course.search.space}))
+        return all(getattr(self, name) == value for name, value in self.course.search.choices(variant).items())
 
     def _build_keras_model(self) -> keras.Model:
         plan = self.course.plan

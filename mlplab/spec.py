@@ -16,6 +16,8 @@ from types import MappingProxyType
 from typing import Any
 
 OPTIMIZERS = ("sgd", "adam", "rmsprop")
+WITH_MOMENTUM = ("sgd",)
+"""Of these the optimizers that have a momentum."""
 ACTIVATIONS = ("relu", "tanh", "sigmoid", "elu", "selu", "gelu", "silu")
 DATASETS = ("mnist", "cifar10")
 SELECTION_METRICS: Mapping[str, str] = MappingProxyType({"val_accuracy": "max", "val_loss": "min"})
@@ -133,7 +135,7 @@ class Variant:
             raise UsageError(f"batch_norm is {self.batch_norm!r}; legal: True or False.")
         if self.batch_size != "full" and (isinstance(self.batch_size, str | bool) or not self._whole_batch()):
             raise UsageError(f"batch_size is {self.batch_size!r}; legal: a whole number from 1, or 'full'.")
-        if self.momentum and self.optimizer != "sgd":
+        if self.momentum and self.optimizer not in WITH_MOMENTUM:
             raise UsageError(
                 f"momentum is {self.momentum!r} with optimizer {self.optimizer!r}; momentum is an option of 'sgd': "
                 "set it to 0 or choose optimizer='sgd'."
@@ -151,6 +153,15 @@ class Variant:
         for key in changes:
             choose("field of a variant", key, (f.name for f in fields(self)))
         return replace(self, **changes)
+
+    def chosen(self, choices: Mapping[str, Any]) -> "Variant":
+        """Returns this variant with what a search chose, whose optimizer may have no momentum: it is 0 then.
+
+        Raises:
+            UsageError: as `but`.
+        """
+        without = choices.get("optimizer", self.optimizer) not in WITH_MOMENTUM
+        return self.but(**{**({"momentum": 0.0} if without else {}), **choices})
 
     def steps_per_epoch(self, examples: int) -> int:
         """Weight updates in an epoch over `examples` images; the last, smaller batch counts."""
@@ -284,10 +295,11 @@ class Comparison:
 
         A variant that trains exactly the same is dropped.
         """
-        twin = self.base.but(name="", **choices)
+        twin = self.base.but(name="").chosen(choices)
         others = {v.name: self.variants[v.name] for v in self._known() if v.but(name="") != twin}
         kept = {k: v for k, v in self.variants.items() if k in others or isinstance(v, WinnerOf)}
-        return self._of({k: choices if k == name else v for k, v in kept.items()})
+        change = choices if twin.momentum == self.base.momentum else {**choices, "momentum": twin.momentum}
+        return self._of({k: change if k == name else v for k, v in kept.items()})
 
     def resolved(self) -> tuple[Variant, ...]:
         """The variants in full: `base` with each one's difference applied.
@@ -403,6 +415,18 @@ class Range:
         _number("high", self.high, self.low, 1e9, open_low=True)
 
 
+def _how_many(name: str, values: tuple[Any, ...] | Range) -> float:
+    """How many different values of a field may be drawn."""
+    if not isinstance(values, Range):
+        return len(values)
+    return int(values.high) - int(values.low) + 1 if is_whole(name) else math.inf
+
+
+def is_whole(name: str) -> bool:
+    """Whether a field of `Variant` is a whole number."""
+    return type(getattr(Variant(), name)) is int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Search:
     """A random search: candidates drawn from a space, each cross-validated; the best is trained anew on all folds.
@@ -411,15 +435,16 @@ class Search:
         question: one sentence that ends in a question mark.
         dataset: the data set the question is about.
         base: what all candidates share.
-        space: field of `Variant` -> the values to draw from: a list, or a `Range`. From lists alone candidates are
-            drawn without repetition.
-        candidates: how many are drawn; at most as many as lists alone allow.
+        space: field of `Variant` -> the values to draw from: a list, or a `Range`. A momentum is drawn for the
+            optimizers that have one. From lists alone every possible candidate is as likely as any other; else every
+            optimizer is, and every value of a list. No two candidates are equal.
+        candidates: how many are drawn; at most as many as there are.
         folds: of the stratified cross-validation over the training images.
         seed: of the drawing, the folds, and every training.
         name: given by `load_experiment`.
 
     Raises:
-        UsageError: an unknown field, an illegal value, more candidates than there are.
+        UsageError: an unknown field, an illegal value, values that do not go together, more candidates than there are.
     """
 
     question: str
@@ -448,21 +473,83 @@ class Search:
             choose("field of a variant", name, (f.name for f in fields(Variant) if f.name != "name"))
             if not isinstance(values, Range | list | tuple) or not values:
                 raise UsageError(f"the values of {name!r} are {values!r}; legal: a list that is not empty, or a Range.")
-            if not isinstance(values, Range):
-                # A list (so JSON has hidden) could be changed behind the check's back.
-                values = tuple(tuple(value) if isinstance(value, list) else value for value in values)
-            frozen[name] = values
-            for value in (values.low, values.high) if isinstance(values, Range) else values:
-                self.base.but(**{name: value})
+            frozen[name] = values if isinstance(values, Range) else self._listed(name, values)
         object.__setattr__(self, "space", MappingProxyType(frozen))
-        lists = [values for values in frozen.values() if isinstance(values, tuple)]
-        if len(lists) == len(frozen):
-            possible = math.prod(map(len, lists))
-            if self.candidates > possible:
+        if self.base.patience or "patience" in frozen:
+            where = f"base's patience is {self.base.patience}" if self.base.patience else "patience is in space"
+            raise UsageError(
+                f"{where}, but a search's folds have no validation set to stop on; legal: trainings that do not stop "
+                "early. Delete patience."
+            )
+        if "momentum" in frozen and not any(optimizer in WITH_MOMENTUM for optimizer in self._optimizers):
+            raise UsageError(
+                f"momentum is in space, but no optimizer of the search has one ({', '.join(map(str, self._optimizers))}); legal "
+                f"with: {', '.join(WITH_MOMENTUM)}. Delete it from space, or search that optimizer."
+            )
+        for kind in self.kinds:
+            self._check(kind)
+        possible = sum(math.prod(_how_many(name, values) for name, values in kind.items()) for kind in self.kinds)
+        if self.candidates > possible:
+            raise UsageError(
+                f"candidates is {self.candidates}, but the values in space allow {possible} different ones; legal: up "
+                f"to {possible}, or a Range in space that has more."
+            )
+
+    def _listed(self, name: str, values: Iterable[Any]) -> tuple[Any, ...]:
+        # A list (so JSON has hidden) could be changed behind the check's back.
+        listed = tuple(tuple(value) if isinstance(value, list) else value for value in values)
+        for place, value in enumerate(listed):
+            if value in listed[:place]:
                 raise UsageError(
-                    f"candidates is {self.candidates}, but the lists in space allow {possible} different ones; "
-                    f"legal: up to {possible}, or a Range in the space."
+                    f"the values of {name!r} have {value!r} more than once; legal: different values. Delete the "
+                    "repetition."
                 )
+        return listed
+
+    def _check(self, kind: Mapping[str, Any]) -> None:
+        """Raises a `UsageError` for the first value of `kind` that is illegal, alone or with its optimizer."""
+        (optimizer,) = kind.get("optimizer", (self.base.optimizer,))
+        choose("optimizer", optimizer, OPTIMIZERS)
+        # A momentum to search takes the place of base's, which all candidates would share.
+        momentum = 0.0 if "momentum" in self.space else self.base.momentum
+        if momentum and optimizer not in WITH_MOMENTUM:
+            raise UsageError(
+                f"base's momentum is {momentum!r}, but the optimizer {optimizer!r} of space has none; legal in base: "
+                f"0. Move it to space, 'momentum': [{momentum!r}], from where it is drawn for 'sgd' alone."
+            )
+        start = self.base.but(optimizer=optimizer, momentum=momentum)
+        for name, values in kind.items():
+            if isinstance(values, Range) and type(getattr(Variant(), name)) not in (int, float):
+                raise UsageError(f"the values of {name!r} are {values!r}, but {name} is no number; legal: a list.")
+            for value in (values.low, values.high) if isinstance(values, Range) else values:
+                try:
+                    start.but(**{name: value})
+                except UsageError as error:
+                    raise UsageError(f"the values of {name!r} in space are {self.space[name]!r}: {error}") from None
+
+    @property
+    def _optimizers(self) -> tuple[Any, ...]:
+        optimizers = self.space.get("optimizer", (self.base.optimizer,))
+        if isinstance(optimizers, Range):
+            raise UsageError(f"the values of 'optimizer' are {optimizers!r}; legal: a list of {', '.join(OPTIMIZERS)}.")
+        return tuple(optimizers)
+
+    @property
+    def kinds(self) -> tuple[dict[str, Any], ...]:
+        """The space as scikit-learn takes one whose fields depend on each other: for each optimizer what applies."""
+        return tuple(
+            {
+                name: (optimizer,) if name == "optimizer" else values
+                for name, values in self.space.items()
+                if name != "momentum" or optimizer in WITH_MOMENTUM
+            }
+            for optimizer in self._optimizers
+        )
+
+    def choices(self, candidate: Variant) -> dict[str, Any]:
+        """What of a candidate was drawn: its searched fields, without those that do not apply to its optimizer."""
+        with_momentum = candidate.optimizer in WITH_MOMENTUM
+        return {name: getattr(candidate, name) for name in self.space if name != "momentum" or with_momentum}
 
     def with_base(self, **changes: Any) -> "Search":
         """The same search with `changes` made to what its candidates share; a field it searches keeps its values."""

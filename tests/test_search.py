@@ -241,6 +241,63 @@ def test_ranges_draw_python_numbers_between_their_ends() -> None:
     assert max(v.epochs for v in drawn) > 500
 
 
+def with_momentum(momenta: list[float] | Range, candidates: int, **changes: Any) -> Search:
+    """A search over optimizers of which one has a momentum."""
+    space = {"optimizer": ["sgd", "adam", "rmsprop"], "momentum": momenta, **changes}
+    return a_search(base=SMALL.but(momentum=0.7), space=space, candidates=candidates, folds=2)
+
+
+def test_a_momentum_is_drawn_for_optimizers_that_have_one() -> None:
+    """From lists every possible candidate is drawn once: SGD with each momentum, Adam and RMSprop without any."""
+    drawn = candidates(with_momentum([0.0, 0.9], 4))
+    assert sorted((v.optimizer, v.momentum) for v in drawn) == [
+        ("adam", 0.0),
+        ("rmsprop", 0.0),
+        ("sgd", 0.0),
+        ("sgd", 0.9),
+    ]
+    # Of the candidates one has no choice but its optimizer: a momentum of 0 was not chosen.
+    choices = [with_momentum([0.0, 0.9], 4).choices(v) for v in drawn if v.optimizer == "adam"]
+    assert choices == [{"optimizer": "adam"}]
+
+
+def test_optimizers_are_equally_likely_where_ranges_are_drawn() -> None:
+    """Among drawings from ranges each optimizer has a third, however many fields apply to it; no two are equal."""
+    drawn = candidates(with_momentum(Range(0.0, 0.99), 600, learning_rate=Range(1e-4, 1.0, log=True)))
+    assert len({v.but(name="") for v in drawn}) == 600
+    assert all(150 < count < 250 for count in Counter(v.optimizer for v in drawn).values())
+    assert all((v.momentum > 0) == (v.optimizer == "sgd") for v in drawn)
+
+
+def test_no_candidate_is_drawn_twice() -> None:
+    """Where few are possible, drawing goes on until all wanted are different, and always finds the same."""
+    search = with_momentum(Range(0.0, 0.99), 8)
+    drawn = candidates(search)
+    assert Counter(choices["optimizer"] for choices in searching._draws(search))["rmsprop"] > 1
+    counts = Counter(v.optimizer for v in drawn)
+    assert counts["adam"] <= 1 == counts["rmsprop"]
+    assert len({v.momentum for v in drawn if v.optimizer == "sgd"}) == counts["sgd"] >= 6
+    assert candidates(search) == drawn
+    assert sorted(v.epochs for v in candidates(a_search(space={"epochs": Range(1, 4)}, candidates=4))) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("workers", [{}, {"jobs": 2}], ids=["here", "processes"])
+def test_what_does_not_apply_is_neither_trained_nor_recorded(
+    images: tuple[np.ndarray, np.ndarray], workers: dict[str, Any]
+) -> None:
+    """A search over optimizer and momentum is trained; `cv_results_` masks what does not apply; any kind may win."""
+    search = with_momentum(Range(0.5, 0.9), 4, learning_rate=[1e-5, 0.02])
+    drawn = candidates(search)
+    found = random_search(search, *images, 10, Notes(), **workers)
+    applies = [variant.optimizer == "sgd" for variant in drawn]
+    assert set(applies) == {True, False}
+    assert (~np.ma.getmaskarray(found.cv_results["param_momentum"])).tolist() == applies
+    assert ["momentum" in candidate.choices for candidate in found.candidates] == applies
+    assert found.cv_results["params"] == [candidate.choices for candidate in found.candidates]
+    best = SearchResult(candidates=found.candidates, refit=found.refit).best
+    assert found.refit.variant == drawn[found.candidates.index(best)]
+
+
 def test_the_winner_is_trained_on_all_images(
     done: tuple[Found, Notes, set[str]], images: tuple[np.ndarray, np.ndarray]
 ) -> None:
@@ -493,16 +550,14 @@ def test_a_diverged_training_ends_and_counts(images: tuple[np.ndarray, np.ndarra
     assert found.refit.variant.learning_rate == 0.01
 
 
-def test_equal_candidates_are_each_told_of(images: tuple[np.ndarray, np.ndarray]) -> None:
-    """Where a range of whole numbers draws the same twice, both have their own scores, which are equal."""
-    search = a_search(space={"epochs": Range(1, 2)}, candidates=3, folds=2)
+def test_what_is_drawn_twice_is_trained_once(images: tuple[np.ndarray, np.ndarray]) -> None:
+    """Where a range of whole numbers draws the same again, that is no further candidate; the next one is."""
+    search = a_search(space={"epochs": Range(1, 3)}, candidates=3, folds=2, seed=1)
+    assert len(searching._draws(search)) > 3
     notes = Notes()
     found = random_search(search, *images, 10, notes)
     assert [told[1] for told in notes.told if told[0] == "ended"] == ["candidate 1", "candidate 2", "candidate 3"]
-    scores: dict[int, list[list[float]]] = {}
-    for candidate in found.candidates:
-        scores.setdefault(candidate.choices["epochs"], []).append(candidate.scores)
-    assert all(each == same[0] for same in scores.values() for each in same)
+    assert sorted(candidate.choices["epochs"] for candidate in found.candidates) == [1, 2, 3]
 
 
 def test_all_fields_can_be_searched(images: tuple[np.ndarray, np.ndarray]) -> None:
@@ -514,21 +569,11 @@ def test_all_fields_can_be_searched(images: tuple[np.ndarray, np.ndarray]) -> No
     assert found.refit.variant.optimizer == "adam"
 
 
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"base": SMALL.but(patience=3)}, "patience is 3, but a search's folds have no validation set"),
-        ({"space": {"optimizer": ["adam"]}, "base": SMALL.but(momentum=0.9), "candidates": 1}, "momentum is 0.9"),
-        ({"folds": 50}, r"folds is 50, but a class has \d+ images"),
-    ],
-)
-def test_what_cannot_be_searched_is_refused(
-    images: tuple[np.ndarray, np.ndarray], changes: dict[str, Any], says: str
-) -> None:
-    """The caller's mistakes are refused before anything is trained."""
+def test_more_folds_than_images_of_a_class_are_refused(images: tuple[np.ndarray, np.ndarray]) -> None:
+    """What only the data can tell is refused before anything is trained; all else when the file is read."""
     notes = Notes()
-    with pytest.raises(UsageError, match=says):
-        random_search(a_search(**changes), *images, 10, notes)
+    with pytest.raises(UsageError, match=r"folds is 50, but a class has \d+ images"):
+        random_search(a_search(folds=50), *images, 10, notes)
     assert not notes.told
 
 

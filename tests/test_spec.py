@@ -583,6 +583,35 @@ def search(**changes: Any) -> Search:
         ({"space": {"learning_rate": Range(0.1, 200)}}, ["learning_rate is 200"]),
         ({"candidates": 0}, ["candidates is 0", "from 1"]),
         ({"candidates": 5}, ["candidates is 5", "allow 4 different ones", "up to 4, or a Range"]),
+        ({"space": {"epochs": Range(2, 3)}}, ["candidates is 3", "allow 2 different ones"]),
+        (
+            {"space": {"dropout": [0.2, 0.1, 0.2]}},
+            ["the values of 'dropout' have 0.2 more than once", "Delete the rep"],
+        ),
+        ({"space": {"hidden": Range(1, 9)}}, ["the values of 'hidden' are Range(", "hidden is no number", "a list"]),
+        ({"space": {"activation": Range(1, 9)}}, ["'activation' are Range(", "activation is no number", "a list"]),
+        ({"space": {"optimizer": Range(1, 9)}}, ["'optimizer' are Range(", "a list of sgd, adam, rmsprop"]),
+        ({"space": {"optimizer": ["sgd", "adm"]}}, ["unknown optimizer 'adm'", "Did you mean 'adam'?"]),
+        (
+            {"space": {"epochs": Range(1.5, 9)}},
+            ["the values of 'epochs' in space are Range(", "epochs is 1.5", "whole"],
+        ),
+        ({"base": Variant(patience=3)}, ["base's patience is 3", "no validation set", "Delete patience"]),
+        ({"space": {"patience": [0, 3]}}, ["patience is in space", "no validation set", "Delete patience"]),
+        (
+            {"base": Variant(momentum=0.9), "space": {"optimizer": ["sgd", "adam"]}},
+            ["base's momentum is 0.9", "the optimizer 'adam' of space has none", "'momentum': [0.9]"],
+        ),
+        (
+            {"space": {"optimizer": ["adam", "rmsprop"], "momentum": [0.0, 0.9]}},
+            ["momentum is in space", "(adam, rmsprop)", "legal with: sgd", "search that optimizer"],
+        ),
+        ({"base": Variant(optimizer="adam"), "space": {"momentum": Range(0, 0.9)}}, ["momentum is in space", "(adam)"]),
+        ({"space": {"optimizer": ["sgd", "adam"], "momentum": [0.5, 1.5]}}, ["'momentum' in space", "momentum is 1.5"]),
+        (
+            {"space": {"optimizer": ["sgd", "adam", "rmsprop"], "momentum": [0.0, 0.5, 0.9]}, "candidates": 6},
+            ["candidates is 6", "allow 5 different ones"],
+        ),
         ({"folds": 1}, ["folds is 1", "from 2"]),
         ({"seed": -1}, ["seed is -1"]),
     ],
@@ -594,12 +623,17 @@ def test_an_illegal_search_is_refused(changes: dict[str, Any], texts: list[str])
         assert text in said
 
 
+def lists(values: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Any]]:
+    """Up to three different values."""
+    return st.lists(values, min_size=1, max_size=3, unique=True)
+
+
 SPACE = {
-    "hidden": st.lists(st.lists(st.integers(1, 512), min_size=1, max_size=3).map(tuple), min_size=1, max_size=3),
-    "dropout": st.lists(st.floats(0, 0.99), min_size=1, max_size=3),
-    "optimizer": st.lists(st.sampled_from(OPTIMIZERS), min_size=1, max_size=3),
-    "batch_size": st.lists(whole_batches | st.just("full"), min_size=1, max_size=3),
-    "learning_rate": st.lists(st.floats(1e-6, 100), min_size=1, max_size=3)
+    "hidden": lists(st.lists(st.integers(1, 512), min_size=1, max_size=3).map(tuple)),
+    "dropout": lists(st.floats(0, 0.99)),
+    "optimizer": lists(st.sampled_from(OPTIMIZERS)),
+    "batch_size": lists(whole_batches | st.just("full")),
+    "learning_rate": lists(st.floats(1e-6, 100))
     | st.builds(Range, st.floats(1e-6, 1e-3), st.floats(1e-2, 100), st.booleans()),
 }
 
@@ -661,6 +695,17 @@ def test_a_winner_is_filled_in_when_its_search_is_known() -> None:
     assert [(v.name, v.dropout) for v in known.resolved()] == [("best", 0.3), ("ours", 0.2), ("theirs", 0.5)]
     twin = waiting.with_choices("best", {"dropout": 0.5})
     assert [(v.name, v.dropout) for v in twin.resolved()] == [("best", 0.5), ("ours", 0.2)]
+
+
+def test_a_winner_without_a_momentum_has_none_of_its_comparisons_base() -> None:
+    """Where the optimizer chosen has no momentum, base's is not its own; one that was chosen is kept."""
+    waiting = comparison(base=Variant(momentum=0.9), variants={"best": WinnerOf("hunt"), "ours": {"dropout": 0.2}})
+    momenta = {
+        chosen["optimizer"]: waiting.with_choices("best", chosen).resolved()[0].momentum
+        for chosen in ({"optimizer": "adam"}, {"optimizer": "sgd", "momentum": 0.5})
+    }
+    assert momenta == {"adam": 0.0, "sgd": 0.5}
+    assert waiting.with_choices("best", {"optimizer": "adam"}).resolved()[1].momentum == 0.9
 
 
 def test_options_change_every_kind_that_trains() -> None:
