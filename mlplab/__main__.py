@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import os
-import re
 import signal
 import socket
 import sys
@@ -21,6 +20,7 @@ from mlplab.spec import (
     UnavailableError,
     UndeliveredError,
     UsageError,
+    check_registered,
     choose,
     datasets_of,
     experiment_names,
@@ -255,8 +255,7 @@ def _register(options: argparse.Namespace) -> int:
     choose("data set", options.dataset, DATASET_CHOICES)
     choose("optimizer", options.optimizer, OPTIMIZERS)
     choose("metric", options.metric, SELECTION_METRICS)
-    if options.alias == "latest" or re.fullmatch(r"v\d+", options.alias):
-        raise UsageError(f"alias is {options.alias!r}, which MLflow keeps for itself; legal: such as champion.")
+    check_registered(options.name, options.alias)
 
     from mlplab import terminal
     from mlplab.data import load

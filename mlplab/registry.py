@@ -6,6 +6,7 @@ forced.
 """
 
 import math
+import re
 import subprocess
 import sys
 import tempfile
@@ -23,7 +24,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from mlplab import delivery, models
 from mlplab.data import Dataset
-from mlplab.spec import SELECTION_METRICS, UnavailableError, UsageError
+from mlplab.spec import SELECTION_METRICS, UnavailableError, UsageError, check_registered
 
 IMAGES_COMPARED, TOLERANCE = 1_000, 1e-5
 """A version must answer on this many test images as the model in this process does, each probability to this."""
@@ -60,6 +61,9 @@ def register(
 ) -> Registration:
     """Registers a run's model, checks it, and moves the alias if the model has earned it.
 
+    The registered model's description names the data of the champion. One that somebody wrote by hand stays: only what
+    has the form of ours, or is empty, is replaced.
+
     Args:
         data: the data set whose runs are looked at, by its digest, and whose test set decides.
         optimizer, metric: of the finished runs with this optimizer the one with the best value of this validation
@@ -68,9 +72,10 @@ def register(
         force: moves the alias whatever the test set says, which is recorded as a tag.
 
     Raises:
-        UsageError: there is no such run, or it was trained on other data.
+        UsageError: there is no such run, it was trained on other data, or MLflow takes no such name or alias.
         UnavailableError: the store or the registry are not to be reached.
     """
+    check_registered(name, alias)
     client = delivery.Client()
     said: list[str] = []
 
@@ -85,7 +90,7 @@ def register(
             f"{metric} {run.data.metrics[f'best_{metric}']:.4f} on {data.label}"
         )
         if not client.search_registered_models(f"name = '{name}'"):
-            _create(client, name, data)
+            _create(client, name)
         version = _version_of(client, name, run.info.run_id)
         created = version is None
         if version is None:
@@ -157,13 +162,17 @@ def _chosen(client: delivery.Client, data: Dataset, optimizer: str, metric: str,
     return found[0]
 
 
-def _create(client: delivery.Client, name: str, data: Dataset) -> None:
-    says = (
-        f"MLP for {data.label}: raw 0-255 pixels in, label and probabilities out. Aliases, not stages: `champion` is "
-        "the version that is served."
-    )
+DESCRIPTION = (
+    "MLP for {}: raw 0-255 pixels in, label and probabilities out. Aliases, not stages: `champion` is the version that "
+    "is served."
+)
+"""Of a registered model: with the label of its champion's data."""
+OURS = re.compile(re.escape(DESCRIPTION).replace(re.escape("{}"), ".+"))
+
+
+def _create(client: delivery.Client, name: str) -> None:
     try:
-        delivery.once(lambda: client.create_registered_model(name, description=says), lambda: None)
+        delivery.once(lambda: client.create_registered_model(name), lambda: None)
     except mlflow.MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":  # somebody else was quicker
             raise
@@ -319,12 +328,18 @@ def _champion(versions: Sequence[ModelVersion]) -> ModelVersion | None:
 
 
 def _settle(client: delivery.Client, name: str, alias: str) -> int | None:
-    """Sets the alias to the champion, again until nobody has changed anything meanwhile; returns its version."""
+    """Sets alias and description to the champion's, again until nobody has changed anything; returns its version."""
     while True:
         champion = _champion(_versions(client, name))
-        aliases = client.get_registered_model(name).aliases
+        model = client.get_registered_model(name)
         if champion is None:
-            return int(aliases[alias]) if alias in aliases else None
-        if str(aliases.get(alias)) == str(champion.version):
+            return int(model.aliases[alias]) if alias in model.aliases else None
+        bears = str(model.aliases.get(alias)) == str(champion.version)
+        says = DESCRIPTION.format(champion.tags.get("dataset", "unknown data"))
+        described = model.description == says or (model.description and not OURS.fullmatch(model.description))
+        if bears and described:
             return int(champion.version)
-        client.set_registered_model_alias(name, alias, champion.version)
+        if not bears:
+            client.set_registered_model_alias(name, alias, champion.version)
+        if not described:
+            client.update_registered_model(name, says)

@@ -64,6 +64,25 @@ def choose(what: str, value: object, legal: Iterable[str]) -> str:
     raise UsageError(f"unknown {what} {value!r}; legal: {', '.join(names)}.{hint}")
 
 
+def check_registered(name: str, alias: str) -> None:
+    """Raises a `UsageError` where MLflow's registry would not take a model's name or alias, or could not find it again.
+
+    MLflow forbids / and : in names, and takes 256 characters; in models:/NAME@ALIAS it cuts a name off at a question
+    mark, and in a search of the registry at an apostrophe.
+    """
+    readable = name.strip() and len(name) <= 256 and name.isprintable()
+    if not readable or set(name) & set("/:?'") or name in (".", ".."):
+        raise UsageError(
+            f"name is {name!r}; legal for a registered model: 1 to 256 printable characters, none of / : ? ', and "
+            "not . or .. alone. Say such as --name mnist-mlp."
+        )
+    if not re.fullmatch(r"[\w-]{1,255}", alias) or alias.lower() == "latest" or re.fullmatch(r"[vV]\d+", alias):
+        raise UsageError(
+            f"alias is {alias!r}; legal: 1 to 255 letters, digits, _ and -, but not latest or a version such as v2, "
+            "which MLflow keeps for itself. Say such as --alias champion."
+        )
+
+
 def _number(what: str, value: object, low: float, high: float, *, open_low: bool = False) -> None:
     legal = f"a number {'above' if open_low else 'from'} {low:g} to {high:g}"
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -482,9 +501,10 @@ class Search:
                 "early. Delete patience."
             )
         if "momentum" in frozen and not any(optimizer in WITH_MOMENTUM for optimizer in self._optimizers):
+            searched = ", ".join(map(str, self._optimizers))
             raise UsageError(
-                f"momentum is in space, but no optimizer of the search has one ({', '.join(map(str, self._optimizers))}); legal "
-                f"with: {', '.join(WITH_MOMENTUM)}. Delete it from space, or search that optimizer."
+                f"momentum is in space, but no optimizer of the search has one ({searched}); legal with: "
+                f"{', '.join(WITH_MOMENTUM)}. Delete it from space, or search that optimizer."
             )
         for kind in self.kinds:
             self._check(kind)

@@ -143,6 +143,62 @@ def test_registrations_at_the_same_time_agree(trained, dataset, here):
     assert int(expected.version) == best.version
 
 
+def description(name):
+    return mlflow.MlflowClient().get_registered_model(name).description
+
+
+def test_the_description_names_the_data_of_the_champion(trained, dataset, here):
+    """From digits to other data and back, as the champion goes, and where it was wrong though the champion stays."""
+    other = replace(dataset, name="mnist", digest="1" * 32)
+    record = perform(replace(TRIAL, name="elsewhere").only(["long"]), other)
+    first = registry.register(dataset, name="moving", run_id=trained["short"].info.run_id)
+    assert "MLP for digits (stand-in for MNIST): " in description("moving")
+    second = registry.register(other, name="moving", run_id=record.results[0].run_id)
+    assert (first.champion, second.champion) == (1, 2)
+    assert "MLP for MNIST: " in description("moving")
+    wrong = description("moving").replace("MNIST", "CIFAR-10")
+    mlflow.MlflowClient().update_registered_model("moving", wrong)
+    assert registry.register(other, name="moving", run_id=record.results[0].run_id).champion == 2
+    assert "MLP for MNIST: " in description("moving")
+    registry.register(dataset, name="moving", run_id=trained["short"].info.run_id)
+    assert "MLP for MNIST: " in description("moving")
+    registry.register(dataset, name="moving", run_id=trained["Adam"].info.run_id, force=True)
+    assert "MLP for digits (stand-in for MNIST): " in description("moving")
+
+
+def test_a_description_written_by_hand_stays(trained, dataset, here):
+    """What a person wrote of the model is not replaced, whoever becomes champion."""
+    mlflow.MlflowClient().create_registered_model("ours", description="MLP for the sorting office. Ask Ada.")
+    assert registry.register(dataset, name="ours").champion == 1
+    assert description("ours") == "MLP for the sorting office. Ask Ada."
+
+
+@pytest.mark.parametrize("name", ["", "  ", "a/b:c", "a/b", "a?b", "it's", "..", "x" * 257, "a\nb"])
+def test_an_illegal_name_is_refused_before_anything_is_loaded(monkeypatch, capsys, name):
+    """The command exits with 2 and one sentence of what is legal, and no data set is looked for."""
+    monkeypatch.setattr("mlplab.data.load", lambda *_, **__: pytest.fail("loaded"))
+    assert command_line.main(["register", "--name", name]) == 2
+    said = capsys.readouterr().err
+    assert f"name is {name!r}; legal" in said
+    assert "--name mnist-mlp" in said
+
+
+@pytest.mark.parametrize("alias", ["", "a b", "a/b", "latest", "Latest", "v2", "V10", "x" * 256])
+def test_an_illegal_alias_is_refused_before_anything_is_loaded(monkeypatch, capsys, alias):
+    """So is an alias that MLflow does not take, or keeps for itself."""
+    monkeypatch.setattr("mlplab.data.load", lambda *_, **__: pytest.fail("loaded"))
+    assert command_line.main(["register", "--alias", alias]) == 2
+    assert f"alias is {alias!r}; legal" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["a.b", "mnist mlp", "ζ-größe (2)", "50%", 'a@b#c "d"', "x" * 256])
+def test_a_legal_name_is_registered_and_found_again(trained, dataset, here, name):
+    """What is called legal MLflow takes, finds by a search, and loads by name and alias."""
+    assert registry.register(dataset, name=name, alias="the_best-1", run_id=trained["short"].info.run_id).champion == 1
+    assert not registry.register(dataset, name=name, run_id=trained["short"].info.run_id).created
+    assert mlflow.pyfunc.load_model(f"models:/{name}@the_best-1").metadata.signature is not None
+
+
 @pytest.mark.parametrize(
     ("chosen", "text"),
     [

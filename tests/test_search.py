@@ -552,7 +552,7 @@ def test_a_diverged_training_ends_and_counts(images: tuple[np.ndarray, np.ndarra
 
 def test_what_is_drawn_twice_is_trained_once(images: tuple[np.ndarray, np.ndarray]) -> None:
     """Where a range of whole numbers draws the same again, that is no further candidate; the next one is."""
-    search = a_search(space={"epochs": Range(1, 3)}, candidates=3, folds=2, seed=1)
+    search = a_search(space={"epochs": Range(1, 3)}, candidates=3, folds=2, seed=0)
     assert len(searching._draws(search)) > 3
     notes = Notes()
     found = random_search(search, *images, 10, notes)
