@@ -19,6 +19,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFor
 
 from mlplab.results import (
     DIVERGED,
+    FAILED,
     Candidate,
     Outcome,
     Predictions,
@@ -26,6 +27,7 @@ from mlplab.results import (
     Result,
     SearchResult,
     Target,
+    choice_text,
     outcomes,
 )
 from mlplab.spec import DATASETS, SELECTION_METRICS, Comparison, Variant, experiment_names, load_experiment
@@ -60,6 +62,10 @@ DECISIONS = {
 CROWD = len(COLOURS)
 """Of more variants than this, a figure of curves shows the means alone."""
 RESAMPLES = 1_000
+BAND_FROM = 5
+"""Of fewer candidates no bootstrap tells how far another search might come."""
+NOT_APPLYING = -0.14
+"""Where a line crosses the axis of a field that does not apply to its candidate; the axis goes from 0 to 1."""
 SPIKE = 10.0
 """A loss that grows to this many times what trainings start with would flatten the other curves: see `_fit`."""
 
@@ -69,24 +75,29 @@ def learning_curves(results: Result | Sequence[Result], data: str) -> Figure:
     (outcome,) = outcomes([results] if isinstance(results, Result) else results)
     penalized = any("penalty" in result.history for result in outcome.results)
     labels = ("training", "validation", f"training, evaluated{' (loss without penalty)' if penalized else ''}")
+    validated = any("val_loss" in result.history for result in outcome.results)
     figure = _figure(f"{_titled(outcome)}: learning curves", data, 10)
     lines = []
     for axes, metric in zip(figure.subplots(1, 2), METRICS, strict=True):
         names = [metric, f"val_{metric}", f"train_eval_{metric}"]
-        if not any(names[2] in result.history for result in outcome.results):
-            del names[2]
+        measured = [any(result.history.get(name) for result in outcome.results) for name in names]
         lines = [
             _curves(axes, outcome, name, label, COLOURS[place], DASHES[place])
-            for place, (name, label) in enumerate(zip(names, labels, strict=False))
+            for place, (name, label) in enumerate(zip(names, labels, strict=True))
+            if measured[place]
         ]
-        if len(names) > 2:
-            lines[2].set(linewidth=1.2)
-        if best := [result.best_epoch for result in _sound(outcome) if result.best_epoch]:
+        if measured[2]:
+            lines[-1].set(linewidth=1.2)
+        # Without validation no epoch was chosen.
+        best = [result.best_epoch for result in _sound(outcome) if result.best_epoch and validated]
+        if best:
             middle = statistics.median(best)
             says = f"best epoch ({middle:g})" if len(best) == 1 else f"best epoch (median {middle:g})"
             lines.append(axes.axvline(middle, color="0.6", linewidth=1, linestyle=":", label=says))
         _finish(axes, metric, _every(outcome.results, names))
-    _legend(figure, lines, below=True, title=_means([outcome], bands=True))
+    if lines:
+        says = _means([outcome], bands=True) if validated else "validation was not measured while it trained"
+        _legend(figure, lines, below=True, title=says)
     return figure
 
 
@@ -156,8 +167,12 @@ def _times(variants: Sequence[tuple[str, Outcome]], data: str) -> Figure:
     total.set_yticks(range(len(variants)), names, fontsize=9)
     total.set_ylim(len(variants) - 0.5, -0.5)
     seeds = max(len(outcome.results) for _, outcome in variants)
-    if seeds > 1:
-        _explain(figure, f"mean of {seeds} seeds; black line: 95 % interval of the mean; dots: each seed")
+    left = [sum(result.epochs > 0 for result in outcome.results) for _, outcome in variants]
+    if max(left) > 1:
+        which = ", of those that completed an epoch" * any(
+            0 < n < len(o.results) for n, (_, o) in zip(left, variants, strict=True)
+        )
+        _explain(figure, f"mean of {seeds} seeds{which}; black line: 95 % interval of the mean; dots: each seed")
     return figure
 
 
@@ -352,35 +367,55 @@ def learning_rates(results: Sequence[Result], select: str, data: str) -> Figure 
         panel.spines[["top", "right"]].set_visible(False)
     (below or [axes])[-1].set_xlabel("learning rate")
     many = max(len(outcome.results) for outcome in found)
-    if many > 1:
-        without = ", of those that did not diverge" * lost
-        _explain(figure, f"mean of {many} seeds{without}; band: 95 % interval of the mean; dots: each seed")
+    every_training = [result for outcome in found for result in outcome.results]
+    failures = sum(result.status == FAILED for result in every_training)
+    says = [f"{failures} of {len(every_training)} trainings failed"] * (failures > 0)
+    if not shown:
+        axes.set_yticks([])
+        axes.text(0.5, 0.5, "no training has a final value", transform=axes.transAxes, ha="center", color="0.4")
+    elif many > 1:
+        without = " and ".join(["did not diverge"] * lost + ["did not fail"] * (failures > 0))
+        which = f", of those that {without}" * bool(without)
+        says.insert(0, f"mean of {many} seeds{which}; band: 95 % interval of the mean; dots: each seed")
+    _explain(figure, "; ".join(says))
     _legend(figure, lines, below=False)
     return figure
 
 
 def search_budget(search: SearchResult, data: str) -> Figure:
-    """Best mean accuracy to expect of k candidates of a random search, against k."""
+    """Best mean accuracy to expect of k of a random search's candidates, against k; failed ones are left out.
+
+    A band of 95 % of bootstrap samples of k is drawn from `BAND_FROM` candidates on.
+    """
     figure = _figure("Random search: accuracy by budget", data, 10)
     axes = figure.subplots()
     scores = np.array([candidate.mean for candidate in _scored(search)])
     if len(scores):
         many = np.arange(1, len(scores) + 1)
-        again = np.random.default_rng(0).choice(scores, (RESAMPLES, len(scores)))
-        low, high = np.quantile(np.maximum.accumulate(again, axis=1), (0.025, 0.975), axis=0)
-        colour = COLOURS[0]
-        band = axes.fill_between(many, low, high, color=colour, alpha=0.2, linewidth=0)
-        band.set_label("95 % of searches of so many (bootstrap)")
-        style: dict[str, Any] = {"marker": "o" if len(scores) <= 50 else "", "markersize": 4, "linewidth": 1.8}
-        expected = axes.plot(many, expected_best(scores), color=colour, label="expected best of so many", **style)
+        marks: list[Artist] = []
+        without = f"no band: a bootstrap needs {BAND_FROM} candidates with a score"
+        if len(scores) > 1:
+            style: dict[str, Any] = {"marker": "o" if len(scores) <= 50 else "", "markersize": 4, "linewidth": 1.8}
+            style["label"] = "best to expect of so many of these candidates"
+            marks += axes.plot(many, expected_best(scores), color=COLOURS[0], **style)
+        if len(scores) >= BAND_FROM:
+            without = ""
+            again = np.random.default_rng(0).choice(scores, (RESAMPLES, len(scores)))
+            low, high = np.quantile(np.maximum.accumulate(again, axis=1), (0.025, 0.975), axis=0)
+            band = axes.fill_between(many, low, high, color=COLOURS[0], alpha=0.2, linewidth=0)
+            band.set_label("95 % of bootstrap samples of so many")
+            marks.append(band)
+        # A step for each candidate, the last one's, too.
+        far, reached = [*many, len(scores) + 0.5], np.maximum.accumulate([*scores, scores[-1]])
         label = "best so far, in the order drawn"
-        drawn = axes.step(many, np.maximum.accumulate(scores), where="post", color="0.5", linewidth=1, label=label)
-        _legend(figure, [*expected, band, *drawn], below=True)
+        marks += axes.step(far, reached, where="post", color="0.5", linewidth=1, label=label)
+        _legend(figure, marks, below=True, title=without)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     else:
+        axes.set(xticks=[], yticks=[])
         axes.text(0.5, 0.5, "no candidate has a score", transform=axes.transAxes, ha="center", color="0.4")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     axes.set_xlim(0.5, max(1, len(scores)) + 0.5)
-    axes.set_xlabel(_counted(search, "candidates tried"))
+    axes.set_xlabel(_counted(search, "candidates with a score"))
     axes.set_ylabel("mean accuracy over the folds (share of images)")
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
@@ -392,7 +427,9 @@ def predictions(found: Predictions, data: str) -> Figure:
     columns = min(5, len(found.images))
     rows = -(-len(found.images) // columns)
     share = f"{found.test_accuracy:.2%} of the test images right"
-    figure = _figure(f"Predictions of the exported model ({share})", data, 2.0 * columns, 0.8 + 2.2 * rows)
+    # Wide enough for the title.
+    width = max(10.0, 2.0 * columns)
+    figure = _figure(f"Predictions of the exported model ({share})", data, width, 0.8 + 2.2 * rows)
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in panels:
         axes.set_axis_off()
@@ -408,44 +445,70 @@ def predictions(found: Predictions, data: str) -> Figure:
 
 
 def search_parallel(search: SearchResult, data: str) -> Figure:
-    """A random search as lines across one axis for each searched field and one for the accuracy they led to."""
-    fields = list(search.candidates[0].choices)
+    """A random search as lines across one axis for each searched field and one for the accuracy they led to.
+
+    A line stops at either side of an axis' names, so that it crosses none.
+    """
+    fields = search.fields
     figure = _figure("Random search: every candidate", data, max(8, 1.8 * len(fields) + 4), 4.8)
     axes = figure.subplots()
     scored = sorted(_scored(search), key=lambda candidate: candidate.mean)
-    scales = [_Scale([candidate.choices[name] for candidate in search.candidates]) for name in fields]
+    scales = [_Scale([c.choices[name] for c in search.candidates if name in c.choices]) for name in fields]
     accuracy = _Scale([candidate.mean for candidate in scored] or [0.0, 1.0])
+    ticks = [_spaced([(scale.place(value), text) for value, text in scale.ticks]) for scale in (*scales, accuracy)]
+    missing = [any(name not in candidate.choices for candidate in scored) for name in fields]
+    for names, lacks in zip(ticks, missing, strict=False):
+        names += [(NOT_APPLYING, "–")] * lacks
+    widths = [0.08 + 0.045 * max(len(text) for _, text in names) for names in ticks]
+    # The names of the first axis are left of it, of the last one right: no line goes there.
+    left = [0.0, *(column - width / 2 for column, width in enumerate(widths[1:-1], start=1)), len(fields)]
+    right = [0.0, *(column + width / 2 for column, width in enumerate(widths[1:-1], start=1)), len(fields)]
+    for column, names in enumerate(ticks):
+        for edge in {left[column], right[column]}:
+            axes.axvline(edge, color="0.75", linewidth=1)
+        at, side = (-0.04, "right") if column == 0 else (column, "center")
+        at, side = (column + 0.04, "left") if column == len(fields) else (at, side)
+        for height, text in names:
+            axes.text(at, height, text, fontsize=9, va="center", ha=side)
     colours = ScalarMappable(Normalize(*accuracy.ends), "viridis_r")
-    columns = range(len(fields) + 1)
-    for column, scale in zip(columns, [*scales, accuracy], strict=True):
-        axes.axvline(column, color="0.6", linewidth=1)
-        for value, text in scale.ticks:
-            box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-            axes.text(column + 0.04, scale.place(value), text, fontsize=9, va="center", zorder=4, bbox=box)
-            axes.plot(column, scale.place(value), color="0.4", marker="_", zorder=3)
     for candidate in scored:
         # Lines of equal choices would lie on each other.
-        apart = 0.03 * (scored.index(candidate) / max(1, len(scored) - 1) - 0.5)
-        heights = [s.place(candidate.choices[n]) + apart for n, s in zip(fields, scales, strict=True)]
-        best = candidate is search.best
+        apart = 0.03 * (scored.index(candidate) / (len(scored) - 1) - 0.5) if len(scored) > 1 else 0.0
+        path: list[tuple[float, float]] = []
+        for column, (name, scale) in enumerate(zip(fields, scales, strict=True)):
+            height = scale.place(candidate.choices[name]) if name in candidate.choices else NOT_APPLYING
+            path += [(left[column], height + apart), (math.nan, math.nan), (right[column], height + apart)]
+        path.append((len(fields), accuracy.place(candidate.mean)))
+        best = candidate is search.best and len(scored) > 1
         style: dict[str, Any] = {"linewidth": 3.5, "zorder": 2.5} if best else {"linewidth": 1.4, "alpha": 0.8}
         colour = colours.to_rgba(np.array([candidate.mean]))[0]
-        axes.plot(columns, [*heights, accuracy.place(candidate.mean)], color=colour, **style)
-    if scored:
+        axes.plot(*zip(*path, strict=True), color=colour, gid="candidate", solid_capstyle="butt", **style)
+    if len({candidate.mean for candidate in scored}) > 1:
         figure.colorbar(colours, ax=axes, label="mean accuracy over the folds (share of images)", pad=0.02)
-    else:
+    if not scored:
         axes.text(0.5, 0.5, "no candidate has a score", transform=axes.transAxes, ha="center", color="0.4")
-    axes.set_xticks(columns, [*(name.replace("_", " ") for name in fields), "mean accuracy"])
-    axes.set_xlabel(_counted(search, "the thick line is the best"), fontsize=9, color="0.4")
-    axes.set(yticks=[], xlim=(-0.15, len(fields) + 0.45), ylim=(-0.08, 1.08))
+    axes.set_xticks(range(len(fields) + 1), [*(name.replace("_", " ") for name in fields), "mean accuracy"])
+    says = ["the thick line is the best"] * (len(scored) > 1) + ["–: does not apply"] * any(missing)
+    axes.set_xlabel(_counted(search, "; ".join(says)), fontsize=9, color="0.4")
+    lowest = NOT_APPLYING - 0.04 if any(missing) else -0.06
+    axes.set(yticks=[], xlim=(-0.04 - widths[0], len(fields) + 0.04 + widths[-1]), ylim=(lowest, 1.06))
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     return figure
 
 
+def _spaced(ticks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
+    """Of ticks between 0 and 1 those whose names do not lie on each other, the last one's among them."""
+    kept: list[tuple[float, str]] = []
+    for tick in reversed(ticks):
+        if all(abs(tick[0] - other) > 0.05 for other, _ in kept):
+            kept.append(tick)
+    return kept[::-1]
+
+
 def search_slices(search: SearchResult, data: str) -> Figure:
     """Accuracy against each searched field: every candidate's mean and, small, its folds."""
-    fields = list(search.candidates[0].choices)
+    fields = search.fields
     rows = -(-len(fields) // 3)
     columns = -(-len(fields) // rows)
     figure = _figure("Random search: accuracy by choice", data, max(6, 4 * columns), 0.8 + 3.4 * rows)
@@ -454,8 +517,9 @@ def search_slices(search: SearchResult, data: str) -> Figure:
         axes.remove()
     scored = _scored(search)
     for axes, name in zip(panels.flat, fields, strict=False):
-        scale = _Scale([candidate.choices[name] for candidate in search.candidates])
-        for candidate in scored:
+        having = [candidate for candidate in search.candidates if name in candidate.choices]
+        scale = _Scale([candidate.choices[name] for candidate in having])
+        for candidate in (candidate for candidate in scored if name in candidate.choices):
             at = scale.value(candidate.choices[name])
             best = candidate is search.best
             colour = COLOURS[1] if best else COLOURS[0]
@@ -469,14 +533,20 @@ def search_slices(search: SearchResult, data: str) -> Figure:
         axes.set_xticks([scale.value(value) for value, _ in scale.ticks], [text for _, text in scale.ticks])
         axes.xaxis.set_minor_locator(NullLocator())
         axes.margins(x=0.12)
-        axes.set_xlabel(name.replace("_", " "))
+        some = f"\n({len(having)} of {len(search.candidates)} candidates have one)"
+        axes.set_xlabel(name.replace("_", " ") + some * (len(having) < len(search.candidates)))
         axes.set_ylabel("accuracy (share of images)")
         axes.tick_params(labelleft=True)
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
+        if not scored:
+            axes.set(xticks=[], yticks=[])
+            axes.text(0.5, 0.5, "no candidate has a score", transform=axes.transAxes, ha="center", color="0.4")
+    kinds = [("o", 0, "mean over the folds")] * (len(scored) > 1)
+    kinds += [("_", 0, "one fold"), ("D", 1, "best candidate")] * bool(scored)
     marks = [
         Line2D([], [], linestyle="", marker=marker, color=COLOURS[colour], label=label)
-        for marker, colour, label in (("o", 0, "mean over the folds"), ("_", 0, "one fold"), ("D", 1, "best candidate"))
+        for marker, colour, label in kinds
     ]
     if failures := _counted(search, ""):
         marks.append(Line2D([], [], linestyle="", label=failures))
@@ -504,7 +574,7 @@ class _Scale:
     def ticks(self) -> list[tuple[Any, str]]:
         """Values to name and their texts: all, or of many numbers some between the ends."""
         if not self.numbers:
-            return [(v, "-".join(map(str, v)) if isinstance(v, tuple) else str(v)) for v in self.known]
+            return [(value, choice_text(value)) for value in self.known]
         if len(self.known) <= 5:
             return [(value, f"{value:.4g}") for value in self.known]
         low, high = self.ends
@@ -633,11 +703,18 @@ def _every(results: Sequence[Result], metrics: Sequence[str]) -> list[list[float
 def _means(variants: Sequence[Outcome], *, bands: bool) -> str:
     """What curves over several seeds show; "" where there are none."""
     seeds = max(len(outcome.results) for outcome in variants)
-    if seeds == 1:
+    drawn = max(sum(result.epochs > 0 for result in _sound(outcome)) for outcome in variants)
+    if seeds == 1 or not drawn:
         return ""
-    diverged = any(0 < sum(r.status == DIVERGED for r in o.results) < len(o.results) for o in variants)
+    diverged, failed = (
+        any(0 < sum(r.status == status for r in o.results) < len(o.results) for o in variants)
+        for status in (DIVERGED, FAILED)
+    )
     uneven = any(len({result.epochs for result in _sound(o) if result.epochs}) > 1 for o in variants)
-    which = " and ".join(["did not diverge"] * diverged + ["are still in training"] * uneven)
+    held = ["did not diverge"] * diverged + ["did not fail"] * failed
+    which = " and ".join(held + ["are still in training"] * uneven)
+    if drawn == 1:
+        return f"the one of {seeds} seeds that {which}"
     how = "; band: 95 % interval of the mean; thin lines: each seed" * bands
     return f"mean of {seeds} seeds{f', of those that {which}' * bool(which)}{how}"
 

@@ -200,6 +200,7 @@ OTHERS = {
     "rates_sgd": rates(at_rates(("sgd",)), "val_loss"),
     "budget": figures.search_budget(searched(9, 2), DATA),
     "budget_one": figures.search_budget(searched(1), DATA),
+    "budget_few": figures.search_budget(searched(3), DATA),
     "budget_none": figures.search_budget(searched(2, 2), DATA),
 }
 PICTURES = drawn() | OTHERS
@@ -367,6 +368,41 @@ def test_the_learning_curves_mark_the_best_epoch() -> None:
     assert named(figure) == ["training", "validation", "training, evaluated", "best epoch (15)"]
     for axes in figure.axes:
         assert list(axes.lines[-1].get_xdata()) == [15, 15]
+
+
+def test_no_figure_names_what_it_does_not_show() -> None:
+    """Every entry of a legend has a mark with a value in the axes, unless it says that the variant has none."""
+    for name in PICTURES:
+        figure = PICTURES[name]
+        shown = set()
+        for axes in figure.axes:
+            shown |= {line.get_label() for line in axes.lines if np.isfinite(line.get_xydata()).all(axis=1).any()}
+            shown |= {drawn.get_label() for drawn in (*axes.collections, *axes.patches)}
+        for text in (text.get_text() for legend in figure.legends for text in legend.texts):
+            assert text in shown or text.endswith("failed)") or name.startswith("differences"), (name, text)
+
+
+def test_a_training_without_validation_has_no_curve_of_it_and_no_best_epoch() -> None:
+    """A search's winner, trained on all images: one curve, and the figure says why there is no other."""
+    result = trained("candidate 1")
+    result.history = {k: v for k, v in result.history.items() if "val_" not in k and "eval" not in k}
+    figure = figures.learning_curves(result, DATA)
+    assert named(figure) == ["training"]
+    assert figure.legends[0].get_title().get_text() == "validation was not measured while it trained"
+    assert all(len(axes.lines) == 1 for axes in figure.axes)
+    assert not figures.learning_curves(failed("huge"), DATA).legends
+
+
+def test_seeds_that_failed_are_not_counted_among_those_of_a_mean() -> None:
+    """Where seeds failed the figure says of which the mean is; where one is left there is neither mean nor band."""
+    left = [trained("SGD"), trained("SGD", seed=1), failed("SGD", 2)]
+    for figure in (figures.comparison_curves("loss", left, DATA), figures.training_times(left, DATA)):
+        assert figure.get_supxlabel().startswith("mean of 3 seeds, of those that ")
+    alone = [trained("SGD"), failed("SGD", 1), failed("SGD", 2)]
+    assert figures.comparison_curves("loss", alone, DATA).get_supxlabel() == "the one of 3 seeds that did not fail"
+    assert figures.training_times(alone, DATA).get_supxlabel() == ""
+    lost = [*at_rates(("sgd",), 1)[:3], replace(at_rates(("sgd",), 1)[3], status=FAILED, history={})]
+    assert rates(lost).get_supxlabel() == "1 of 4 trainings failed"
 
 
 def test_the_time_figure_keeps_compiling_apart() -> None:
@@ -603,12 +639,27 @@ def test_the_budget_curve_is_the_expected_best() -> None:
     expected, drawn_best = axes.lines
     assert list(expected.get_xdata()) == list(range(1, 8))
     assert np.allclose(expected.get_ydata(), expected_best(scores))
-    assert list(drawn_best.get_ydata()) == list(np.maximum.accumulate(scores))
+    assert list(drawn_best.get_ydata())[:-1] == list(np.maximum.accumulate(scores))
     low, high = band(axes, 0)
     assert np.all((low <= expected.get_ydata()) & (expected.get_ydata() <= high + 1e-12))
-    assert axes.get_xlabel() == "candidates tried; 2 of 9 candidates failed"
+    assert axes.get_xlabel() == "candidates with a score; 2 of 9 candidates failed"
     ticks = [tick for tick in axes.get_xticks() if 0.5 <= tick <= 7.5]
     assert ticks == [round(tick) for tick in ticks]
+
+
+def test_few_candidates_have_no_band() -> None:
+    """Below five scores there is nothing to draw a bootstrap from, which the figure says; one is no expectation."""
+    expected = "best to expect of so many of these candidates"
+    so_far = "best so far, in the order drawn"
+    for many, marks in ((1, [so_far]), (2, [expected, so_far]), (4, [expected, so_far])):
+        figure = figures.search_budget(searched(many + 1, 1), DATA)
+        assert not figure.axes[0].collections
+        assert named(figure) == marks
+        assert "no band: a bootstrap needs 5 candidates" in figure.legends[0].get_title().get_text()
+    enough = figures.search_budget(searched(5), DATA)
+    assert len(enough.axes[0].collections) == 1
+    assert enough.legends[0].get_title().get_text() == ""
+    assert PICTURES["budget_none"].axes[0].get_xticks().size == 0
 
 
 def test_a_crowd_takes_no_look_from_the_projects_other_comparisons() -> None:

@@ -1,6 +1,7 @@
 """What `mlplab.search` promises: scikit-learn's own search, the compiled training below it, a journal of it all."""
 
 import functools
+import itertools
 import json
 import math
 import os
@@ -25,8 +26,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
 from test_run import SEARCH, InterruptedWhen, Quiet, below, perform
 
-from mlplab import cluster, figures, models, tracking, training
+from mlplab import cluster, figures, models, results, tracking, training
 from mlplab import search as searching
+from mlplab.claims import choices_text
 from mlplab.results import Candidate, Result, SearchResult
 from mlplab.search import Classifier, Found, Scored, candidates, random_search
 from mlplab.spec import Range, Search, UsageError, Variant
@@ -706,11 +708,63 @@ def test_the_parallel_coordinates_have_an_axis_for_each_field(tmp_path: Path) ->
     axes = figure.axes[0]
     names = [label.get_text() for label in axes.get_xticklabels()]
     assert names == ["learning rate", "dropout", "batch size", "hidden", "mean accuracy"]
-    widths = [line.get_linewidth() for line in axes.lines if len(line.get_xdata()) == 5]
+    widths = [line.get_linewidth() for line in drawn_lines(axes)]
     assert len(widths) == 11
     assert widths.count(max(widths)) == 1
     assert len(figure.axes) == 2  # the colour bar
     figure.savefig(tmp_path / "figure.png")
+
+
+def drawn_lines(axes: Any) -> list[Any]:
+    """The candidates' lines of parallel coordinates."""
+    return [line for line in axes.lines if line.get_gid() == "candidate"]
+
+
+@pytest.mark.parametrize("candidates", [1, 4, 60])
+def test_no_line_of_the_parallel_coordinates_crosses_a_name(tmp_path: Path, candidates: int) -> None:
+    """Lines end at either side of an axis' names, of numbers and texts, few and many candidates."""
+    figure = figures.search_parallel(with_optimizers(candidates, SPACE | {"optimizer": ["sgd", "adam"]}), "CIFAR-10")
+    figure.savefig(tmp_path / "figure.png")
+    axes = figure.axes[0]
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert len(boxes) >= 6
+    for box in boxes:
+        assert not any(box.overlaps(other) for other in boxes if other is not box)
+    for line in drawn_lines(axes):
+        points = axes.transData.transform(line.get_xydata())
+        for a, b in itertools.pairwise(points):
+            if np.isfinite([a, b]).all():
+                between = a + np.linspace(0, 1, 200)[:, None] * (b - a)
+                assert not any(box.contains(x, y) for box in boxes for x, y in between)
+
+
+def with_optimizers(candidates: int, space: dict[str, Any]) -> SearchResult:
+    """A search's result over optimizers, of which Adam has no momentum."""
+    rng = np.random.default_rng(1)
+    found = []
+    for _ in range(candidates):
+        choices = {name: values[rng.integers(len(values))] for name, values in space.items()}
+        if choices["optimizer"] == "adam":
+            choices.pop("momentum", None)
+        found.append(Candidate(choices=choices, scores=rng.uniform(0.3, 0.5, 3).tolist()))
+    return SearchResult(candidates=found, refit=Result(variant=Variant()))
+
+
+def test_what_does_not_apply_is_shown_as_such(tmp_path: Path) -> None:
+    """A candidate without a momentum has a – in the table and on the axis, and is missing in the panel, which says so."""
+    result = with_optimizers(8, {"optimizer": ["sgd", "adam"], "momentum": [0.0, 0.9]})
+    having = sum("momentum" in candidate.choices for candidate in result.candidates)
+    assert 0 < having < 8
+    assert [row[2] for row in results.search_cells(result)[1:]].count("–") == 8 - having
+    parallel, slices = figures.search_parallel(result, "MNIST"), figures.search_slices(result, "MNIST")
+    assert "–: does not apply" in parallel.axes[0].get_xlabel()
+    assert [text.get_text() for text in parallel.axes[0].texts].count("–") == 1
+    momentum = slices.axes[1]
+    assert momentum.get_xlabel() == f"momentum\n({having} of 8 candidates have one)"
+    assert len(momentum.lines) == 2 * having
+    for figure in (parallel, slices):
+        figure.savefig(tmp_path / "figure.png")
+    assert choices_text(result.candidates[0].choices).startswith("optimizer ")
 
 
 def test_the_slices_have_a_panel_for_each_field(tmp_path: Path) -> None:
@@ -722,10 +776,18 @@ def test_the_slices_have_a_panel_for_each_field(tmp_path: Path) -> None:
 
 
 def test_figures_of_a_single_or_failed_candidate(tmp_path: Path) -> None:
-    """One candidate, or none that has a score, still makes a figure."""
-    for result in (searched(1, 0), searched(2, 2)):
-        for draw in (figures.search_parallel, figures.search_slices):
-            draw(result, "CIFAR-10").savefig(tmp_path / "figure.png")
+    """One candidate, or none that has a score, still makes a figure, which names nothing that it does not show."""
+    one, none = searched(1, 0), searched(2, 2)
+    parallel, slices = figures.search_parallel(one, "CIFAR-10"), figures.search_slices(one, "CIFAR-10")
+    assert parallel.axes[0].get_xlabel() == ""
+    assert len(parallel.axes) == 1  # accuracies of one have no scale of colours
+    assert [text.get_text() for text in slices.legends[0].texts] == ["one fold", "best candidate"]
+    empty = figures.search_parallel(none, "CIFAR-10"), figures.search_slices(none, "CIFAR-10")
+    for figure in empty:
+        assert "no candidate has a score" in [text.get_text() for text in figure.axes[0].texts]
+    assert [text.get_text() for text in empty[1].legends[0].texts] == ["2 of 2 candidates failed"]
+    for figure in (parallel, slices, *empty):
+        figure.savefig(tmp_path / "figure.png")
 
 
 def test_the_module_keeps_scikeras_to_itself() -> None:
