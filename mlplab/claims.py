@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mlplab.results import DIVERGED, FAILED, Outcome, Record, Result, choice_text
+from mlplab.results import DIVERGED, FAILED, Outcome, Record, Result, choice_text, significant
 from mlplab.spec import Comparison, Prediction, Search, Variant, load_experiment
 from mlplab.statistics import exp, mean_interval
 
@@ -63,7 +63,10 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Unit:
-    """How a number is shown: `scale` times its distance from `zero`, formatted, and what it is counted in."""
+    """How a number is shown: `scale` times its distance from `zero`, formatted, and what it is counted in.
+
+    A form such as ".3g" stands for as many significant digits without an exponent.
+    """
 
     form: str
     suffix: str = ""
@@ -71,7 +74,8 @@ class Unit:
     zero: float = 0.0
 
     def _bare(self, value: float) -> str:
-        return format(self.scale * (value - self.zero), self.form)
+        shown = self.scale * (value - self.zero)
+        return significant(shown, int(self.form[1:-1])) if self.form.endswith("g") else format(shown, self.form)
 
     def text(self, value: float) -> str:
         """`value` as text, "–" where it is not finite."""
@@ -181,7 +185,7 @@ class Number:
     points: float = 1.0
 
     def measured(self, records: Records) -> float:
-        """Ours, the mean over the seeds; NaN where there is none."""
+        """Ours, the mean over the seeds; NaN where there is none that can be compared with the report's."""
         return self._spread(records)[0]
 
     def shown(self, records: Records) -> str:
@@ -191,15 +195,23 @@ class Number:
         text = self.unit.spread(*self._spread(records))
         return text if text == "–" else f"{text}{many}"
 
+    def unlike(self, records: Records) -> str:
+        """Why ours cannot be compared with the report's, as part of a sentence; "" if it can, or there is none."""
+        record = records.get(self.experiment)
+        return unlike(record) if record and self.metric != "parameters" else ""
+
     def _spread(self, records: Records) -> tuple[float, float, float]:
         outcome = _outcome(records, self.experiment, self.variant)
-        return outcome.over_seeds(self._of) if outcome else (math.nan, math.nan, math.nan)
+        if outcome is None or self.unlike(records):
+            return math.nan, math.nan, math.nan
+        return outcome.over_seeds(self._of)
 
     def _of(self, result: Result) -> float:
         if result.status == FAILED:
             return math.nan
         if self.metric == "train_seconds":
-            return result.train_seconds or math.nan
+            # The report's are those of all epochs.
+            return (result.train_seconds or math.nan) if result.epochs == result.variant.epochs else math.nan
         if self.metric in ("epochs", "parameters"):
             return float(getattr(result, self.metric)) or math.nan
         return result.last(self.metric)
@@ -251,7 +263,7 @@ class Number:
             return _speed(self.published / value)
         if self.metric in ("epochs", "parameters"):
             return f"{value - self.published:+,.0f}"
-        return f"{100 * (value / self.published - 1):+.1f} %" if self.published else f"{value:+.4f}"
+        return f"{100 * (value / self.published - 1):+,.1f} %" if self.published else f"{value:+.4f}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -324,22 +336,27 @@ def judge(claim: Claim, records: Records) -> Verdict:
 
 
 def shortened(record: Record) -> str:
-    """How a record was trained otherwise than its experiment's file says, as half a sentence; "" if it was not."""
-    full = load_experiment(record.experiment.name)
-    if isinstance(full, Search) and isinstance(record.experiment, Search):
-        for what in ("candidates", "folds"):
-            if getattr(record.experiment, what) != getattr(full, what):
-                return f"{getattr(record.experiment, what)} {what} in place of {getattr(full, what)}"
-    if isinstance(full, Comparison | Search) and isinstance(record.experiment, Comparison | Search):
-        planned = {result.variant.epochs for result in record.results} or {record.experiment.base.epochs}
-        if planned != {full.base.epochs}:
-            return f"{' or '.join(map(str, sorted(planned)))} epochs in place of {full.base.epochs}"
-    return ""
+    """How a record was trained otherwise than its experiment's file says, as part of a sentence; "" if it was not."""
+    full, made = load_experiment(record.experiment.name), record.experiment
+    if not isinstance(full, Comparison | Search) or not isinstance(made, Comparison | Search):
+        return ""
+    planned = {result.variant.epochs for result in record.results} or {made.base.epochs}
+    counts = [("epochs", " or ".join(f"{many:,}" for many in sorted(planned)), f"{full.base.epochs:,}")]
+    if isinstance(full, Search) and isinstance(made, Search):
+        counts = [
+            (what, f"{getattr(made, what):,}", f"{getattr(full, what):,}") for what in ("candidates", "folds")
+        ] + counts
+    return ", ".join(f"{ours} {what} in place of {theirs}" for what, ours, theirs in counts if ours != theirs)
 
 
 def stands_in(record: Record) -> bool:
     """Whether a record's data are not those that its experiment is about."""
     return "stand-in for" in record.data
+
+
+def unlike(record: Record) -> str:
+    """In what a record differs from its experiment as the report ran it, as part of a sentence; "" in nothing."""
+    return ", ".join(filter(None, [f"on {record.data}" if stands_in(record) else "", shortened(record)]))
 
 
 # ------------------------------------------------------------------------------------------------- what is on record
@@ -397,10 +414,8 @@ def _obstacle(claim: Claim, records: Records, experiment: str, variant: str) -> 
         return f"The search {experiment} has no result."
     if claim.always:
         return ""
-    if stands_in(record):
-        return f"{experiment} ran on {record.data}: its numbers say nothing about the report's."
-    if changed := shortened(record):
-        return f"{experiment} was run with {changed}."
+    if changed := unlike(record):
+        return f"{experiment} was not run as in the report ({changed}): its numbers say nothing about the report's."
     return ""
 
 
@@ -418,7 +433,7 @@ def _where(experiment: str, result: Result) -> str:
 
 
 def _points(value: float) -> str:
-    return f"{value:.3g} point{'' if value == 1 else 's'}"
+    return f"{significant(value)} point{'' if value == 1 else 's'}"
 
 
 def _percent(share: float) -> str:
@@ -429,7 +444,7 @@ def _speed(ratio: float) -> str:
     """How long ours takes where the report's takes `ratio` times as long."""
     if not math.isfinite(ratio) or ratio <= 0:
         return "–"
-    return f"{ratio:.3g} times as fast" if ratio >= 1 else f"{1 / ratio:.3g} times as long"
+    return f"{significant(ratio)} times as fast" if ratio >= 1 else f"{significant(1 / ratio)} times as long"
 
 
 def _or_far(value: float) -> float:
@@ -569,8 +584,8 @@ def _time(claim: Claim, records: Records) -> Seen:
         ratio = number.published / result.variant.epochs / _each(result)
         value = number.measured(records)
         seconds.append(Quantity(what=number.what, value=value, unit=SECONDS))
-        what = f"seconds an epoch, {number.variant}, of the report's"
-        ratios.append(Quantity(what=what, value=1 / ratio, unit=Unit(".3g", " times"), ratio=True))
+        what = f"{number.variant}, seconds an epoch divided by the report's"
+        ratios.append(Quantity(what=what, value=1 / ratio, unit=Unit(".3g"), ratio=True))
         says.append(
             f"{_where(number.experiment, result)}: {number.unit.text(result.train_seconds)} of training against "
             f"{number.text}; an epoch is {_speed(ratio)}."
@@ -639,8 +654,8 @@ def _rough(claim: Claim, records: Records) -> Seen:
         apart = {f"{first} minus twice {mode}": rough[first] - 2 * rough[mode] for mode in MODES if mode != first}
     else:
         apart = {f"{mode} minus {last}": rough[mode] - rough[last] for mode in MODES if mode != last}
-    measured = " / ".join(f"{value:.2g}" for value in rough.values())
-    listed = ", ".join(f"{mode} {value:.2g}" for mode, value in rough.items())
+    measured = " / ".join(significant(value, 2) for value in rough.values())
+    listed = ", ".join(f"{mode} {significant(value, 2)}" for mode, value in rough.items())
     of = "second half of the epochs, roughness of the validation loss (nats)"
     says = f"batch_modes, {of}: {listed}."
     if not all(map(math.isfinite, rough.values())):
@@ -694,8 +709,8 @@ def _decay_costs_time(claim: Claim, records: Records) -> Seen:
         return Seen("–", "decay_momentum has no training times.", (longer, longer_both))
     note = "Decay is one division a step."
     says = (
-        f"decay_momentum, seconds of training an epoch: {plain:.3g} without, {decay:.3g} with decay ({more:+.0f} %), "
-        f"{both:.3g} with decay and momentum ({more_both:+.0f} %). {note}"
+        f"decay_momentum, seconds of training an epoch: {significant(plain)} without, {significant(decay)} with decay "
+        f"({more:+.0f} %), {significant(both)} with decay and momentum ({more_both:+.0f} %). {note}"
     )
     return Seen(f"{more:+.0f} % / {more_both:+.0f} %", says, (longer, longer_both), note=note)
 
@@ -864,7 +879,7 @@ def _no_big_difference(claim: Claim, records: Records) -> Seen:
     fast, slow = min(each, key=lambda v: each[v]), max(each, key=lambda v: each[v])
     ratio = each[slow] / each[fast]
     measured = f"{ratio:.2f} times"
-    listed = ", ".join(f"{variant} {seconds:.3g}" for variant, seconds in each.items())
+    listed = ", ".join(f"{variant} {significant(seconds)}" for variant, seconds in each.items())
     says = (
         f"training_times, seconds of training an epoch at batch size 128: {listed}; the "
         f"slowest ({slow}) takes {measured} as long as the fastest ({fast})."
@@ -928,8 +943,8 @@ def _step(records: Records, experiment: str, name: str) -> str:
     factor = 1 / (1 - variant.momentum)
     size = "every single image" if variant.batch_size == 1 else f"every batch of {variant.batch_size}"
     return (
-        f"A momentum of {variant.momentum:g} adds up to {factor:.3g} times the learning rate, "
-        f"{factor * variant.learning_rate:.3g} for {size}, {result.steps_per_epoch:,} times an epoch."
+        f"A momentum of {variant.momentum:g} adds up to {significant(factor)} times the learning rate, "
+        f"{significant(factor * variant.learning_rate)} for {size}, {result.steps_per_epoch:,} times an epoch."
     )
 
 

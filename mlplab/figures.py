@@ -29,6 +29,7 @@ from mlplab.results import (
     Target,
     choice_text,
     outcomes,
+    significant,
 )
 from mlplab.spec import DATASETS, SELECTION_METRICS, Comparison, Variant, experiment_names, load_experiment
 from mlplab.statistics import (
@@ -155,7 +156,7 @@ def _times(variants: Sequence[tuple[str, Outcome]], data: str) -> Figure:
                 axes.plot(seconds, [row + 0.15] * len(seconds), ".", color="black", alpha=0.6, markersize=4)
             end = max(value for value in (mean, high, *seconds) if math.isfinite(value))
             longest = max(longest, end)
-            says = f"  {mean:.3g} s" if seconds else "  no epoch was completed"
+            says = f"  {significant(mean)} s" if seconds else "  no epoch was completed"
             if trained and axes is total:
                 compiling = statistics.fmean(result.compile_seconds for result in trained)
                 evaluating = statistics.fmean(result.evaluate_seconds for result in trained)
@@ -369,15 +370,15 @@ def learning_rates(results: Sequence[Result], select: str, data: str) -> Figure 
     many = max(len(outcome.results) for outcome in found)
     every_training = [result for outcome in found for result in outcome.results]
     failures = sum(result.status == FAILED for result in every_training)
-    says = [f"{failures} of {len(every_training)} trainings failed"] * (failures > 0)
+    notes = [f"{failures} of {len(every_training)} trainings failed"] * (failures > 0)
     if not shown:
         axes.set_yticks([])
         axes.text(0.5, 0.5, "no training has a final value", transform=axes.transAxes, ha="center", color="0.4")
     elif many > 1:
         without = " and ".join(["did not diverge"] * lost + ["did not fail"] * (failures > 0))
         which = f", of those that {without}" * bool(without)
-        says.insert(0, f"mean of {many} seeds{which}; band: 95 % interval of the mean; dots: each seed")
-    _explain(figure, "; ".join(says))
+        notes.insert(0, f"mean of {many} seeds{which}; band: 95 % interval of the mean; dots: each seed")
+    _explain(figure, "; ".join(notes))
     _legend(figure, lines, below=False)
     return figure
 
@@ -576,11 +577,11 @@ class _Scale:
         if not self.numbers:
             return [(value, choice_text(value)) for value in self.known]
         if len(self.known) <= 5:
-            return [(value, f"{value:.4g}") for value in self.known]
+            return [(value, significant(value, 4)) for value in self.known]
         low, high = self.ends
         powers = [10.0**power for power in range(math.floor(math.log10(low)), 10)] if self.log else []
         nice = [value for value in powers or MaxNLocator(5).tick_values(low, high) if low <= value <= high]
-        return [(float(value), f"{value:.4g}") for value in (nice if len(nice) > 1 else self.ends)]
+        return [(float(value), significant(value, 4)) for value in (nice if len(nice) > 1 else self.ends)]
 
     def value(self, value: Any) -> float:
         """The place of a value on a Matplotlib axis."""
@@ -672,7 +673,7 @@ def _fit(axes: Axes, metric: str, curves: Sequence[Sequence[float]]) -> None:
     values = np.concatenate(curves)
     if metric == "loss" and any(spikes) and not all(spikes):
         _limit(axes, values[values <= limit], reach=0)
-        says = f"cut off: values reach {values.max():.2g}"
+        says = f"cut off: values reach {significant(values.max(), 2)}"
         axes.text(0.99, 0.98, says, transform=axes.transAxes, ha="right", va="top", color="0.4", fontsize=8)
         return
     if metric == "loss" and any(spikes):

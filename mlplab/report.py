@@ -182,16 +182,13 @@ def _page(records: Records, circumstances: Mapping[str, str], seconds: float, im
     counts = {status: sum(verdict.status == status for _, verdict in verdicts) for status in claims.STATUSES}
     page: list[Block] = [
         Heading(1, TITLE),
-        Paragraph(
-            "A student report compared ways to train small multilayer perceptrons. Here its experiments are run anew "
-            "at its own settings: each figure is drawn again under its number, each published number stands beside "
-            "the measured one, and each claim is judged."
-        ),
+        Paragraph(f"A student report compared ways to train small multilayer perceptrons. {_what_is_here(records)}"),
         *[Paragraph(text, strong=True) for text in _warnings(records)],
         Heading(2, "Summary"),
         Paragraph(
-            f"Of the report's {len(CLAIMS)} claims {counts[REPRODUCED]} are reproduced, {counts[NOT_REPRODUCED]} are "
-            f"not reproduced and {counts[NOT_TESTABLE]} are not testable. All of it took {_duration(seconds)}."
+            f"Of the report's {len(CLAIMS)} claims {_are(counts[REPRODUCED])} reproduced, "
+            f"{_are(counts[NOT_REPRODUCED])} not reproduced and {_are(counts[NOT_TESTABLE])} not testable. All of it "
+            f"took {_duration(seconds)}."
         ),
         Heading(2, "Claims"),
         Paragraph(_how_judged(records)),
@@ -212,16 +209,45 @@ def _page(records: Records, circumstances: Mapping[str, str], seconds: float, im
     return page
 
 
+def _are(count: int) -> str:
+    return f"{count} {'is' if count == 1 else 'are'}"
+
+
+def _what_is_here(records: Records) -> str:
+    """What the page shows of the report, by how its experiments were run."""
+    found = [record for name, record in records.items() if _in_the_report(name)]
+    if not found:
+        return "None of its experiments has a record here: its figures and claims are listed with nothing beside them."
+    changed = sum(bool(claims.unlike(record)) for record in found)
+    if not changed:
+        return (
+            "Here its experiments are run anew at its own settings: each figure is drawn again under its number, each "
+            "published number stands beside the measured one, and each claim is judged."
+        )
+    many = "all of them" if changed == len(found) else f"{changed} of {len(found)}"
+    return (
+        f"Here its experiments are run anew, {many} on other data or shorter than in the report. Each figure is drawn "
+        "again under its number, but published numbers are compared, and claims judged, only where data and settings "
+        "are the report's; what depends on neither, the number of parameters, is compared everywhere."
+    )
+
+
+def _in_the_report(experiment: str) -> bool:
+    return all(planned.experiment != experiment for planned in PARTS[-1][1])
+
+
 def _how_judged(records: Records) -> str:
     alone = f"a difference below {claims.SEED_POINTS:g} points of accuracy is not a verdict"
+    last = (
+        "Numbers of accuracy and loss are those of the last epoch, as in the report; where it calls something the "
+        "best, the best validation accuracy over the epochs counts"
+    )
     seconds = "Seconds are not testable where the hardware is not named; relations of times are."
     if all(len(record.seeds) < 2 for record in records.values()):
-        return (
-            f"Numbers of accuracy and loss are those of the last epoch, as in the report. One seed: {alone}. {seconds}"
-        )
+        return f"{last}. One seed: {alone}. {seconds}"
     return (
-        "Numbers of accuracy and loss are those of the last epoch, as in the report, here means over the seeds with "
-        "their 95 % intervals; differences are taken seed by seed. A claim is reproduced if every interval that it is "
+        f"{last}. Here they are means over the seeds with their 95 % intervals; differences are taken seed by seed. A "
+        "claim is reproduced if every interval that it is "
         "judged by lies within what its rule allows, not reproduced if one lies beyond it, and undecided, which counts "
         "as not testable, if one lies across a limit. The search and the prediction have one seed, where "
         f"{alone}. {seconds}"
@@ -249,7 +275,9 @@ def _warnings(records: Records) -> list[str]:
     changed = {name: claims.shortened(records[name]) for name in EXPERIMENTS if name in records}
     if any(changed.values()):
         listed = "; ".join(f"{name}: {how}" for name, how in changed.items() if how)
-        found.append(f"Not at the report's settings, so that no claim is judged by it: {listed}.")
+        found.append(
+            f"Run shorter than planned, so that no number measured there is compared with the report's: {listed}."
+        )
     if missing := [name for name in EXPERIMENTS if name not in records]:
         found.append(f"No record: {', '.join(missing)}. What needs them is missing or not testable.")
     return found
@@ -268,8 +296,9 @@ def _numbers_table(verdicts: Sequence[tuple[Claim, Verdict]], records: Records) 
     rows = [("what", "experiment", "published", "ours", "ours against it")]
     for claim, verdict in verdicts:
         for number in claim.numbers:
-            shown = (number.text, number.shown(records), number.distance(number.measured(records)))
-            rows.append((number.what, number.experiment, *shown))
+            unlike = number.unlike(records)
+            against = f"not compared: {unlike}" if unlike else number.distance(number.measured(records))
+            rows.append((number.what, number.experiment, number.text, number.shown(records), against))
         if not claim.numbers and any(character.isdigit() for character in claim.published):
             rows.append((claim.text, claim.experiments[0], claim.published, verdict.measured, verdict.status))
     return Table(rows)
@@ -322,7 +351,7 @@ def _tables(record: Record, records: Records) -> list[Block]:
     if isinstance(experiment, Comparison):
         return [
             Table(results.to_cells(experiment, record.results)),
-            Paragraph(f"Data: {record.data}. {_what_is_shown(experiment, len(record.seeds))}"),
+            Paragraph(f"{_circumstances(record)} {_what_is_shown(experiment, len(record.seeds))}"),
             *_verdicts(record),
             *_targets(experiment, record.results),
         ]
@@ -332,10 +361,16 @@ def _tables(record: Record, records: Records) -> list[Block]:
         scores = {"validation": record.search.validation, "test": record.search.refit.test}
         said = [f"{part} accuracy {score['accuracy']:.4f}" for part, score in scores.items() if "accuracy" in score]
         refitted = f"The best, trained again on all training images: {', '.join(said) or 'no accuracy'}."
-        return [Table(results.search_cells(record.search)), Paragraph(f"{refitted} Data: {record.data}.")]
+        return [Table(results.search_cells(record.search)), Paragraph(f"{refitted} {_circumstances(record)}")]
     if record.predictions:
         return [Paragraph(f"Model: {record.predictions.model_uri}. Data: {record.data}.")]
     return []
+
+
+def _circumstances(record: Record) -> str:
+    """On what and for how long a record was trained, where that is not what its experiment says."""
+    shortened = claims.shortened(record)
+    return f"Data: {record.data}.{f' Run shorter than planned: {shortened}.' if shortened else ''}"
 
 
 def _what_is_shown(comparison: Comparison, seeds: int) -> str:
@@ -366,7 +401,7 @@ def _times_table(records: Records, seconds: float) -> Table:
         if record is None:
             rows.append((name, "–", "no record", "–"))
         else:
-            how = "on record, time of then" if record.reused else "run"
+            how = "was on record; the time that it took then" if record.reused else "run"
             rows.append((name, f"{record.seconds:.1f}", how, record.run_id or "–"))
     return Table([*rows, ("the report as a whole", f"{seconds:.1f}", "this time", "–")])
 
@@ -539,15 +574,15 @@ def _time_caption(found: Sequence[Outcome]) -> str:
         return apart
     (fast, fastest), (slow, slowest) = min(known), max(known)
     return (
-        f"{apart} Per epoch {fastest} is the fastest with {fast:.3g} s, {slowest} the slowest with {slow:.3g} s, "
-        f"{slow / fast:.3g} times as long."
+        f"{apart} Per epoch {fastest} is the fastest with {results.significant(fast)} s, {slowest} the slowest with "
+        f"{results.significant(slow)} s, {results.significant(slow / fast)} times as long."
     )
 
 
 SEARCH_PICTURES = {
     "parallel": "each line a candidate",
     "slices": "each point a candidate, one picture a choice",
-    "budget": "the best to expect of so many with its 95 % interval, and the best so far",
+    "budget": "the best to expect of so many of them, and the best so far",
 }
 """What is seen of a search, by the kind of picture."""
 
@@ -556,12 +591,8 @@ def _search_caption(record: Record, kind: str) -> str:
     assert record.search is not None
     means = [c.mean for c in record.search.candidates if math.isfinite(c.mean)]
     span = f"mean accuracies from {min(means):.4f} to {max(means):.4f}" if means else "no mean accuracy"
-    best = record.search.best
-    how = SEARCH_PICTURES[kind]
-    return (
-        f"The search's {_count(len(record.search.candidates), 'candidate')}, {how}: {span}. "
-        f"Best: {claims.choices_text(best.choices)}."
-    )
+    best = f" Best: {claims.choices_text(record.search.best.choices)}." if means else ""
+    return f"The search's {_count(len(record.search.candidates), 'candidate')}, {SEARCH_PICTURES[kind]}: {span}.{best}"
 
 
 def _count(number: int, word: str) -> str:

@@ -7,6 +7,7 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -388,7 +389,7 @@ class Candidate:
     @property
     def std(self) -> float:
         """Standard deviation of the accuracy over the folds (population's, as scikit-learn's)."""
-        return statistics.pstdev(self.scores)
+        return float(np.std(self.scores))
 
 
 @dataclass(kw_only=True)
@@ -643,13 +644,19 @@ def _number(value: str | int | float | None, form: str) -> str:
     return format(value, form) if isinstance(value, int | float) and math.isfinite(value) else "–"
 
 
+def significant(value: float, digits: int = 3) -> str:
+    """`value` with so many significant digits as people write it, such as 1,870; only extremes have an exponent."""
+    rounded = f"{value:.{digits}g}"
+    return f"{Decimal(rounded):,f}" if value == 0 or 1e-6 <= abs(value) < 1e15 else rounded
+
+
 def choice_text(value: Any) -> str:
     """A value that a search drew, for readers; "–" for None: it does not apply to the candidate."""
     if value is None:
         return "–"
     if isinstance(value, tuple | list):
         return "-".join(map(str, value))
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return significant(value, 4) if isinstance(value, float) else str(value)
 
 
 def search_cells(search: SearchResult) -> list[list[str]]:

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlplab.claims import CLAIMS, FOUND, NOT_REPRODUCED, NOT_TESTABLE, REPRODUCED, STATUSES, Claim, judge, roughness
-from mlplab.results import DIVERGED, FAILED, Candidate, Predictions, Record, Result, SearchResult
-from mlplab.spec import Comparison, Overview, Prediction, Search, Variant, experiment_names, load_experiment
+from mlplab.results import DIVERGED, FAILED, Candidate, Predictions, Record, Result, SearchResult, significant
+from mlplab.spec import Comparison, Options, Overview, Prediction, Search, Variant, experiment_names, load_experiment
 from mlplab.statistics import interval
 
 IMAGES = {"mnist": 50_000, "cifar10": 40_000}
@@ -259,14 +259,19 @@ def test_few_epochs_and_stand_in_data_test_nothing(claim: Claim) -> None:
         else:
             assert verdict.status == NOT_TESTABLE
             assert why in verdict.evidence
+            assert verdict.measured == "–"
 
 
 def test_a_search_of_fewer_candidates_tests_nothing() -> None:
     """A search that drew less than its experiment says does not speak of the report's."""
-    small = replace(FULL["random_search"], experiment=replace(FULL["random_search"].experiment, candidates=3))
-    verdict = judge(BY_KEY["search-best"], {**FULL, "random_search": small})
+    small = Options(smoke=True).adapt(FULL["random_search"].experiment)
+    made = replace(FULL["random_search"], experiment=small, data="digits (stand-in for CIFAR-10)")
+    verdict = judge(BY_KEY["search-best"], {**FULL, "random_search": made})
     assert verdict.status == NOT_TESTABLE
-    assert f"3 candidates in place of {FULL['random_search'].experiment.candidates}" in verdict.evidence
+    assert (
+        "(on digits (stand-in for CIFAR-10), 2 candidates in place of 10, 2 folds in place of 3, 2 epochs in place of "
+        "10)"
+    ) in verdict.evidence
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.key)
@@ -508,8 +513,43 @@ def test_seconds_are_compared_and_never_reproduced() -> None:
     verdict = judge(BY_KEY["sgd-time"], FULL)
     assert verdict.status == NOT_TESTABLE
     assert verdict.measured == "7,830.0 s"
-    half = judge(BY_KEY["sgd-time"], changed("batch_modes", "batch size 1", train_seconds=[3915.35] * 50))
-    assert "2 times as fast" in half.evidence
+    for seconds, says in ((3915.35, "2 times as fast"), (4.1876, "1,870 times as fast"), (1e7, "1,280 times as long")):
+        shown = judge(BY_KEY["sgd-time"], changed("batch_modes", "batch size 1", train_seconds=[seconds] * 50))
+        assert says in shown.evidence
+
+
+def test_the_seconds_of_a_training_that_ended_early_are_not_those_of_all_epochs() -> None:
+    """A training that diverged in its third epoch has no seconds for 50; its evidence is per epoch."""
+    record = FULL["batch_modes"]
+    early = [
+        replace(r, status=DIVERGED, history={name: values[:3] for name, values in r.history.items()})
+        for r in record.results
+    ]
+    found = {**FULL, "batch_modes": replace(record, results=early)}
+    claim = BY_KEY["sgd-time"]
+    verdict = judge(claim, found)
+    assert verdict.measured == claim.numbers[0].distance(claim.numbers[0].measured(found)) == "–"
+    assert "epoch 3, where it diverged" in verdict.evidence
+    assert "an epoch is 1 times as fast" in verdict.evidence
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1868.3, "1,870"),
+        (7830.7, "7,830"),
+        (2.0, "2"),
+        (0.012345, "0.0123"),
+        (0.00001234, "0.0000123"),
+        (-41000, "-41,000"),
+        (0.0, "0"),
+        (5e30, "5e+30"),
+        (math.inf, "inf"),
+    ],
+)
+def test_numbers_are_written_as_people_write_them(value: float, text: str) -> None:
+    """Three significant digits, thousands apart, and an exponent only where nobody would read the zeros."""
+    assert significant(value) == text
 
 
 def test_a_trend_is_not_rough() -> None:

@@ -1,5 +1,6 @@
 """What `mlplab.report` promises: the whole report in one HTML file and in Markdown, from whatever is on record."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,7 +14,7 @@ from test_claims import FIVE, FULL, records
 from mlplab import figures, report, results
 from mlplab.claims import CLAIMS
 from mlplab.results import DIVERGED, FAILED, Record
-from mlplab.spec import Comparison, experiment_names
+from mlplab.spec import Comparison, Options, experiment_names
 from mlplab.statistics import Verdict, judge
 
 CIRCUMSTANCES = {"mlplab": "0.1.0", "processor": "a <fast> one & only", "commit": "c0ffee"}
@@ -188,6 +189,68 @@ def test_stand_in_data_and_few_epochs_are_said_before_any_number(tmp_path: Path)
         top = text[: text.rindex("Of the report's")]
         assert f"{notice} (optimizers, predict, random" in top.replace("\\", "")
         assert "optimizers: 2 epochs in place of 50" in top
+
+
+@pytest.mark.usefixtures("quick")
+def test_published_numbers_are_compared_with_their_like_alone(tmp_path: Path) -> None:
+    """A run on other data, or a shorter one, stands beside no published number; the page says so from its first words.
+
+    Of the optimizers on the digits and a baseline of two epochs no number is shown as if it were the report's.
+    """
+    digits = replace(FULL["optimizers"], data="digits (stand-in for MNIST)")
+    short = {name: record for name, record in records(epochs=2).items() if name == "decay_momentum"}
+    page, markdown = write({**FULL, "optimizers": digits, **short}, tmp_path)
+    for text in (page.text, markdown):
+        assert "2 of 14 on other data or shorter than in the report" in text
+        assert "at its own settings" not in text
+    rows = {line.split(" | ")[0].lstrip("| "): line.rstrip(" |").split(" | ") for line in markdown.splitlines()}
+    assert rows["validation accuracy, SGD"][2:] == ["0.97", "–", "not compared: on digits (stand-in for MNIST)"]
+    assert rows["training time, with decay"][2:] == ["297.15 s", "–", "not compared: 2 epochs in place of 50"]
+    assert rows["accuracy, dropout 0.2"][2:] == ["0.4978", "0.4978", "+0.00 points"]
+    assert "Run shorter than planned: 2 epochs in place of 50." in markdown
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_smoke_run_is_called_one(tmp_path: Path) -> None:
+    """Every experiment made small by the smoke profile, on the digits: compared with nothing, and said to be small."""
+    smoke = {
+        name: replace(
+            record,
+            experiment=Options(smoke=True).adapt(record.experiment),
+            data=f"digits (stand-in for {record.data})",
+            results=records(epochs=2)[name].results,
+        )
+        for name, record in FULL.items()
+    }
+    page, markdown = write(smoke, tmp_path)
+    assert "all of them on other data or shorter than in the report" in page.text
+    assert "1 is reproduced, 0 are not reproduced and 27 are not testable" in page.text
+    for words in ("times as fast", "at its own settings", "does not agree", "95 %"):
+        assert words not in page.text, words
+    assert "random_search: 2 candidates in place of 10, 2 folds in place of 3, 2 epochs in place of 10" in page.text
+    assert "batch_1000: 2 epochs in place of 1,000" in page.text
+    assert markdown.count("not compared: on digits") == sum(len(c.numbers) for c in CLAIMS) - 1
+
+
+def test_no_number_has_an_exponent(written: tuple[Path, Path], five: tuple[Path, Path]) -> None:
+    """Numbers are written as people write them, but the report's decay of 1e-6 and what is zero but for rounding."""
+    for path in (*written, *five):
+        text = path.read_text("utf-8") if path.suffix == ".md" else read(path).text
+        found = set(re.findall(r"(?<![\w-])\d[\d.]*e[+-]?\d+\b", text))
+        assert {number for number in found if float(number) > 1e-15} <= {"1e-6"}
+    assert "at its own settings" in read(written[0]).text
+    assert "not compared" not in read(written[0]).text
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_search_whose_candidates_all_failed_has_no_best(tmp_path: Path) -> None:
+    """Where no candidate has a score, no caption calls one the best."""
+    record = FULL["random_search"]
+    assert record.search
+    lost = [replace(candidate, scores=[math.nan] * 3) for candidate in record.search.candidates]
+    page, _ = write({"random_search": replace(record, search=replace(record.search, candidates=lost))}, tmp_path)
+    assert "no mean accuracy" in page.text
+    assert "Best: " not in page.text
 
 
 @pytest.mark.usefixtures("quick")

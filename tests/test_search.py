@@ -6,6 +6,7 @@ import json
 import math
 import os
 import pickle
+import re
 import signal
 import sys
 import time
@@ -751,7 +752,7 @@ def with_optimizers(candidates: int, space: dict[str, Any]) -> SearchResult:
 
 
 def test_what_does_not_apply_is_shown_as_such(tmp_path: Path) -> None:
-    """A candidate without a momentum has a – in the table and on the axis, and is missing in the panel, which says so."""
+    """A candidate without a momentum has a – in table and on the axis, and is missing in the panel, which says so."""
     result = with_optimizers(8, {"optimizer": ["sgd", "adam"], "momentum": [0.0, 0.9]})
     having = sum("momentum" in candidate.choices for candidate in result.candidates)
     assert 0 < having < 8
@@ -773,6 +774,19 @@ def test_the_slices_have_a_panel_for_each_field(tmp_path: Path) -> None:
     assert [axes.get_xlabel() for axes in figure.axes] == ["learning rate", "dropout", "batch size", "hidden"]
     assert [axes.get_xscale() for axes in figure.axes] == ["log", "linear", "linear", "linear"]
     figure.savefig(tmp_path / "figure.png")
+
+
+def test_a_candidate_that_failed_is_in_the_table_without_a_score() -> None:
+    """One of whose folds some or all failed comes last, with what it has."""
+    found = searched(4, 1)
+    found.candidates[1].scores[2] = math.nan
+    header, *rows = results.search_cells(found)
+    place, mean = header.index("mean score"), header.index("folds")
+    assert [row[0] for row in rows[-2:]] == ["1", "2"]
+    assert [row[place : place + 2] for row in rows[-2:]] == [["–", "–"]] * 2
+    assert rows[-2][mean] == "– – –"
+    assert re.fullmatch(r"0\.\d{4} 0\.\d{4} –", rows[-1][mean])
+    assert all(re.fullmatch(r"0\.\d{4}", cell) for row in rows[:-2] for cell in row[place : place + 2])
 
 
 def test_figures_of_a_single_or_failed_candidate(tmp_path: Path) -> None:
