@@ -5,7 +5,9 @@ writer to the next), and every file found is verified before anything is trained
 is an error in every mode, and is left exactly as it is. Only the data set ``auto`` may fall back, and says so.
 """
 
+import gzip
 import hashlib
+import importlib.metadata
 import io
 import os
 import pickle
@@ -609,27 +611,52 @@ def _digits(wanted: str, notice: str) -> Dataset:
     that every machine gets the same bytes; colour channels repeat the grey one. 300 validation and 300 test images
     are drawn stratified, with a fixed seed.
     """
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
     shape = KNOWN[wanted].image_shape
     size, small = shape[0], 8
     # Row i of the large image lies at (i + 1/2) * small / size - 1/2 of the small one: here in units of 1 / (2 size).
     position = np.clip((2 * np.arange(size) + 1) * small - size, 0, 2 * size * (small - 1))
     weights = np.maximum(0, 2 * size - np.abs(position[:, None] - 2 * size * np.arange(small)))
-    bunch = load_digits()
-    scaled = weights @ bunch.images.astype(np.int64) @ weights.T
+    # The file as it is installed: to import scikit-learn takes longer than all that a small command trains.
+    package = importlib.metadata.distribution("scikit-learn")
+    with gzip.open(str(package.locate_file("sklearn/datasets/data/digits.csv.gz")), "rt") as file:
+        table = np.loadtxt(file, np.int64, delimiter=",")
+    labels = table[:, -1]
+    scaled = weights @ table[:, :-1].reshape(-1, small, small) @ weights.T
     unit = 16 * (2 * size) ** 2
     images = ((255 * scaled + unit // 2) // unit).astype(np.uint8)
     if len(shape) == 3:
         images = np.repeat(images[..., None], shape[2], axis=3)
-    rest, test = train_test_split(np.arange(len(images)), test_size=300, stratify=bunch.target, random_state=0)
-    train, validation = train_test_split(rest, test_size=300, stratify=bunch.target[rest], random_state=0)
+    rest, test = _stratified(labels, 300)
+    train, validation = (rest[part] for part in _stratified(labels[rest], 300))
     return _assemble(
         "digits",
         wanted,
-        *((images[part], bunch.target[part]) for part in (train, validation, test)),
-        class_names=tuple(str(name) for name in bunch.target_names),
+        *((images[part], labels[part]) for part in (train, validation, test)),
+        class_names=tuple("0123456789"),
         source="scikit-learn's embedded digits",
         notice=notice,
     )
+
+
+def _stratified(labels: np.ndarray, held_out: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers of a stratified split: scikit-learn's `train_test_split(stratify=labels, random_state=0)`."""
+    rng = np.random.RandomState(0)
+    left = counts = np.bincount(labels)
+    shares = []
+    for wanted in (len(labels) - held_out, held_out):
+        exact = left / left.sum() * wanted
+        share = np.floor(exact)
+        remainder = exact - share
+        # What rounding down leaves goes to the largest remainders, by lot among equal ones.
+        for value in np.unique(remainder)[::-1]:
+            if missing := int(wanted - share.sum()):
+                (equal,) = np.nonzero(remainder == value)
+                share[rng.choice(equal, min(len(equal), missing), replace=False)] += 1
+        shares.append(share.astype(int))
+        left = left - shares[0]
+    rows: tuple[list[int], list[int]] = ([], [])
+    for label, (kept, taken) in enumerate(zip(*shares, strict=True)):
+        mixed = np.flatnonzero(labels == label)[rng.permutation(counts[label])]
+        rows[0].extend(mixed[:kept])
+        rows[1].extend(mixed[kept : kept + taken])
+    return rng.permutation(rows[0]), rng.permutation(rows[1])

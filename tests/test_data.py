@@ -916,6 +916,17 @@ def test_digits_are_the_same_bytes_everywhere(world: World, wanted: str, digest:
     assert data.load("digits", wanted).digest == digest
 
 
+@pytest.mark.parametrize(("rows", "held_out"), [(1797, 300), (1497, 300), (100, 33), (400, 17)])
+def test_digits_are_split_as_scikit_learn_splits(rows: int, held_out: int) -> None:
+    """The split, which is made without importing scikit-learn, is the one of its `train_test_split`."""
+    from sklearn.model_selection import train_test_split
+
+    labels = np.random.default_rng(rows).integers(0, 10, rows)
+    expected = train_test_split(np.arange(rows), test_size=held_out, stratify=labels, random_state=0)
+    for ours, theirs in zip(data._stratified(labels, held_out), expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 @pytest.mark.parametrize("wanted", ["mnist", "cifar10"])
 def test_digits_are_resized_bilinearly(world: World, wanted: str) -> None:
     """The integer arithmetic gives what SciPy's bilinear interpolation gives, rounded."""
@@ -987,10 +998,11 @@ def test_status_of_a_bare_machine(world: World, monkeypatch: pytest.MonkeyPatch)
 # ------------------------------------------------------------------------------------------------- the real things
 
 
-def test_importing_is_light() -> None:
-    """Importing the module loads none of TensorFlow, Keras, MLflow and scikit-learn."""
+@pytest.mark.parametrize("then", ["", "; mlplab.data.load('digits')"])
+def test_importing_is_light(then: str) -> None:
+    """Importing the module, or loading the digits, loads none of TensorFlow, Keras, MLflow and scikit-learn."""
     heavy = "{'tensorflow', 'keras', 'mlflow', 'sklearn', 'scipy', 'ssl'}"
-    code = f"import sys, mlplab.data; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, mlplab.data{then}; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
