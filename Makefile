@@ -44,6 +44,7 @@ bench: .venv/ready
 	python benchmarks/seeds.py
 	python benchmarks/search.py
 	python benchmarks/tracking.py
+	python benchmarks/startup.py
 	python benchmarks/serving.py
 	python benchmarks/store.py
 	python benchmarks/scaling.py
