@@ -14,12 +14,12 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import keras
 import numpy as np
 
-from mlplab import cluster, figures, models, origin, replay, report, results, search, tracking, training, trial
+from mlplab import figures, models, origin, replay, report, results, tracking, training, trial
 from mlplab.data import Dataset
 from mlplab.results import (
     FAILED,
@@ -48,6 +48,9 @@ from mlplab.spec import (
 )
 from mlplab.statistics import Verdict, judge, sentences
 from mlplab.trial import Device, Watch
+
+if TYPE_CHECKING:  # scikit-learn and joblib take long to import, and most experiments need neither
+    from mlplab import cluster, search
 
 EXPORTED_OPTIMIZER = "rmsprop"
 """The best variant with this optimizer has its model logged besides the winner's: it is the one that is served."""
@@ -264,6 +267,8 @@ class Lab:
         self, turns: Sequence[tuple["Family", int]], comparison: Comparison, data: Dataset, watch: Watch
     ) -> None:
         """Has workers train, and takes what they come to."""
+        from mlplab import cluster
+
         reference, text = cluster.Reference.to(data), comparison.to_json()
         shown = {
             (f.variant.name, seed): Result(
@@ -294,6 +299,8 @@ class Lab:
             family.trained.sort(key=lambda each: comparison.each_seed.index(each[0].seed))
 
     def _search(self, spec: Search, run: tracking.Run) -> Record:
+        from mlplab import cluster, search
+
         data, device = self._data_of(spec.dataset)
         run.tags({**_tags(data), **tracking.fingerprinted(_fingerprint(spec, data))})
         run.data(data)
@@ -447,7 +454,7 @@ class _Journal:
         self._tags = {"mlplab.experiment": spec.name, "mlplab.kind": "candidate", **_tags(data)}
         self._tags |= {LOAD: SHARED} if shared else {}
         self._open: dict[str, tuple[tracking.Run, Result]] = {}
-        self._folds: dict[str, dict[int, search.Scored]] = {}
+        self._folds: "dict[str, dict[int, search.Scored]]" = {}
         self._lock = threading.RLock()
 
     def started(self, candidate: Variant) -> None:
@@ -468,7 +475,7 @@ class _Journal:
             result.add(values)
             self.watch.epoch(result)
 
-    def scored(self, candidate: Variant, fold: int, found: search.Scored) -> None:
+    def scored(self, candidate: Variant, fold: int, found: "search.Scored") -> None:
         """Records a fold's score, at the fold's number, and keeps the fold for when the command has to go on."""
         with self._lock:
             if not found.error:
@@ -690,7 +697,7 @@ class _Task:
     comparison: str
     variant: str
     seed: int
-    data: cluster.Reference
+    data: "cluster.Reference"
     under: tracking.Place
 
 
@@ -699,6 +706,8 @@ class _Told:
 
     def started(self, result: Result) -> None:
         """A training begins, perhaps anew after a worker's death."""
+        from mlplab import cluster
+
         cluster.tell((result.variant.name, result.seed, None))
 
     def recalled(self, result: Result) -> None:
@@ -706,6 +715,8 @@ class _Told:
 
     def epoch(self, result: Result) -> None:
         """An epoch is over."""
+        from mlplab import cluster
+
         cluster.tell((result.variant.name, result.seed, {name: values[-1] for name, values in result.history.items()}))
 
     def ended(self, result: Result) -> None:
@@ -714,6 +725,8 @@ class _Told:
 
 def _train(task: _Task) -> tuple[dict[str, Any], list[np.ndarray]]:
     """On a worker: trains in a run under the one that the task names; the result as `_keep` keeps it."""
+    from mlplab import cluster
+
     comparison, data = Comparison.from_json(task.comparison), task.data.load()
     (variant,) = (variant for variant in comparison.resolved() if variant.name == task.variant)
     with tracking.under(task.under) as parent:

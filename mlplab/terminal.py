@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 
@@ -37,20 +37,32 @@ class Screen:
 
     def __init__(self, out: Console) -> None:
         self.out = out
+        self._announced = ""
+
+    def announce(self, experiment: Experiment, load: Callable[[], Dataset]) -> None:
+        """Shows what is asked and, once that is loaded, of which data: before the libraries that train are imported."""
+        self._announced = experiment.name
+        self._ask(experiment, load)
 
     @contextmanager
     def experiment(self, experiment: Experiment, data: Dataset, variants: Sequence[Variant]) -> "Iterator[Progress]":
         """Shows what is asked of which data, then the progress."""
+        if self._announced != experiment.name:
+            self._ask(experiment, lambda: data)
+        self._announced = ""  # another experiment that this one needs may have come between
+        seeds = len(experiment.each_seed) if isinstance(experiment, Comparison) else 1
+        with Progress(self.out, variants, seeds) as progress:
+            yield progress
+
+    def _ask(self, experiment: Experiment, load: Callable[[], Dataset]) -> None:
         self.out.print(experiment.question, style="bold")
+        data = load()
         self.out.print(
             f"Data: {data.label}, {len(data.train):,} training, {len(data.validation):,} validation and "
             f"{len(data.test):,} test images, from {data.source}"
         )
         if data.notice:
             self.out.print(f"Note: {data.notice}", style="bold yellow")
-        seeds = len(experiment.each_seed) if isinstance(experiment, Comparison) else 1
-        with Progress(self.out, variants, seeds) as progress:
-            yield progress
 
     def recorded(self, record: Record) -> None:
         """Shows what came out."""

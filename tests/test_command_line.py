@@ -188,7 +188,7 @@ def test_missing_data_is_said_with_places_and_remedies(machine: Machine) -> None
         assert str(place) in done.err
     for remedy in ("set MLPLAB_DATA_DIR to a folder that holds mnist.npz", "'digits'", "'auto'"):
         assert remedy in done.err
-    assert done.out == ""
+    assert done.out == f"{load_experiment('optimizers').question}\n"
     assert not done.imported & {"tensorflow", "mlflow"}
     assert not machine.store.exists()
 
@@ -242,6 +242,15 @@ def test_an_experiment_runs_to_its_table(machine: Machine) -> None:
     page = r"http://127\.0\.0\.1:5000/#/experiments/0/runs/[0-9a-f]{32}\?workflowType=machine_learning"
     assert re.search(rf"^This run: +{page}$", done.out, re.MULTILINE)
     assert machine.runs() == [("optimizers", "FINISHED"), ("Adam", "FINISHED")]
+    assert not done.imported & {"sklearn", "scikeras", "joblib", "scipy.stats", "matplotlib.pyplot"}
+
+
+def test_the_question_and_the_data_are_shown_before_tensorflow_is_imported(machine: Machine) -> None:
+    """A person reads what is asked of which data while the libraries that train are loaded, which takes seconds."""
+    (machine.folder / "hook" / "tensorflow.py").write_text("raise SystemExit(7)")
+    done = machine.mlplab("run", "optimizers", "--dataset", "digits")
+    assert done.code == 7
+    assert done.out.startswith(f"{load_experiment('optimizers').question}\nData: digits (stand-in for MNIST), ")
 
 
 MINE = """from mlplab.spec import Comparison, Variant
