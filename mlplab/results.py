@@ -263,7 +263,7 @@ class Target:
     def text(self, value: float) -> str:
         """So many epochs, steps or seconds, for readers."""
         if self.unit == "seconds":
-            return f"{value:.3g} s"
+            return f"{significant(value)} s"
         return f"{value:,.0f} {self.unit if value != 1 else self.unit.removesuffix('s')}"
 
 

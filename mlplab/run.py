@@ -454,7 +454,7 @@ class _Journal:
         self._tags = {"mlplab.experiment": spec.name, "mlplab.kind": "candidate", **_tags(data)}
         self._tags |= {LOAD: SHARED} if shared else {}
         self._open: dict[str, tuple[tracking.Run, Result]] = {}
-        self._folds: "dict[str, dict[int, search.Scored]]" = {}
+        self._folds: dict[str, dict[int, search.Scored]] = {}
         self._lock = threading.RLock()
 
     def started(self, candidate: Variant) -> None:
@@ -607,7 +607,7 @@ class Family:
 
         for result, run in opened:
             result.shared = worker is not None
-            run.tags({LOAD: f"{SHARED}: {', '.join(worker.values())}"} if worker is not None else {})
+            run.tags({LOAD: f"{SHARED}: {', core '.join(worker.values())}"} if worker is not None else {})
             watch.started(result)
         try:
             alone = [result for result, _ in opened]
@@ -731,7 +731,7 @@ def _train(task: _Task) -> tuple[dict[str, Any], list[np.ndarray]]:
     (variant,) = (variant for variant in comparison.resolved() if variant.name == task.variant)
     with tracking.under(task.under) as parent:
         family = Family(parent, variant, comparison, data)
-        worker = {"machine.shared": "true", **cluster.place()}
+        worker = cluster.place()
         family.train([task.seed], task.data.device(), _Told(), worker=worker)
         ((result, run),) = family.trained
     result.run_id = run.run_id

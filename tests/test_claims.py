@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mlplab.claims import CLAIMS, FOUND, NOT_REPRODUCED, NOT_TESTABLE, REPRODUCED, STATUSES, Claim, judge, roughness
 from mlplab.results import DIVERGED, FAILED, Candidate, Predictions, Record, Result, SearchResult, significant
 from mlplab.spec import Comparison, Options, Overview, Prediction, Search, Variant, experiment_names, load_experiment
-from mlplab.statistics import interval
+from mlplab.statistics import mean_interval
 
 IMAGES = {"mnist": 50_000, "cifar10": 40_000}
 LABELS = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
@@ -364,7 +364,7 @@ def test_a_difference_has_the_interval_of_the_comparisons_verdict() -> None:
     """What a claim says of two variants is, to the digit, what the verdict of their comparison says."""
     record = FIVE["optimizers"]
     values = {o.variant.name: [100 * r.best("val_accuracy") for r in o.results] for o in record.outcomes}
-    low, high = interval(np.subtract(values["RMSprop"], values["Adam"]))
+    _, low, high = mean_interval(np.subtract(values["RMSprop"], values["Adam"]))
     evidence = judge(BY_KEY["rmsprop-best"], FIVE).evidence
     assert f"RMSprop minus Adam +0.50 points [{low:+.2f}, {high:+.2f}]: holds (above 0)" in evidence
 

@@ -557,7 +557,7 @@ def test_a_comparison_loses_a_worker_and_nothing_else(empty_store: Path, tmp_pat
 
 def worker_of(run: Any) -> str:
     """The process id of the worker that trained a run, by its tag."""
-    found = re.fullmatch(r"shared: \S+, process (\d+), \w+", run.data.tags["machine.load"])
+    found = re.fullmatch(r"shared: \S+, process (\d+), core \w+", run.data.tags["machine.load"])
     assert found
     return found[1]
 
@@ -578,4 +578,4 @@ def test_the_readmes_command_trains_with_workers_of_this_machine(empty_store: Pa
     store = Store(machine.uri)
     (parent,) = store.parents()
     assert set(store.trainings(parent)) == {"SGD", "Adam", "RMSprop"}
-    assert "their times are compared with none" in parent.data.tags["mlflow.note.content"]
+    assert "times are compared with none" in parent.data.tags["mlflow.note.content"]

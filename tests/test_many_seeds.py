@@ -1,6 +1,7 @@
 """A comparison trained with several seeds: what is shared, what is recorded, and what is said of it."""
 
 import csv
+import io
 import json
 import math
 from collections import Counter
@@ -10,9 +11,10 @@ import keras
 import mlflow
 import numpy as np
 import pytest
+from rich.console import Console
 from test_run import InterruptedWhen, Quiet, artifacts, assert_readable, below, perform, read
 
-from mlplab import figures, tracking, training
+from mlplab import figures, terminal, tracking, training
 from mlplab.results import Record, measures, outcomes, to_cells
 from mlplab.spec import Comparison, Variant
 from mlplab.statistics import mean_interval
@@ -303,14 +305,30 @@ def test_trainings_that_do_not_pair_get_no_verdict(store, dataset, monkeypatch):
 
 
 def test_a_busy_machine_is_said(recorded, dataset, store, monkeypatch):
-    """A training during which other processes kept a core busy is tagged, and the comparison's description says so."""
+    """A training during which other processes kept a core busy is tagged, and every verdict on times says so.
+
+    It does in the run's description, in verdicts.json, on the terminal and in its figure; other verdicts do not.
+    """
     from mlplab import trial
 
     assert all(result.busy >= 0 for result in recorded[0].results)
     monkeypatch.setattr(trial._Others, "cores", lambda self: 1.0)
-    record = perform(COMPARISON.only(["fast"]).with_base(epochs=1), dataset)
+    record = perform(COMPARISON.only(["slow", "fast"]).with_base(epochs=1), dataset)
     for result in record.results:
         assert store.get_run(result.run_id).data.tags["machine.load"] == "busy: other processes kept 1.0 cores"
+    busy = (
+        "the machine was busy with something else during 6 of 6 trainings (up to 1.0 cores), so times may be too long"
+    )
     note = store.get_run(record.run_id).data.tags["mlflow.note.content"]
-    assert "busy with something else during 3 of 3 trainings (up to 1.0 cores)" in note
-    assert tracking.read_artifact(record.run_id, "record.json")
+    said = json.loads(tracking.read_artifact(record.run_id, "verdicts.json"))["verdicts"]
+    out = Console(file=io.StringIO(), width=1_000)
+    terminal.Screen(out).recorded(record)
+    assert {verdict["measure"] for verdict in said} == {"val_accuracy", "gap", "train_seconds"}
+    for verdict in said:
+        about_times = verdict["measure"] == "train_seconds"
+        assert verdict["sentence"].endswith(f"; {busy}.") is about_times
+        assert verdict["sentence"] in note
+        assert verdict["sentence"] in out.file.getvalue()
+    times = [verdict for verdict in record.verdicts if verdict.measure == "train_seconds"]
+    legend = figures.differences(times, record.data).legends[0]
+    assert busy in legend.get_title().get_text().replace("\n", " ")
