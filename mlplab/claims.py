@@ -65,13 +65,15 @@ class Verdict:
 class Unit:
     """How a number is shown: `scale` times its distance from `zero`, formatted, and what it is counted in.
 
-    A form such as ".3g" stands for as many significant digits without an exponent.
+    A form such as ".3g" stands for as many significant digits without an exponent. What is `exact` has no interval: it
+    is the same with every seed.
     """
 
     form: str
     suffix: str = ""
     scale: float = 1.0
     zero: float = 0.0
+    exact: bool = False
 
     def _bare(self, value: float) -> str:
         shown = self.scale * (value - self.zero)
@@ -82,13 +84,14 @@ class Unit:
         return f"{self._bare(value)}{self.suffix}" if math.isfinite(value) else "–"
 
     def spread(self, mean: float, low: float, high: float) -> str:
-        """A mean with its interval, such as "97.90 % [97.80, 98.00]"; alone where there is no interval."""
-        ends = f" [{self._bare(low)}, {self._bare(high)}]" if math.isfinite(high - low) else ""
+        """A mean with its interval, such as "97.90 % [97.80, 98.00]"; alone where there is none."""
+        ends = f" [{self._bare(low)}, {self._bare(high)}]" if math.isfinite(high - low) and not self.exact else ""
         return f"{self.text(mean)}{ends}"
 
 
 PERCENT, POINTS, SECONDS = Unit(".2f", " %", 100), Unit("+.2f", " points"), Unit(",.1f", " s")
-PLAIN, WHOLE, SHORT, EPOCH_SECONDS = Unit(".4f"), Unit(",.0f"), Unit(".2g"), Unit(".3g", " s")
+PLAIN, SHORT, EPOCH_SECONDS = Unit(".4f"), Unit(".2g"), Unit(".3g", " s")
+WHOLE, EXACT = Unit(",.0f"), Unit(",.0f", exact=True)
 GAP, TIMES, MORE = Unit(".2f", " points"), Unit(".2f", " times"), Unit("+.0f", " %", 100, zero=1)
 
 
@@ -221,7 +224,9 @@ class Number:
         """The report's own unit."""
         if self.metric == "train_seconds":
             return SECONDS
-        if self.metric in ("epochs", "parameters"):
+        if self.metric == "parameters":
+            return EXACT
+        if self.metric == "epochs":
             return WHOLE
         return PERCENT if "%" in self.text else PLAIN
 

@@ -462,11 +462,11 @@ def _drawings(kind: str, variant: str, record: Record, records: Records) -> list
         return [(f"candidates of the search, {kind}", _search_caption(record, kind), lambda: draw(search, data))]
     if kind == "overview" and isinstance(record.experiment, Overview):
         of = _shown(record.experiment, records)
-        caption = _time_caption([outcome for one in of for outcome in one.outcomes])
+        caption = _time_caption([(f"{one.experiment.name}: ", outcome) for one in of for outcome in one.outcomes])
         return [("training times by variant", caption, lambda: figures.overview_times(of))] if of else []
     if kind == "time" and found:
         draw_times = lambda: figures.training_times(found, data)  # noqa: E731
-        return [("training times by variant", _time_caption(record.outcomes), draw_times)]
+        return [("training times by variant", _time_caption([("", o) for o in record.outcomes]), draw_times)]
     if kind in figures.METRICS and found:
         caption = _metric_caption(kind, record.outcomes)
         return [(f"{kind} by variant", caption, lambda: figures.comparison_curves(kind, found, data))]
@@ -563,11 +563,12 @@ def _metric_caption(metric: str, found: Sequence[Outcome]) -> str:
     return f"{word} in the last epoch (training / validation{_over(found)}): {listed or 'none was completed'}."
 
 
-def _time_caption(found: Sequence[Outcome]) -> str:
-    apart = f"Seconds of training{_over(found)}, compiling and evaluation apart."
+def _time_caption(found: Sequence[tuple[str, Outcome]]) -> str:
+    """The fastest and the slowest of variants, each with what stands before its name."""
+    apart = f"Seconds of training{_over([outcome for _, outcome in found])}, compiling and evaluation apart."
     known = [
-        (seconds, outcome.variant.name)
-        for outcome in found
+        (seconds, before + outcome.variant.name)
+        for before, outcome in found
         if (seconds := outcome.mean(lambda r: r.train_seconds / r.epochs if r.epochs else math.nan)) > 0
     ]
     if len(known) < 2:

@@ -340,6 +340,13 @@ def test_several_seeds_have_figures_of_their_own(five: tuple[Path, Path]) -> Non
     assert re.search(r"Each optimizer's best: sgd 0\.\d+ at \S+, adam 0\.\d+ at \S+, rmsprop", text)
 
 
+def test_the_overview_says_of_which_comparison_a_time_is(five: tuple[Path, Path]) -> None:
+    """Two comparisons have a baseline: the fastest and the slowest are named with theirs."""
+    caption = re.search(r"Figure 25\W+(Seconds.*? as long\.)", read(five[0]).text)
+    assert caption
+    assert re.search(r"Per epoch \w+: .* is the fastest with [\d.]+ s, \w+: .* the slowest with", caption[1])
+
+
 @pytest.mark.usefixtures("quick")
 def test_many_verdicts_are_counted_and_not_listed(tmp_path: Path) -> None:
     """A comparison of very many variants refers to its run for its verdicts."""
