@@ -89,10 +89,10 @@ class Unit:
         return f"{self.text(mean)}{ends}"
 
 
-PERCENT, POINTS, SECONDS = Unit(".2f", " %", 100), Unit("+.2f", " points"), Unit(",.1f", " s")
+PERCENT, POINTS, SECONDS = Unit(".2f", " %", 100), Unit("+z.2f", " points"), Unit(",.1f", " s")
 PLAIN, SHORT, EPOCH_SECONDS = Unit(".4f"), Unit(".2g"), Unit(".3g", " s")
 WHOLE, EXACT = Unit(",.0f"), Unit(",.0f", exact=True)
-GAP, TIMES, MORE = Unit(".2f", " points"), Unit(".2f", " times"), Unit("+.0f", " %", 100, zero=1)
+GAP, TIMES, MORE = Unit(".2f", " points"), Unit(".2f", " times"), Unit("+z.0f", " %", 100, zero=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,12 +263,12 @@ class Number:
         if not math.isfinite(value):
             return "–"
         if self.metric.endswith("accuracy"):
-            return f"{100 * (value - self.published):+.2f} points"
+            return f"{100 * (value - self.published):+z.2f} points"
         if self.metric == "train_seconds":
             return _speed(self.published / value)
         if self.metric in ("epochs", "parameters"):
-            return f"{value - self.published:+,.0f}"
-        return f"{100 * (value / self.published - 1):+,.1f} %" if self.published else f"{value:+.4f}"
+            return f"{value - self.published:+z,.0f}"
+        return f"{100 * (value / self.published - 1):+z,.1f} %" if self.published else f"{value:+z.4f}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -431,7 +431,7 @@ def _shown(claim: Claim, records: Records) -> str:
 
 
 def _where(experiment: str, result: Result) -> str:
-    ended = f"epoch {result.epochs}"
+    ended = f"epoch {result.epochs:,}"
     if result.status == DIVERGED:
         ended += ", where it diverged"
     return f"{experiment}, {result.variant.name!r}, {ended}"
@@ -449,6 +449,8 @@ def _speed(ratio: float) -> str:
     """How long ours takes where the report's takes `ratio` times as long."""
     if not math.isfinite(ratio) or ratio <= 0:
         return "–"
+    if significant(ratio) == "1" or significant(1 / ratio) == "1":
+        return "as fast"
     return f"{significant(ratio)} times as fast" if ratio >= 1 else f"{significant(1 / ratio)} times as long"
 
 
@@ -684,7 +686,7 @@ def _negligible(claim: Claim, records: Records) -> Seen:
     gaps = _gaps(result)
     says = (
         f"{_where('batch_1000', result)}: accuracy {_percent(result.last('accuracy'))}, validation accuracy "
-        f"{_percent(result.last('val_accuracy'))}, {gaps[-1]:+.2f} points apart (at most {max(map(abs, gaps)):.2f} at "
+        f"{_percent(result.last('val_accuracy'))}, {gaps[-1]:+z.2f} points apart (at most {max(map(abs, gaps)):.2f} at "
         f"any epoch); loss {result.last('loss'):.4f}, validation loss {result.last('val_loss'):.4f}."
     )
     apart = Quantity(
@@ -695,7 +697,7 @@ def _negligible(claim: Claim, records: Records) -> Seen:
         high=1,
         allowed="within 1 point of 0",
     )
-    return Seen(f"{gaps[-1]:+.2f} points", says, (apart,), of="last epoch")
+    return Seen(f"{gaps[-1]:+z.2f} points", says, (apart,), of="last epoch")
 
 
 def _decay_costs_time(claim: Claim, records: Records) -> Seen:
@@ -715,9 +717,9 @@ def _decay_costs_time(claim: Claim, records: Records) -> Seen:
     note = "Decay is one division a step."
     says = (
         f"decay_momentum, seconds of training an epoch: {significant(plain)} without, {significant(decay)} with decay "
-        f"({more:+.0f} %), {significant(both)} with decay and momentum ({more_both:+.0f} %). {note}"
+        f"({more:+z.0f} %), {significant(both)} with decay and momentum ({more_both:+z.0f} %). {note}"
     )
-    return Seen(f"{more:+.0f} % / {more_both:+.0f} %", says, (longer, longer_both), note=note)
+    return Seen(f"{more:+z.0f} % / {more_both:+z.0f} %", says, (longer, longer_both), note=note)
 
 
 def _stuck(claim: Claim, records: Records) -> Seen:
@@ -805,10 +807,10 @@ def _same(claim: Claim, records: Records) -> Seen:
     says = (
         f"batch_norm, best validation accuracies: {_percent(plain.best('val_accuracy'))} without (epoch "
         f"{plain.best_epoch}), {_percent(normed.best('val_accuracy'))} with it (epoch {normed.best_epoch}): "
-        f"{difference:+.2f} points. Last training accuracies: {_percent(plain.last('accuracy'))} without, "
+        f"{difference:+z.2f} points. Last training accuracies: {_percent(plain.last('accuracy'))} without, "
         f"{_percent(normed.last('accuracy'))} with it."
     )
-    return Seen(f"{difference:+.2f} points", says, (apart,))
+    return Seen(f"{difference:+z.2f} points", says, (apart,))
 
 
 FOUND = {"learning_rate": 0.01, "dropout": 0.2, "batch_size": 64}

@@ -533,7 +533,7 @@ def test_the_seconds_of_a_training_that_ended_early_are_not_those_of_all_epochs(
     verdict = judge(claim, found)
     assert verdict.measured == claim.numbers[0].distance(claim.numbers[0].measured(found)) == "–"
     assert "epoch 3, where it diverged" in verdict.evidence
-    assert "an epoch is 1 times as fast" in verdict.evidence
+    assert "an epoch is as fast" in verdict.evidence
 
 
 @pytest.mark.parametrize(
@@ -553,6 +553,18 @@ def test_the_seconds_of_a_training_that_ended_early_are_not_those_of_all_epochs(
 def test_numbers_are_written_as_people_write_them(value: float, text: str) -> None:
     """Three significant digits, thousands apart, and an exponent only where nobody would read the zeros."""
     assert significant(value) == text
+
+
+def test_what_rounds_to_no_difference_has_no_sign_of_one() -> None:
+    """A distance of -0.001 points is +0.00, not -0.00, and of equal times neither is called faster."""
+    accuracy, seconds = BY_KEY["minibatch-accuracy"].numbers[0], BY_KEY["sgd-time"].numbers[0]
+    assert accuracy.distance(0.97 - 1e-6) == "+0.00 points"
+    assert BY_KEY["sgd-losses"].numbers[0].distance(0.0503 - 1e-9) == "+0.0 %"
+    assert [seconds.distance(7830.7 * scale) for scale in (1.0001, 0.9999, 2)] == [
+        "as fast",
+        "as fast",
+        "2 times as long",
+    ]
 
 
 def test_a_trend_is_not_rough() -> None:
