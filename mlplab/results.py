@@ -144,8 +144,7 @@ class Outcome:
 
     def over_seeds(self, value: Callable[[Result], float]) -> tuple[float, float, float]:
         """Mean over the seeds that have a finite value, and the ends of its 95 % interval; NaN where there are none."""
-        finite = [found for found in map(value, self.results) if math.isfinite(found)]
-        return mean_interval(finite) if finite else (math.nan, math.nan, math.nan)
+        return mean_interval([value(result) for result in self.results])
 
     def mean(self, value: Callable[[Result], float]) -> float:
         """Mean over the seeds that have a finite value; NaN if none has."""

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlplab import statistics
 from mlplab.claims import CLAIMS, FOUND, NOT_REPRODUCED, NOT_TESTABLE, REPRODUCED, STATUSES, Claim, judge, roughness
-from mlplab.results import DIVERGED, FAILED, Candidate, Predictions, Record, Result, SearchResult, significant
+from mlplab.results import DIVERGED, FAILED, Candidate, Predictions, Record, Result, SearchResult, measures, significant
 from mlplab.spec import Comparison, Options, Overview, Prediction, Search, Variant, experiment_names, load_experiment
-from mlplab.statistics import mean_interval
 
 IMAGES = {"mnist": 50_000, "cifar10": 40_000}
 LABELS = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
@@ -366,10 +366,11 @@ def test_several_seeds_decide_a_lead_that_one_cannot(leads: list[float], status:
 def test_a_difference_has_the_interval_of_the_comparisons_verdict() -> None:
     """What a claim says of two variants is, to the digit, what the verdict of their comparison says."""
     record = FIVE["optimizers"]
-    values = {o.variant.name: [100 * r.best("val_accuracy") for r in o.results] for o in record.outcomes}
-    _, low, high = mean_interval(np.subtract(values["RMSprop"], values["Adam"]))
+    verdicts = statistics.judge(measures(record.experiment, record.results), record.experiment.against)
+    (verdict,) = [v for v in verdicts if (v.measure, v.a, v.b) == ("val_accuracy", "RMSprop", "Adam")]
+    ends = f"[{100 * verdict.low:+.2f}, {100 * verdict.high:+.2f}]"
     evidence = judge(BY_KEY["rmsprop-best"], FIVE).evidence
-    assert f"RMSprop minus Adam +0.50 points [{low:+.2f}, {high:+.2f}]: holds (above 0)" in evidence
+    assert f"RMSprop minus Adam +0.50 points {ends}: holds (above 0)" in evidence
 
 
 @pytest.mark.parametrize(

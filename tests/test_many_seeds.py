@@ -15,7 +15,7 @@ from rich.console import Console
 from test_run import InterruptedWhen, Quiet, artifacts, assert_readable, below, perform, read
 
 from mlplab import figures, terminal, tracking, training
-from mlplab.results import Record, measures, outcomes, to_cells
+from mlplab.results import Record, measures, outcomes, target_cells, targets, to_cells
 from mlplab.spec import Comparison, Variant
 from mlplab.statistics import mean_interval
 
@@ -218,6 +218,22 @@ def test_verdicts_are_on_the_comparisons_run(recorded):
     found = artifacts(client, parent.info.run_id)
     assert {"differences_val_accuracy.png", "differences_gap.png", "differences_train_seconds.png"} <= found
     assert "reached_val_accuracy_0.4.png" in found
+
+
+def test_how_soon_targets_were_reached_is_on_the_comparisons_run(recorded):
+    """verdicts.json, the description and the results say the same of each variant: of all seeds, in epochs here."""
+    record, client, parent, *_ = recorded
+    said = json.loads(read(client, parent.info.run_id, "verdicts.json"))["targets"]
+    found = targets(COMPARISON, record.results)
+    assert [one["variant"] for one in said] == list(COMPARISON.variants)
+    for kept, target in zip(said, found, strict=True):
+        epochs = [result.history["val_accuracy"] for result in record.results if result.variant.name == target.variant]
+        arrivals = [next((n for n, value in enumerate(each, 1) if value >= 0.4), None) for each in epochs]
+        assert (kept["unit"], kept["after"], kept["trained"]) == ("epochs", arrivals, [4, 4, 4])
+        assert target.count == f"{sum(arrival is not None for arrival in arrivals)} of 3"
+        (row,) = [row for row in target_cells([target]) if row[0] == target.variant]
+        wide = " | ".join(f"{cell}&nbsp;&nbsp;" for cell in row)
+        assert f"| {wide} |" in parent.data.tags["mlflow.note.content"]
 
 
 def test_a_record_keeps_its_seeds_and_verdicts(recorded):
