@@ -295,6 +295,14 @@ def test_a_pair_without_a_value_is_left_out_and_said() -> None:
     assert "No seed has a value" in one([math.nan], [0.9]).sentence
 
 
+def test_a_difference_that_no_float_holds_is_left_out() -> None:
+    """Two finite values may be further apart than the largest float: such a pair has no difference, which is said."""
+    with no_warning():
+        verdict = one([1e308, 0.91, 0.93], [-1e308, 0.9, 0.9])
+    assert (verdict.seeds, verdict.dropped, verdict.difference) == (2, 1, pytest.approx(0.02))
+    assert "1 left out" in verdict.sentence
+
+
 def test_times_are_compared_as_ratios() -> None:
     """The interval is that of the logarithms' differences, and equivalence is within a share."""
     times = {"name": "train_seconds", "maximizes": False, "margin": 0.05, "relative": True, "unit": "times"}
