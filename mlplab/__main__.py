@@ -19,7 +19,6 @@ from mlplab.spec import (
     Comparison,
     Experiment,
     Options,
-    Search,
     UnavailableError,
     UndeliveredError,
     UsageError,
@@ -232,7 +231,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace, name_or_path: str) -> int:
     changes = _options(options)
     experiment = changes.adapt(_only(load_experiment(name_or_path), options.variant))
-    lab, out = _lab(options, changes, datasets_of(experiment), experiment)
+    lab, out = _lab(options, changes, [experiment])
     record, command, page = lab.run(experiment)
     _lead(out, command, page)
     return _code([record])
@@ -241,7 +240,7 @@ def _run(options: argparse.Namespace, name_or_path: str) -> int:
 def _report(options: argparse.Namespace) -> int:
     changes = _options(options)
     experiments = [changes.adapt(load_experiment(name)) for name in experiment_names()]
-    lab, out = _lab(options, changes, set().union(*map(datasets_of, experiments)))
+    lab, out = _lab(options, changes, experiments)
     html, records, command, page = lab.report(Path(options.folder))
     from mlplab import terminal
 
@@ -271,6 +270,7 @@ def _register(options: argparse.Namespace) -> int:
             f"dataset is 'auto', and only {data.label} is to be had: a model for MNIST trained on it is not registered "
             "unless told. Get MNIST (`python -m mlplab data` shows the places), or say -P dataset=digits."
         )
+    _import_tensorflow()
     from mlplab.registry import register
     from mlplab.tracking import address, parent_run
 
@@ -293,6 +293,7 @@ def _register(options: argparse.Namespace) -> int:
 
 
 def _replay(options: argparse.Namespace) -> int:
+    _import_tensorflow()
     from mlplab import replay, terminal
     from mlplab.data import load
     from mlplab.tracking import address, parent_run
@@ -348,10 +349,9 @@ def _seeds(text: str) -> int | tuple[int, ...]:
         ) from None
 
 
-def _lab(
-    options: argparse.Namespace, changes: Options, datasets: set[str], announced: Experiment | None = None
-) -> "tuple[Lab, Console]":
-    # Not before the spec and the options are known to be right: TensorFlow takes seconds to load.
+def _lab(options: argparse.Namespace, changes: Options, experiments: Sequence[Experiment]) -> "tuple[Lab, Console]":
+    # Not before the spec and the options are known to be right: TensorFlow takes seconds to load. A person who waits
+    # for it reads meanwhile what is asked, and of which data.
     from mlplab import terminal
     from mlplab.data import Dataset, load
 
@@ -365,9 +365,11 @@ def _lab(
                 found[wanted] = load(options.dataset, wanted=wanted, progress=download)
         return found[wanted]
 
-    if isinstance(announced, Comparison | Search):
-        screen.announce(announced, lambda: get(announced.dataset))
-    for wanted in sorted(datasets):
+    if len(experiments) == 1:
+        screen.announce(experiments[0], get)
+    else:
+        out.print(f"A report on {len(experiments)} experiments; those on record are not run again.")
+    for wanted in sorted(set().union(*map(datasets_of, experiments))):
         get(wanted)
     _import_tensorflow()
     from mlplab.run import Lab

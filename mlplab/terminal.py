@@ -14,7 +14,7 @@ from rich.table import Table
 from mlplab import results
 from mlplab.data import Dataset
 from mlplab.results import FAILED, FINISHED, Record, Result
-from mlplab.spec import Comparison, Experiment, Variant
+from mlplab.spec import Comparison, Experiment, Search, Variant
 from mlplab.statistics import sentences
 
 PLAIN_LINE_SECONDS = 5.0
@@ -39,30 +39,27 @@ class Screen:
         self.out = out
         self._announced = ""
 
-    def announce(self, experiment: Experiment, load: Callable[[], Dataset]) -> None:
-        """Shows what is asked and, once that is loaded, of which data: before the libraries that train are imported."""
+    def announce(self, experiment: Experiment, load: Callable[[str], Dataset]) -> None:
+        """Shows what is asked, and of which data once they are loaded: before what trains is imported."""
+        self.out.print(experiment.question, style="bold")
+        if isinstance(experiment, Comparison | Search):
+            data = load(experiment.dataset)
+            self.out.print(
+                f"Data: {data.label}, {len(data.train):,} training, {len(data.validation):,} validation and "
+                f"{len(data.test):,} test images, from {data.source}"
+            )
+            if data.notice:
+                self.out.print(f"Note: {data.notice}", style="bold yellow")
         self._announced = experiment.name
-        self._ask(experiment, load)
 
     @contextmanager
     def experiment(self, experiment: Experiment, data: Dataset, variants: Sequence[Variant]) -> "Iterator[Progress]":
-        """Shows what is asked of which data, then the progress."""
+        """Shows what is asked of which data, where the last announcement was not of this, then the progress."""
         if self._announced != experiment.name:
-            self._ask(experiment, lambda: data)
-        self._announced = ""  # another experiment that this one needs may have come between
+            self.announce(experiment, lambda wanted: data)
         seeds = len(experiment.each_seed) if isinstance(experiment, Comparison) else 1
         with Progress(self.out, variants, seeds) as progress:
             yield progress
-
-    def _ask(self, experiment: Experiment, load: Callable[[], Dataset]) -> None:
-        self.out.print(experiment.question, style="bold")
-        data = load()
-        self.out.print(
-            f"Data: {data.label}, {len(data.train):,} training, {len(data.validation):,} validation and "
-            f"{len(data.test):,} test images, from {data.source}"
-        )
-        if data.notice:
-            self.out.print(f"Note: {data.notice}", style="bold yellow")
 
     def recorded(self, record: Record) -> None:
         """Shows what came out."""

@@ -266,21 +266,41 @@ def evaluate(
         ValueError: arrays of unequal length, or a model not compiled.
     """
     model._assert_compile_called("evaluate")
-    reason = _obstacle(model, (x, y, sample_weight), None, True, None)
-    if not reason:
-        data = _on_device((x, y, sample_weight))
-        _build(model, data)
-        try:
-            program = _ready(model, "test", data, min(batch_size or EVALUATION_BATCH, _examples(data)), False)
-        except _NotCompilableError as error:
-            reason = str(error)
-    if reason:
-        warnings.warn(f"mlplab evaluates this with keras.Model.evaluate: {reason}", stacklevel=2)
+    try:
+        program, data = _evaluation(model, (x, y, sample_weight), batch_size)
+    except _NotCompilableError as error:
+        warnings.warn(f"mlplab evaluates this with keras.Model.evaluate: {error}", stacklevel=2)
         scores: dict[str, float] = model.evaluate(
             x, y, batch_size=batch_size, sample_weight=sample_weight, verbose=0, return_dict=True
         )
         return scores
     return program.run(model, data)
+
+
+def compile_evaluation(model: keras.Model, x: Any, y: Any = None) -> None:
+    """Compiles what `evaluate` runs on these arrays, so that its first call takes as long as any other.
+
+    Nothing is evaluated, and every variable of the model stays as it is.
+
+    Raises:
+        ValueError: as `evaluate` raises it.
+    """
+    model._assert_compile_called("evaluate")
+    with contextlib.suppress(_NotCompilableError):  # Keras evaluates it then, as `evaluate` will say
+        _evaluation(model, (x, y, None), None)
+
+
+def _evaluation(model: keras.Model, data: Any, batch_size: int | None) -> "tuple[_Program, Any]":
+    """The program that evaluates a model on arrays, compiled, and the arrays as tensors.
+
+    Raises:
+        _NotCompilableError: there is none.
+    """
+    if reason := _obstacle(model, data, None, True, None):
+        raise _NotCompilableError(reason)
+    data = _on_device(data)
+    _build(model, data)
+    return _ready(model, "test", data, min(batch_size or EVALUATION_BATCH, _examples(data)), False), data
 
 
 def state(model: keras.Model) -> list[Any]:

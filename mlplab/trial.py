@@ -219,7 +219,7 @@ class _Recorder(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_begin(self, logs: object = None) -> None:
         started = time.perf_counter()
-        training.evaluate(self.model, *self.device.train)
+        training.compile_evaluation(self.model, *self.device.train)
         self.result.compile_seconds += time.perf_counter() - started
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
