@@ -680,7 +680,7 @@ def time_cells(records: Sequence[Record]) -> list[list[str]]:
             seconds = [
                 _number(outcome.mean(lambda r: r.train_seconds), ".1f"),
                 _number(outcome.mean(lambda r: r.train_seconds / r.epochs if r.epochs else math.nan), ".3f"),
-                _number(sum(result.compile_seconds for result in outcome.results), ".1f"),
+                _number(outcome.mean(lambda r: r.compile_seconds), ".1f"),
             ]
             first = outcome.representative
             epochs = _number(outcome.mean(lambda r: r.epochs), ".4g")

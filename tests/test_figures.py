@@ -386,7 +386,7 @@ def test_the_learning_curves_mark_the_best_epoch() -> None:
 def test_no_figure_names_what_it_does_not_show() -> None:
     """Every entry of a legend has a mark with a value in the axes, unless it says that the variant has none."""
     for name in PICTURES:
-        figure = PICTURES[name]
+        figure = picture(name)
         shown = set()
         for axes in figure.axes:
             shown |= {line.get_label() for line in axes.lines if np.isfinite(line.get_xydata()).all(axis=1).any()}
@@ -724,7 +724,7 @@ def test_few_candidates_have_no_band() -> None:
     enough = figures.search_budget(searched(5), DATA)
     assert len(enough.axes[0].collections) == 1
     assert enough.legends[0].get_title().get_text() == ""
-    assert PICTURES["budget_none"].axes[0].get_xticks().size == 0
+    assert picture("budget_none").axes[0].get_xticks().size == 0
 
 
 def test_a_crowd_takes_no_look_from_the_projects_other_comparisons() -> None:
