@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from mlplab import import_tensorflow
 from mlplab.spec import (
     OPTIMIZERS,
     SELECTION_METRICS,
@@ -270,7 +271,7 @@ def _register(options: argparse.Namespace) -> int:
             f"dataset is 'auto', and only {data.label} is to be had: a model for MNIST trained on it is not registered "
             "unless told. Get MNIST (`python -m mlplab data` shows the places), or say -P dataset=digits."
         )
-    _import_tensorflow()
+    import_tensorflow()
     from mlplab.registry import register
     from mlplab.tracking import address, parent_run
 
@@ -293,7 +294,7 @@ def _register(options: argparse.Namespace) -> int:
 
 
 def _replay(options: argparse.Namespace) -> int:
-    _import_tensorflow()
+    import_tensorflow()
     from mlplab import replay, terminal
     from mlplab.data import load
     from mlplab.tracking import address, parent_run
@@ -371,24 +372,10 @@ def _lab(options: argparse.Namespace, changes: Options, experiments: Sequence[Ex
         out.print(f"A report on {len(experiments)} experiments; those on record are not run again.")
     for wanted in sorted(set().union(*map(datasets_of, experiments))):
         get(wanted)
-    _import_tensorflow()
+    import_tensorflow()
     from mlplab.run import Lab
 
     return Lab(get, screen, changes, options.jobs, options.cluster), out
-
-
-def _import_tensorflow() -> None:
-    """Imports TensorFlow and Keras, without what Keras imports besides where it is installed and nothing here uses.
-
-    Those are scikit-learn for its wrappers, pandas for data frames, pyplot for its galleries: a third of the time.
-    """
-    unused = {"sklearn", "pandas", "matplotlib.pyplot"}.difference(sys.modules)
-    sys.modules.update(dict.fromkeys(unused))  # type: ignore[arg-type]  # to import what is None is an ImportError
-    try:
-        import tensorflow  # noqa: F401
-    finally:
-        for name in unused:
-            del sys.modules[name]
 
 
 def _lead(out: "Console", command: str, page: str) -> None:

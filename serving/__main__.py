@@ -1,11 +1,13 @@
 """`python -m serving`: serves a registered model."""
 
 import argparse
+import contextlib
 import json
 import logging
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from serving.client import whole
@@ -65,7 +67,8 @@ def main() -> None:
     os.environ["MLFLOW_CONFIGURE_LOGGING"] = "false"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-    import tensorflow as tf
+    with _without_remarks():
+        import tensorflow as tf
     import uvicorn
 
     from serving.app import App, Limits, protocol
@@ -98,6 +101,19 @@ def main() -> None:
         server_header=False,
         timeout_graceful_shutdown=options.stop_timeout,
     )
+
+
+@contextlib.contextmanager
+def _without_remarks() -> Iterator[None]:
+    """Keeps what TensorFlow's libraries write to stderr while they are loaded out of the log, whose lines are JSON."""
+    stderr = os.dup(2)
+    with open(os.devnull, "wb") as nothing:
+        os.dup2(nothing.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 if __name__ == "__main__":
