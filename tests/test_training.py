@@ -995,6 +995,23 @@ def test_evaluate_leaves_to_keras_what_it_cannot_do(data: Data) -> None:
     assert got == pytest.approx(model.evaluate(*data, verbose=0, return_dict=True))
 
 
+def test_what_evaluates_can_be_compiled_beforehand(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled before, an evaluation traces and compiles nothing more; compiling it changes no variable."""
+    monkeypatch.setattr(training, "_programs", type(training._programs)())
+    model = mlp(hidden=13)
+    training.evaluate(model, *data)
+    every = [*model.variables, *model.metrics_variables]
+    before = [variable.numpy() for variable in every]
+    training._programs.clear()
+    training.compile_evaluation(model, *data)
+    for variable, value in zip(every, before, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value)
+    (program,) = training._programs.values()
+    assert program._compiled
+    training.evaluate(model, *data)
+    assert list(training._programs.values()) == [program]
+
+
 def test_a_model_without_an_optimizer_can_be_evaluated(data: Data) -> None:
     """Evaluating needs a loss, not an optimizer."""
     model = mlp(optimizer=lambda: None)
