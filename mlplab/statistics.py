@@ -469,7 +469,7 @@ def shower(unit: str, low: float, high: float, *others: float) -> Callable[[floa
 
     def show(value: float) -> str:
         value *= scale
-        plain = digits is not None and abs(value) < 1e6
+        plain = digits is not None and abs(value) < 1e15
         return _signless(f"{value:.{digits}f}" if plain else f"{value:.3g}")
 
     return show

@@ -329,11 +329,12 @@ def test_a_target_is_timed_where_the_clock_can_tell(
 
 
 def test_a_single_step_is_not_said_in_the_plural() -> None:
-    """One epoch is `1 epoch`, and many steps are grouped by thousands."""
+    """One epoch is `1 epoch`, and many steps or seconds are grouped by thousands."""
     found = targets(TARGETS, arriving("a", [1], 0.1) + arriving("b", [10], 0.1))
     assert [one.says for one in found] == ["1 epoch", "10 epochs"]
     many = targets(TARGETS, arriving("a", [1], 0.1, steps_per_epoch=1) + arriving("b", [3], 0.1, steps_per_epoch=4_000))
     assert [one.says for one in many] == ["1 step", "12,000 steps"]
+    assert [one.says for one in targets(TARGETS, arriving("a", [10], 783.2))] == ["7,830 s"]
 
 
 # ------------------------------------------------------------------------------------------------------------ tables
