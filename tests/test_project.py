@@ -31,6 +31,30 @@ def project() -> dict[str, Any]:
     return dict(tomllib.loads(read("pyproject.toml"))["project"])
 
 
+def test_what_is_ignored_is_ignored_as_a_link_too(tmp_path: Path) -> None:
+    """Each pattern of .gitignore holds for a folder and for a link to one, as `.venv` often is; no source is hit."""
+    patterns = read(".gitignore").split()
+    names = [pattern.replace("*", "x") for pattern in patterns]
+    subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
+    (tmp_path / ".gitignore").write_text(read(".gitignore"))
+    for name in names:
+        (tmp_path / name).symlink_to(tmp_path)
+        (tmp_path / "below").mkdir(exist_ok=True)
+        (tmp_path / "below" / name).mkdir()
+        (tmp_path / "below" / name / "file").touch()
+    status = subprocess.run(
+        ["git", "-C", tmp_path, "status", "--porcelain", "-uall"], capture_output=True, text=True, check=True
+    )
+    assert status.stdout == "?? .gitignore\n"
+    hit = subprocess.run(
+        ["git", "-C", ROOT, "ls-files", "--cached", "--ignored", "--exclude-standard"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert hit.stdout == ""
+
+
 # -------------------------------------------------------------------------------------------------------- experiments
 
 
