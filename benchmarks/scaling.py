@@ -353,7 +353,9 @@ def plan(measured: dict[str, float]) -> None:
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parts = ("trainings", "tasks", "tracking", "plan")
     parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(parts)} (default: all)")
     parser.add_argument("--repetitions", type=int, default=3, help="turns of each (default: %(default)s)")

@@ -165,7 +165,9 @@ def measure(name: str, size: tuple[int, int, int]) -> Answer:
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--candidates", type=int, default=3, help="how many are drawn (default: %(default)s)")
     parser.add_argument("--folds", type=int, default=2, help="default: %(default)s")
     parser.add_argument("--epochs", type=int, default=5, help="of each training (default: %(default)s)")

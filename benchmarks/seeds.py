@@ -79,7 +79,9 @@ def measure(data: Dataset, batch: int, epochs: int, repetitions: int) -> tuple[d
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--epochs", type=int, default=1, help="epochs of a repetition (default: %(default)s)")
     parser.add_argument("--repetitions", type=int, default=5, help="turns of each (default: %(default)s)")
     options = parser.parse_args()

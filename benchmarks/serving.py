@@ -212,7 +212,9 @@ def quantile(values: list[float], percent: int) -> float:
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--quick", action="store_true", help="two short repetitions, to see that it works")
     parser.add_argument("--repetitions", type=int, default=5, help="turns of each server (default: %(default)s)")
     options = parser.parse_args()

@@ -59,7 +59,9 @@ Rows = dict[str, list[dict[str, Any]]]
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--runs", type=int, default=10_000, help="trainings in the full store (default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=50, help="of each training (default: %(default)s)")
     parser.add_argument("--metrics", type=int, default=15, help="curves of each training (default: %(default)s)")

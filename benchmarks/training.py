@@ -269,7 +269,9 @@ def epoch_flop(images: int, features: int) -> float:
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--quick", action="store_true", help="two repetitions, to see that it works")
     parser.add_argument("--repetitions", type=int, default=7, help="turns of each contender (default: %(default)s)")
     options = parser.parse_args()

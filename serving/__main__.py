@@ -35,6 +35,7 @@ class _Lines(logging.Formatter):
 def main() -> None:
     """Serves until it is told to stop; requests at work are finished first."""
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         prog="python -m serving",
         description="Serve a model of the MLflow registry with MLflow's scoring protocol, and follow its alias. The "
         "registry is MLFLOW_REGISTRY_URI, else MLFLOW_TRACKING_URI. One JSON line for each request goes to standard "

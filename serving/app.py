@@ -7,6 +7,7 @@ squared), echoes what it was sent, and takes longer than the model.
 """
 
 import asyncio
+import contextlib
 import io
 import json
 import logging
@@ -309,8 +310,9 @@ class App:
             "ms": round(seconds * 1000, 2),
             "version": current and current.number,
         }
-        sys.stdout.write(json.dumps(line) + "\n")
-        sys.stdout.flush()
+        with contextlib.suppress(OSError):  # nobody reads it any more, or the disk is full
+            sys.stdout.write(json.dumps(line) + "\n")
+            sys.stdout.flush()
 
 
 def _framing(scope: Scope) -> tuple[str, int]:

@@ -1,6 +1,7 @@
 """`python -m serving.client image.png …`: asks the model server what digit a picture shows."""
 
 import argparse
+import io
 import json
 import sys
 import urllib.error
@@ -147,6 +148,7 @@ def draw(images: np.ndarray, titles: Sequence[str], path: Path) -> None:
 def main() -> None:
     """Reads the command line, asks and prints."""
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         prog="python -m serving.client",
         description="Ask the model server which digit each picture shows, and print label and probability. A picture "
         "is made gray, its ink cut out, shrunk to 20x20 and centred on 28x28, as MNIST's digits are; one of 28x28 is "
@@ -159,6 +161,8 @@ def main() -> None:
     parser.add_argument("--dataset", default="mnist", help="whose test set (default: %(default)s)")
     parser.add_argument("--invert", action=argparse.BooleanOptionalAction, default=None)
     parser.add_argument("--sheet", type=Path, metavar="out.png", help="write a sheet of the pictures and the answers")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a name that the terminal cannot show is no reason to fail
     options = parser.parse_args()
     if not options.images and not options.test_samples:
         parser.error("nothing to ask about: give pictures, or --test-samples N")
