@@ -719,17 +719,22 @@ def load_experiment(name_or_path: str) -> Experiment:
     if name_or_path.endswith(".py") or "/" in name_or_path:
         path = Path(name_or_path)
         if not path.is_file():
-            raise UsageError(f"there is no file {name_or_path!r}; give the path of a Python file with a COMPARISON.")
+            folder = path.absolute().parent
+            seen = "a folder" if path.is_dir() else f"no file in {folder}" if folder.is_dir() else "no file"
+            raise UsageError(
+                f"spec is {name_or_path!r}, which is {seen}; give the path of a Python file with a COMPARISON, counted "
+                f"from {Path.cwd()}, or an absolute one."
+            )
     else:
         path = EXPERIMENTS / f"{choose('experiment', name_or_path, experiment_names())}.py"
     try:
         # Not as a module: any ending will do, and no bytecode is left beside the file, or read where it is outdated.
         found = runpy.run_path(str(path), run_name=f"mlplab_experiment_{path.stem}")
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         line = _line_in(path, error)
-        error = _with_legal_names(error)
-        kind = "" if isinstance(error, UsageError) else f"{type(error).__name__}: "
-        raise UsageError(f"{path}{f', line {line}' if line else ''}: {kind}{error}") from error
+        said = _with_legal_names(error)
+        kind = "" if isinstance(said, UsageError) else f"{type(said).__name__}: "
+        raise UsageError(f"{path}{f', line {line}' if line else ''}: {kind}{said}") from said
     held = [name for name in KINDS if name in found]
     if len(held) != 1 or not isinstance(found[held[0]], KINDS[held[0]]):
         seen = f"a {held[0]} that is {found[held[0]]!r}" if len(held) == 1 else " and ".join(held) or "no COMPARISON"
@@ -741,7 +746,7 @@ def load_experiment(name_or_path: str) -> Experiment:
     return experiment
 
 
-def _with_legal_names(error: Exception) -> Exception:
+def _with_legal_names(error: BaseException) -> BaseException:
     """A `UsageError` in place of Python's own for a keyword that a class of this module does not know."""
     wrong = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
     kinds = {kind.__name__: kind for kind in (Variant, *KINDS.values())}
