@@ -3,7 +3,9 @@
 import argparse
 import atexit
 import contextlib
+import difflib
 import gc
+import io
 import os
 import signal
 import socket
@@ -11,7 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from mlplab import import_tensorflow
 from mlplab.spec import (
@@ -45,26 +47,80 @@ GRACE_SECONDS = 5.0
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code."""
-    options = _parser().parse_args(arguments)
+    with _unfailing_output():
+        options = _parser().parse_args(arguments)
+        try:
+            with _watched_signals():
+                code: int = options.command(options)
+        except UsageError as error:
+            print(f"mlplab: {error}", file=sys.stderr)
+            return EXIT_USAGE
+        except UndeliveredError as error:
+            print(f"mlplab: {error}", file=sys.stderr)
+            return EXIT_FAILED if error.refused else EXIT_UNDELIVERED
+        except UnavailableError as error:
+            print(f"mlplab: {error}", file=sys.stderr)
+            return EXIT_UNAVAILABLE
+        except KeyboardInterrupt as error:
+            state = " ".join(getattr(error, "__notes__", ())) or "No run was open."
+            print(f"mlplab: interrupted. {state}", file=sys.stderr)
+            return EXIT_TERMINATED if isinstance(error, _TerminatedError) else EXIT_INTERRUPTED
+        return code
+
+
+class _Output:
+    """A stream to print to that is never the reason why a command ends: what cannot be written is left out."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._broken = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Writes what can be written; what the encoding does not have becomes a question mark."""
+        if not self._broken:
+            try:
+                self._stream.write(text)
+            except OSError as error:
+                self._give_up(error)
+            except UnicodeEncodeError:
+                encoding = self._stream.encoding
+                self.write(text.encode(encoding, "replace").decode(encoding))
+        return len(text)
+
+    def flush(self) -> None:
+        """Hands on what is buffered."""
+        if not self._broken:
+            try:
+                self._stream.flush()
+            except OSError as error:
+                self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        self._broken = True
+        with contextlib.suppress(OSError, io.UnsupportedOperation):
+            # Python writes what is still buffered when it ends, and fails if that fails.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+        if not isinstance(error, BrokenPipeError):  # whoever closes a pipe, as `head` does, has what it wanted
+            print(f"mlplab: the output could not be written from here on: {error.strerror}.", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _unfailing_output() -> Iterator[None]:
+    """Has neither the encoding of the output nor its end decide whether a command succeeds."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (stream and _Output(stream) for stream in before)
     try:
-        with _watched_signals():
-            code: int = options.command(options)
-    except UsageError as error:
-        print(f"mlplab: {error}", file=sys.stderr)
-        return EXIT_USAGE
-    except UndeliveredError as error:
-        print(f"mlplab: {error}", file=sys.stderr)
-        return EXIT_FAILED if error.refused else EXIT_UNDELIVERED
-    except UnavailableError as error:
-        print(f"mlplab: {error}", file=sys.stderr)
-        return EXIT_UNAVAILABLE
-    except KeyboardInterrupt as error:
-        print(f"mlplab: {INTERRUPTED}", file=sys.stderr)
-        return EXIT_TERMINATED if isinstance(error, _TerminatedError) else EXIT_INTERRUPTED
-    return code
-
-
-INTERRUPTED = "interrupted; the runs that were open are marked KILLED. Given again, the command goes on with them."
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            if stream:
+                stream.flush()
+        sys.stdout, sys.stderr = before
 
 
 class _TerminatedError(KeyboardInterrupt):
@@ -89,8 +145,8 @@ def _watched_signals() -> Iterator[None]:
         while numbers := received.recv(1):
             if numbers[0] not in before or over.wait(GRACE_SECONDS):
                 continue
-            if "mlplab.tracking" in sys.modules and sys.modules["mlplab.tracking"].abandon():
-                print(f"mlplab: {INTERRUPTED}", file=sys.stderr, flush=True)
+            if "mlplab.tracking" in sys.modules and (state := sys.modules["mlplab.tracking"].abandon()):
+                print(f"mlplab: interrupted. {state}", file=sys.stderr, flush=True)
                 os._exit(EXIT_TERMINATED if numbers[0] == signal.SIGTERM else EXIT_INTERRUPTED)
 
     received, told = socket.socketpair()
@@ -113,8 +169,25 @@ def _watched_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that takes an option by its whole name alone, and names the one that may have been meant."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Parses, and ends with the usage of the command where something is left over."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            names = [text.partition("=")[0] for text in unknown if text.startswith("-")]
+            close = [c for name in names for c in difflib.get_close_matches(name, self._option_string_actions, 1)]
+            meant = f"; did you mean {', '.join(close)}?" if close else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
+        return found, unknown
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="mlplab",
         description="Find out which training choice is better for a Keras network, on the record.",
         epilog=f"Exit codes: 0 done, {EXIT_FAILED} a variant failed or the store refused a part of the record, "
@@ -271,9 +344,13 @@ def _register(options: argparse.Namespace) -> int:
             f"dataset is 'auto', and only {data.label} is to be had: a model for MNIST trained on it is not registered "
             "unless told. Get MNIST (`python -m mlplab data` shows the places), or say -P dataset=digits."
         )
+    from mlplab.tracking import address, check, parent_run, run_of
+
+    check()
+    if options.run_id:
+        run_of(options.run_id)
     import_tensorflow()
     from mlplab.registry import register
-    from mlplab.tracking import address, parent_run
 
     with parent_run("register", {"mlplab.kind": "registration"}, say=out.print) as run:
         done = register(
@@ -294,15 +371,16 @@ def _register(options: argparse.Namespace) -> int:
 
 
 def _replay(options: argparse.Namespace) -> int:
-    import_tensorflow()
     from mlplab import replay, terminal
     from mlplab.data import load
-    from mlplab.tracking import address, parent_run
+    from mlplab.tracking import address, check, parent_run
 
+    check()
     recorded = replay.read(options.run_id)
     out = terminal.console()
     with terminal.Download(out) as download:
         data = load(recorded["dataset"]["name"], wanted=recorded["dataset"]["wanted"], progress=download)
+    import_tensorflow()
     variant = replay.training_of(recorded).variant
     tags = {"mlplab.kind": "replay", "replay.of": options.run_id}
     with parent_run("replay", tags, data, say=out.print) as run:
@@ -372,6 +450,9 @@ def _lab(options: argparse.Namespace, changes: Options, experiments: Sequence[Ex
         out.print(f"A report on {len(experiments)} experiments; those on record are not run again.")
     for wanted in sorted(set().union(*map(datasets_of, experiments))):
         get(wanted)
+    from mlplab.tracking import check
+
+    check()
     import_tensorflow()
     from mlplab.run import Lab
 

@@ -22,7 +22,7 @@ import tensorflow as tf
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
-from mlplab import delivery, models
+from mlplab import delivery, models, tracking
 from mlplab.data import Dataset
 from mlplab.spec import SELECTION_METRICS, UnavailableError, UsageError, check_registered
 
@@ -120,14 +120,9 @@ def register(
 
 def _chosen(client: delivery.Client, data: Dataset, optimizer: str, metric: str, run_id: str | None) -> Run:
     if run_id:
-        try:
-            run = client.get_run(run_id)
-        except mlflow.MlflowException as error:
-            raise UsageError(f"run_id is {run_id!r}: {error.message} Legal: the id of a variant's run.") from error
+        run = delivery.existing_run(client, run_id)
         if run.data.tags.get("mlplab.kind") != "training" or f"best_{metric}" not in run.data.metrics:
-            raise UsageError(
-                f"run_id is {run_id!r}, which is no finished training of a variant; take a comparison's child."
-            )
+            raise tracking.no_training(run, f"best_{metric}")
         if run.data.tags.get("dataset.digest") != data.digest:
             raise UsageError(
                 f"run {run_id} was trained on {run.data.tags.get('dataset', 'unknown data')} with digest "

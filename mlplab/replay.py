@@ -4,13 +4,15 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mlplab import origin, tracking, trial
+from mlplab import origin, tracking
 from mlplab.data import Dataset
 from mlplab.results import Result
 from mlplab.spec import UsageError
-from mlplab.trial import Watch
+
+if TYPE_CHECKING:
+    from mlplab.trial import Watch
 
 RECORD = "training.json"
 """The artifact of a training's run that holds all it takes to execute it again."""
@@ -77,15 +79,13 @@ def read(run_id: str) -> dict[str, Any]:
     """The record of a training's run.
 
     Raises:
-        UsageError: no such run, or one that is no finished training.
+        UsageError: no such run, a deleted one, or one that is no finished training.
         UnavailableError: the store does not answer.
     """
+    run = tracking.run_of(run_id)
     text = tracking.read_artifact(run_id, RECORD)
     if text is None:
-        raise UsageError(
-            f"run_id is {run_id!r}, which has no {RECORD}; legal: the id of a finished training: a child of a "
-            "comparison, or of its variant where that has several seeds."
-        )
+        raise tracking.no_training(run, RECORD)
     found: dict[str, Any] = json.loads(text)
     return found
 
@@ -95,12 +95,14 @@ def training_of(recorded: Mapping[str, Any]) -> Result:
     return Result.from_dict(recorded["result"])
 
 
-def replay(recorded: Mapping[str, Any], data: Dataset, watch: Watch) -> tuple[Replay, Result]:
+def replay(recorded: Mapping[str, Any], data: Dataset, watch: "Watch") -> tuple[Replay, Result]:
     """Trains again what `read` gave, and compares.
 
     Raises:
         UsageError: `data` are not those of the record.
     """
+    from mlplab import trial  # it loads TensorFlow, which a run that is no training is not to be waited for
+
     wanted = recorded["dataset"]
     if data.digest != wanted["digest"]:
         raise UsageError(

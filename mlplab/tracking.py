@@ -37,14 +37,20 @@ from mlplab.delivery import (
     absolute,
     began,
     brief,
+    check_writable,
+    database_file,
+    existing_run,
     experiment_id,
+    experiment_of,
     inner_retries,
     is_server,
     passing,
     plumbing,
+    shown,
+    unusable,
     with_key,
 )
-from mlplab.spec import UnavailableError, UndeliveredError
+from mlplab.spec import UnavailableError, UndeliveredError, UsageError
 from mlplab.spool import Session, Told, child_key, in_use, interrupted, open_session
 
 
@@ -305,6 +311,120 @@ class Run:
 
 _writers: list[Writer] = []
 
+Destination = tuple[dict[str, str], str | None, Exception | None]
+"""What names the experiment of MLflow's that the runs go to, its id, and why the server did not tell that."""
+
+_checked: dict[tuple[str | None, ...], Destination] = {}
+
+
+def check() -> None:
+    """Sees that the store takes the runs of this command, before anything is loaded for them; it is not asked again.
+
+    Raises:
+        UnavailableError: it does not. A server that does not answer is no error.
+    """
+    _checked[_asked()] = _destination()
+
+
+def _asked() -> tuple[str | None, ...]:
+    names = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
+    return (absolute(mlflow.get_tracking_uri()), *map(os.environ.get, names))
+
+
+def _destination() -> Destination:
+    """Where the runs go, once that is seen to take them."""
+    uri, project_run, fixed, name = mlflow.get_tracking_uri(), *_asked()[1:]
+    try:
+        file = database_file(uri)
+        if project_run and file and not file.exists():
+            raise _unknown(project_run, uri)
+        client = Client(uri, seconds=START_SECONDS)
+        where = {"id": fixed} if fixed else None if project_run else {"name": name} if name else {"id": "0"}
+        try:
+            if project_run:
+                where = {"id": _active(client, project_run, uri).info.experiment_id} | (where or {})
+            assert where is not None
+            experiment = experiment_of(client, where)
+            check_writable(client, experiment)
+        except Exception as error:
+            if where and is_server(uri) and passing(error):
+                return where, None, error
+            raise
+    except Exception as error:
+        raise unusable(uri, error) from error
+    return where, str(experiment.experiment_id), None
+
+
+def _active(client: Client, project_run: str, uri: str) -> StoredRun:
+    """The run that `mlflow run` made for this command."""
+    try:
+        run: StoredRun = client.get_run(project_run)
+    except mlflow.MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise _unknown(project_run, uri) from error
+    if run.info.lifecycle_stage != "active":
+        raise UnavailableError(
+            f"MLFLOW_RUN_ID is {project_run}, a run that is deleted in the tracking store {shown(uri)}. Restore it: "
+            f"mlflow runs restore --run-id {project_run}; or unset MLFLOW_RUN_ID."
+        )
+    return run
+
+
+def _unknown(project_run: str, uri: str) -> UnavailableError:
+    relative = uri != absolute(uri)
+    return UnavailableError(
+        f"MLFLOW_RUN_ID is {project_run}, a run that the tracking store {shown(uri)} does not have. "
+        + (
+            f"MLFLOW_TRACKING_URI is {uri!r}, which is another file in another folder, and `mlflow run` works in the "
+            "project's: give it an absolute one, sqlite:////the/folder/mlflow.db."
+            if relative
+            else "Set MLFLOW_TRACKING_URI to the store that has it, or unset MLFLOW_RUN_ID."
+        )
+    )
+
+
+def run_of(run_id: str) -> StoredRun:
+    """A run that is on record.
+
+    Raises:
+        UsageError: the store has no such run, or it is deleted.
+        UnavailableError: the store does not answer.
+    """
+    return existing_run(Client(seconds=START_SECONDS), run_id)
+
+
+def no_training(run: StoredRun, lacks: str) -> UsageError:
+    """What to say of a run that was named as a finished training and is none.
+
+    Args:
+        lacks: what it would have if it were one.
+    """
+    kind, status = run.data.tags.get("mlplab.kind"), run.info.status
+    if kind != "training":
+        is_it = f"the {kind} {run.info.run_name!r}" if kind else f"{run.info.run_name!r}, a run of another program"
+    elif status == "FINISHED":
+        is_it = f"the training {run.info.run_name!r}, without its {lacks}: has that been deleted?"
+    else:
+        is_it = f"the training {run.info.run_name!r}, which is {status} and not FINISHED"
+    below = ", ".join(f"{each.info.run_id} ({each.info.run_name})" for each in _trainings_below(run))
+    legal = f"the id of a finished training{f', such as one of its own: {below}' if below else ''}."
+    return UsageError(f"run_id is {run.info.run_id!r}, {is_it}; legal: {legal}")
+
+
+def _trainings_below(run: StoredRun, most: int = 3) -> list[StoredRun]:
+    """A few of the finished trainings under a run: its children, or theirs."""
+    client, above = Client(seconds=START_SECONDS), [run]
+    for _ in range(2):
+        found: list[StoredRun] = []
+        for each in above[:most]:
+            below = f"tags.mlflow.parentRunId = '{each.info.run_id}' and attributes.status = 'FINISHED'"
+            found += client.search_runs([run.info.experiment_id], below, max_results=100)
+        if trainings := [each for each in found if each.data.tags.get("mlplab.kind") == "training"]:
+            return trainings[:most]
+        above = found
+    return []
+
 
 @contextlib.contextmanager
 def parent_run(
@@ -328,31 +448,19 @@ def parent_run(
         UndeliveredError: in the end the store has not taken everything; it waits on disk.
     """
     uri, project_run = mlflow.get_tracking_uri(), os.environ.get("MLFLOW_RUN_ID")
-    experiment = None
-    try:
-        client = Client(uri, seconds=START_SECONDS)
-        where = _where(client, project_run)
-        try:
-            experiment = experiment_id(client, where)
-        except Exception as error:
-            if not (is_server(uri) and passing(error)):
-                raise
-            say(
-                f"The tracking server {uri} does not answer ({brief(error)}): check MLFLOW_TRACKING_URI. Training "
-                "goes on; what it records waits on this machine's disk until the server is back."
-            )
-    except Exception as error:
-        raise UnavailableError(
-            f"the tracking store {uri} cannot be used: {type(error).__name__}: {error}. "
-            "Nothing was trained. Check MLFLOW_TRACKING_URI and that the server answers."
-        ) from error
+    where, experiment, silence = _checked.pop(_asked()) if _asked() in _checked else _destination()
+    if silence:
+        say(
+            f"The tracking server {shown(uri)} does not answer ({brief(silence)}): check MLFLOW_TRACKING_URI. Training "
+            "goes on; what it records waits on this machine's disk until the server is back."
+        )
 
     def usable(session: Session) -> bool:
         run_id = session.told[session.key].run_id if session.key in session.told else None
         if run_id is None or experiment is None:
             return session.key in session.told
         try:
-            there = bool(client.get_run(run_id).info.lifecycle_stage == "active")
+            there = bool(Client(uri, seconds=START_SECONDS).get_run(run_id).info.lifecycle_stage == "active")
         except mlflow.MlflowException as error:
             there = error.error_code != "RESOURCE_DOES_NOT_EXIST"
         if not there:  # somebody has deleted it: the command is to begin anew
@@ -384,17 +492,19 @@ def parent_run(
     except UndeliveredError:
         raise
     except BaseException as error:
-        status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
-        session.unfinished(type(error).__name__)
-        writer.later(lambda: _end_all(session, status, status))
+        status, why = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED", type(error).__name__
+        writer.later(lambda: _cut_off(session, status, why))
         try:
             seconds = INTERRUPTED_SECONDS if status == "KILLED" else PATIENCE_SECONDS
             writer.close(seconds, since_taken=status != "KILLED")
         except UndeliveredError:
-            say(
-                f"The tracking store {uri} has not taken everything: the rest waits on disk for the same command, or "
-                "for python -m mlplab sync."
-            )
+            if status == "FAILED":
+                say(
+                    f"The tracking store {shown(uri)} has not taken everything: the rest waits on disk for the same "
+                    "command, or for python -m mlplab sync."
+                )
+        if status == "KILLED":
+            error.add_note(_state(session))
         raise
     finally:
         _writers.remove(writer)
@@ -454,16 +564,47 @@ def under(place: Place) -> Iterator[Run]:
     writer.close(WORKER_SECONDS)
 
 
-def abandon() -> bool:
-    """Ends what is open as killed, from any thread, for a process that has to be gone; whether anything was open."""
-    open_now = list(_writers)
-    for writer in open_now:
-        writer.session.unfinished("killed")
-        _end_all(writer.session, "KILLED", "KILLED")
+def _cut_off(session: Session, status: str, why: str) -> None:
+    """Ends what is open of a command that does not come to its end; one that had only to be delivered is as it is."""
+    outermost = session.told.get(session.key)
+    if outermost is None or outermost.status == "RUNNING":
+        session.unfinished(why)
+    _end_all(session, status, status)
+
+
+def _state(session: Session) -> str:
+    """What has become of the runs of a command that was interrupted."""
+    killed = any(told.status == "KILLED" and not told.foreign for told in list(session.told.values()))
+    again = "goes on with them" if session.about["command"] is not None else "begins anew"
+    if session.broken:
+        return f"The disk did not take the record ({session.broken}): what the store does not have is lost."
+    if not session.waiting:
+        if killed:
+            return f"The runs that were open are marked KILLED. Given again, the command {again}."
+        return "All was over by then, and is on record."
+    left = f"{shown(str(session.about['store']))} has not taken all of it. The rest waits in {session.folder}"
+    if killed:
+        return (
+            f"The runs that were open end as KILLED, but the tracking store {left}; deliver it: python -m mlplab sync. "
+            f"Given again, the command {again}."
+        )
+    return f"All trainings were over, but the tracking store {left}; deliver it: python -m mlplab sync"
+
+
+def abandon() -> str:
+    """Ends what is open as killed, from any thread, for a process that has to be gone.
+
+    Returns:
+        What has become of the runs; "" if none was open.
+    """
+    states = []
+    for writer in list(_writers):
+        _cut_off(writer.session, "KILLED", "killed")
         with contextlib.suppress(Exception):
             writer.settle(2.0, since_taken=False)
             writer.session.note()
-    return bool(open_now)
+        states.append(_state(writer.session))
+    return " ".join(states)
 
 
 def _signpost(project_run: str, run: Run, session: Session) -> None:
@@ -501,10 +642,14 @@ def sync(say: Callable[[str], None]) -> bool:
         except UndeliveredError as error:
             complete = False
             say(str(error))
+        except KeyboardInterrupt as error:
+            error.add_note("What was not delivered waits on this machine as before: python -m mlplab sync")
+            raise
         except Exception as error:
             complete = False
             session.close()
-            say(f"The tracking store {store} cannot be used: {brief(error)}")
+            refused = str(unusable(store, error))
+            say(refused[0].upper() + refused[1:])
         else:
             outermost = session.told.get(session.key, Told(session.key))
             say(f"All of it has arrived; the outermost run is {outermost.run_id}.")
@@ -549,10 +694,7 @@ def reap(after: float, say: Callable[[str], None]) -> int:
                 say(f"{run.info.run_id} {run.info.run_name}: KILLED, {why[key]}")
                 ended += 1
     except mlflow.MlflowException as error:
-        raise UnavailableError(
-            f"the tracking store {mlflow.get_tracking_uri()} does not answer as it should: {error.message}. Check "
-            "MLFLOW_TRACKING_URI."
-        ) from error
+        raise unusable(mlflow.get_tracking_uri(), error) from error
     return ended
 
 
@@ -569,16 +711,6 @@ def _gone(client: Client, experiments: Sequence[str], key: str, run: StoredRun, 
     last = float(said.get("heartbeat", run.info.start_time / 1000))
     silence = time.time() - last
     return f"no heartbeat from {host} for {silence:.0f} s" if silence > after else ""
-
-
-def _where(client: Client, project_run: str | None) -> dict[str, str]:
-    """What names the experiment of MLflow's that the runs go to."""
-    if experiment_id := os.environ.get("MLFLOW_EXPERIMENT_ID"):
-        return {"id": experiment_id}
-    if project_run:
-        return {"id": client.get_run(project_run).info.experiment_id}
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
-    return {"name": name} if name else {"id": "0"}
 
 
 def _texts(values: Mapping[str, Any]) -> dict[str, str]:
@@ -600,7 +732,7 @@ def read_artifact(run_id: str, path: str) -> str | None:
     except mlflow.MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
-        raise UnavailableError(f"{path} of run {run_id} cannot be read: {error.message}") from error
+        raise unusable(mlflow.get_tracking_uri(), error) from error
     except OSError as error:
         raise UnavailableError(f"{path} of run {run_id} cannot be read: {error}") from error
 

@@ -1,15 +1,23 @@
 """The command line as its user meets it: real processes, each with a home, a cache and a tracking store of its own."""
 
+import argparse
+import ast
+import contextlib
 import os
 import re
+import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TextIO
 
 import pytest
 
+from mlplab import __main__ as command_line
+from mlplab import terminal
 from mlplab.spec import experiment_names, load_experiment
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,6 +70,7 @@ class Machine:
             env=self.environment | {key: str(value) for key, value in environment.items()},
             capture_output=True,
             text=True,
+            errors="backslashreplace",
             check=False,
             timeout=300,
         )
@@ -141,7 +150,8 @@ COMPARISON = Comparison(question="Is it?", dataset="mnist", variants={"a": {"opt
         ),
         (
             ["compare", "--spec", "missing.py"],
-            "there is no file 'missing.py'; give the path of a Python file with a COMPARISON.",
+            "spec is 'missing.py', which is no file in {folder}; give the path of a Python file with a COMPARISON, "
+            "counted from {folder}, or an absolute one.",
         ),
     ],
 )
@@ -152,7 +162,7 @@ def test_a_mistake_is_refused_in_one_line_before_anything_is_loaded(
     (machine.folder / "bad.py").write_text(BAD)
     done = machine.mlplab(*arguments)
     assert (done.code, done.out) == (2, "")
-    assert done.err == f"mlplab: {text.format(names=', '.join(experiment_names()))}\n"
+    assert done.err == f"mlplab: {text.format(names=', '.join(experiment_names()), folder=machine.folder)}\n"
     assert not done.imported & HEAVY
     assert not machine.store.exists()
 
@@ -174,6 +184,213 @@ def test_what_does_not_parse_is_refused_with_the_usage(machine: Machine, argumen
     assert done.err.startswith("usage: mlplab")
     assert text in done.err
     assert not done.imported & HEAVY
+
+
+def commands() -> dict[str, argparse.ArgumentParser]:
+    """The parser of each command."""
+    (found,) = [a for a in command_line._parser()._actions if isinstance(a, argparse._SubParsersAction)]
+    return dict(found.choices)
+
+
+REQUIRED = {"run": ["optimizers"], "compare": ["--spec", "x.py"], "replay": ["--run-id", "x"]}
+
+
+@pytest.mark.parametrize("command", commands())
+def test_an_option_goes_by_its_whole_name_alone(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each option of each command, with its last letter left out, is refused with the name that is meant."""
+    legal = commands()[command]._option_string_actions
+    for name in [name for name in legal if name.startswith("--") and name[:-1] not in legal]:
+        for given in ([name[:-1], "5"], [f"{name[:-1]}=5"]):
+            with pytest.raises(SystemExit) as ended:
+                command_line.main([command, *REQUIRED.get(command, []), *given])
+            assert ended.value.code == 2
+            err = capsys.readouterr().err
+            assert err.startswith(f"usage: mlplab {command} ")
+            assert f"unrecognized arguments: {' '.join(given)}; did you mean {name}?" in err
+
+
+def test_every_program_of_the_project_takes_whole_names_alone() -> None:
+    """No parser anywhere in the project takes a shortened option."""
+    for path in [p for folder in ("mlplab", "serving", "stack", "benchmarks") for p in (ROOT / folder).glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "argparse.ArgumentParser":
+                given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+                assert given.get("allow_abbrev") == "False", path
+
+
+# -------------------------------------------------------------------------------------------------------------- output
+
+NOT_ASCII = """from mlplab.spec import Comparison, Variant
+
+COMPARISON = Comparison(
+    question="Is α → β, or is it ½?",
+    dataset="mnist",
+    base=Variant(hidden=(8,), epochs=1),
+    variants={"±σ": {}},
+)
+"""
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_what_an_encoding_does_not_have_is_printed_otherwise(machine: Machine, encoding: str) -> None:
+    """No command fails at what it has to print: the rest of it is as it should be."""
+    (machine.folder / "π.py").touch()
+    places = machine.folder / "ü – π"
+    places.mkdir()
+    for arguments, code, text in [
+        (["--help"], 0, "Exit codes"),
+        (["list"], 0, "optimizers"),
+        (["data"], 0, "scikit-learn"),
+        (["compare", "--spec", "π.py"], 2, "has no COMPARISON"),
+    ]:
+        done = machine.mlplab(*arguments, PYTHONIOENCODING=encoding, MLPLAB_DATA_DIR=places)
+        assert done.code == code, done.err
+        assert text in done.out + done.err
+        assert "Traceback" not in done.err
+
+
+def test_a_training_succeeds_whatever_can_be_printed(machine: Machine) -> None:
+    """With ASCII alone a comparison trains and ends with its table, the rest of the lines readable."""
+    (machine.folder / "mine.py").write_text(NOT_ASCII)
+    done = machine.mlplab("compare", "--spec", "mine.py", "--dataset", "digits", PYTHONIOENCODING="ascii")
+    assert (done.code, "Traceback" in done.err) == (0, False), done.err
+    assert done.out.startswith("Is ? ? ?, or is it ??\n")
+    assert re.search(r"\?\? .* 1 of 1 ", done.out)
+    assert machine.runs() == [("mine", "FINISHED"), ("±σ", "FINISHED")]
+
+
+@pytest.fixture
+def mine(store: Any, dataset: Any) -> str:
+    """A comparison of a moment in the working directory, and a store."""
+    Path("mine.py").write_text(NOT_ASCII)
+    return "mine.py"
+
+
+@contextlib.contextmanager
+def nobody_reads() -> Iterator[TextIO]:
+    """A pipe of which the other end is closed."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with contextlib.suppress(BrokenPipeError), os.fdopen(writing, "w", buffering=1, encoding="utf-8") as stream:
+        yield stream
+
+
+@pytest.mark.parametrize("output", ["a closed pipe", "a full disk", "latin-1"])
+def test_a_finished_training_is_a_success_whatever_becomes_of_its_output(
+    output: str, mine: str, store: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Where nobody takes the output, or not all of it, the comparison is trained, recorded, and exit code 0."""
+    streams = {
+        "a closed pipe": nobody_reads,
+        "a full disk": lambda: open("/dev/full", "w", buffering=1, encoding="utf-8"),  # noqa: SIM115
+        "latin-1": lambda: open("out", "w", encoding="latin-1"),  # noqa: SIM115
+    }
+    with streams[output]() as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        code = command_line.main(["compare", "--spec", mine, "--dataset", "digits"])
+    monkeypatch.undo()
+    assert code == 0
+    assert {(run.info.run_name, run.info.status) for run in store.search_runs(["0"])} == {
+        ("mine", "FINISHED"),
+        ("±σ", "FINISHED"),
+    }
+    said = "the output could not be written from here on: No space left on device."
+    assert (said in capfd.readouterr().err) == (output == "a full disk")
+
+
+def test_list_into_a_closed_pipe_or_a_full_disk_ends_without_a_traceback(machine: Machine) -> None:
+    """`list | head -1` is exit code 0 with nothing on stderr; a full disk is said in one line."""
+    command = [sys.executable, "-m", "mlplab", "list"]
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as pipe, open("/dev/full", "w") as full:
+        for stream, said in ((pipe, ""), (full, "mlplab: the output could not be written from here on: No space left")):
+            done = subprocess.run(
+                command,
+                cwd=ROOT,
+                env=machine.environment,
+                stdout=stream,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 0
+            assert done.stderr.startswith(said)
+            assert done.stderr.count("\n") == bool(said)
+
+
+# ---------------------------------------------------------------------------------------------------------- interrupts
+
+
+def interrupting(number: int) -> Callable[..., None]:
+    """What sends this process a signal when it is called."""
+    return lambda *arguments, **named: signal.raise_signal(number)
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "where", "said", "statuses"),
+    [
+        (signal.SIGTERM, 143, (terminal.Download, "__enter__"), "No run was open.", set()),
+        (
+            signal.SIGINT,
+            130,
+            (terminal.Progress, "epoch"),
+            "The runs that were open are marked KILLED. Given again, the command goes on with them.",
+            {"KILLED"},
+        ),
+        (
+            signal.SIGTERM,
+            143,
+            (terminal.Screen, "recorded"),
+            "All was over by then, and is on record.",
+            {"FINISHED"},
+        ),
+    ],
+    ids=["before", "during", "after"],
+)
+def test_an_interrupt_says_what_became_of_the_runs(
+    number: int,
+    code: int,
+    where: tuple[type, str],
+    said: str,
+    statuses: set[str],
+    mine: str,
+    store: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Before any run, during a training and after the last one, the message is what the store has."""
+    arguments = ["compare", "--spec", mine, "--dataset", "digits"]
+    with monkeypatch.context() as patch:
+        patch.setattr(*where, interrupting(number))
+        assert command_line.main(arguments) == code
+    assert capsys.readouterr().err == f"mlplab: interrupted. {said}\n"
+    assert {run.info.status for run in store.search_runs(["0"])} == statuses
+    assert command_line.main(arguments) == 0
+    runs = store.search_runs(["0"])
+    # What was over is not gone on with: it is a comparison of its own.
+    assert len(runs) == (4 if statuses == {"FINISHED"} else 2)
+    assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+# -------------------------------------------------------------------------------------------------------------- stores
+
+
+def test_a_store_that_does_not_take_the_runs_is_said_before_tensorflow_is_loaded(machine: Machine) -> None:
+    """An experiment or a run that is not there is one line, at exit code 3 or 2, before anything slow happens."""
+    for arguments, code, text in [
+        (["run", "optimizers", "--dataset", "digits"], 3, "has no experiment with the id 77"),
+        (
+            ["register", "--dataset", "digits", "--run-id", "deadbeef"],
+            2,
+            "run_id is 'deadbeef', and the tracking store",
+        ),
+    ]:
+        done = machine.mlplab(*arguments, **({"MLFLOW_EXPERIMENT_ID": "77"} if code == 3 else {}))
+        assert done.code == code
+        assert re.fullmatch(rf"mlplab: [^\n]*{text}[^\n]+\n", done.err)
+        assert "tensorflow" not in done.imported
+    assert machine.runs() == []
 
 
 # ---------------------------------------------------------------------------------------------------------------- data

@@ -2,8 +2,8 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
+import mlflow
 import pytest
 from test_run import COMPARISON, Quiet, below, perform
 
@@ -78,11 +78,29 @@ def test_the_command_replays_a_run_in_the_store(recorded, store, capsys):
     assert [p.value for p in points] == record["result"]["history"]["val_loss"]
 
 
-def test_a_run_that_is_no_training_is_refused(recorded, store, capsys):
-    """The parent's id, or one that is nobody's, is an error of usage that says what is legal."""
+def test_a_run_that_is_no_training_is_refused_as_what_it_is(recorded, store, capsys):
+    """Whatever else is named is said to be what it is, with the trainings that may have been meant, at exit code 2."""
+    training, _ = recorded
     (parent,) = [r for r in store.search_runs(["0"]) if r.info.run_name == "trial"]
     assert below(store, parent)
-    for run_id in (parent.info.run_id, "0" * 32):
-        assert command_line.main(["replay", "--run-id", run_id]) == 2
-        assert "legal: the id of a finished training" in capsys.readouterr().err
-    assert not list(Path().glob("replay*"))
+    foreign = store.create_run("0", run_name="somebody's").info.run_id
+    unfinished = store.create_run("0", run_name="SGD", tags={"mlplab.kind": "training"}).info.run_id
+    deleted = store.create_run("0").info.run_id
+    store.delete_run(deleted)
+    for run_id, said in {
+        parent.info.run_id: f"the comparison 'trial'; legal: the id of a finished training, such as "
+        f"one of its own: {training} (RMSprop).",
+        foreign: '"somebody\'s", a run of another program; legal: the id of a finished training.',
+        unfinished: "the training 'SGD', which is RUNNING and not FINISHED; legal: the id of a finished training.",
+        deleted: "a run that is deleted in the tracking store",
+        "0"
+        * 32: f"and the tracking store {mlflow.get_tracking_uri()} has no such run; legal: the id of one of its runs",
+        "../x": "has no such run",
+    }.items():
+        for command in (["replay"], ["register", "--dataset", "digits"]):
+            assert command_line.main([*command, "--run-id", run_id]) == 2
+            err = capsys.readouterr().err
+            assert err.startswith(f"mlplab: run_id is {run_id!r}, ")
+            assert said in err
+    assert not [run for run in store.search_runs(["0"]) if run.info.run_name == "replay"]
+    store.delete_run(foreign)

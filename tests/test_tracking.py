@@ -3,15 +3,20 @@
 import contextlib
 import json
 import math
+import os
 import random
 import socket
+import sqlite3
+import tempfile
 import time
+from pathlib import Path
+from uuid import uuid4
 
 import mlflow
 import numpy as np
 import pytest
 from conftest import free_port
-from faults import Server
+from faults import PASS, Fault, Proxy, Server
 from mlflow import MlflowClient
 
 from mlplab import delivery, tracking
@@ -74,6 +79,15 @@ def test_what_is_not_finite_is_stored_as_nan(store, dataset):
     values = [value for _, value in points(store, parent.run_id, "loss")]
     assert len(values) == 3
     assert all(math.isnan(value) for value in values)
+
+
+@pytest.mark.parametrize(("command", "again"), [("one", "goes on with them"), (None, "begins anew")])
+def test_an_interrupt_says_what_the_command_does_when_it_is_given_again(store, command, again):
+    """A comparison goes on with its runs; a registration or a replay begins anew, and says so."""
+    with pytest.raises(KeyboardInterrupt) as caught, tracking.parent_run("interrupted", {}, command=command):
+        raise KeyboardInterrupt
+    said = f"The runs that were open are marked KILLED. Given again, the command {again}."
+    assert caught.value.__notes__ == [said]
 
 
 @pytest.mark.parametrize(("raised", "status"), [(RuntimeError("x"), "FAILED"), (KeyboardInterrupt(), "KILLED")])
@@ -191,14 +205,245 @@ def test_a_server_that_is_not_there_at_first_is_said_at_once(empty_store, tmp_pa
         mlflow.set_tracking_uri(None)
 
 
-def test_a_store_in_a_file_that_cannot_be_made_is_refused_before_anything_runs(dataset):
-    """A store that is no server and not to be had is an error with a remedy before the block runs."""
-    mlflow.set_tracking_uri("sqlite:////proc/nowhere/mlflow.db")
+def refused(uri=None):
+    """What is said of a store, the default one unless another is named, before the block runs."""
+    if uri is not None:
+        mlflow.set_tracking_uri(uri)
+    began = time.monotonic()
+    with pytest.raises(UnavailableError) as caught, tracking.parent_run("none", {}):
+        pytest.fail("the block ran")
+    assert time.monotonic() - began < 20, "MLflow tries again for minutes"
+    text = str(caught.value)
+    assert "\n" not in text
+    assert "SQL:" not in text
+    return text
+
+
+def change(path, *statements):
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        for statement in statements:
+            database.execute(statement)
+
+
+def older(path):
+    """Has a store say that its tables are an older version's."""
+    change(path, "UPDATE alembic_version SET version_num = '451aebb31d03'")
+
+
+def newer(path):
+    """Has a store say that its tables are a version's that nobody knows."""
+    change(path, "UPDATE alembic_version SET version_num = 'ffffffffffff'")
+
+
+def half_migrated(path):
+    """Leaves a store as one is whose process was killed while it brought the tables up to date."""
+    change(path, "UPDATE alembic_version SET version_num = 'de4033877273'", "DROP TABLE mcp_servers")
+
+
+def half_made(path):
+    """Leaves a store as one is whose process was killed while it made the tables."""
+    half_migrated(path)
+    change(path, "DELETE FROM experiments")
+
+
+@pytest.mark.parametrize(
+    ("uri", "texts"),
+    [
+        ("sqlite:////proc/nowhere/mlflow.db", ["/proc/nowhere/mlflow.db", "MLFLOW_TRACKING_URI"]),
+        ("sqlite:///{folder}", ["the file {folder} is a folder", "MLFLOW_TRACKING_URI"]),
+        ("sqlite:///{folder}/text.db", ["{folder}/text.db is no database of SQLite", "MLFLOW_TRACKING_URI"]),
+        ("sqlite:///", ["is no file", "sqlite:////an/absolute/path"]),
+        ("sqlite:///:memory:", ["gone with the process", "sqlite:////an/absolute/path"]),
+        (
+            "sqlite:///{folder}/a%41/mlflow.db",
+            ["would be the file {folder}/aA/mlflow.db", "MLFLOW_TRACKING_URI=sqlite:///{folder}/a%2541/mlflow.db"],
+        ),
+        ("postgres://host/x", ["'postgres' is none of the kinds", "did you mean postgresql://host/x?"]),
+        ("foo:bar", ["'foo' is none of the kinds", "http, https, sqlite, postgresql, mysql, mssql"]),
+        ("postgresql+nothing://me:secret@host/x", ["postgresql+nothing://me:***@host/x"]),
+        ("{folder}/mlruns", ["folder of files", "sqlite:///{folder}/mlflow.db", "mlflow migrate-filestore"]),
+        ("http://", ["names no machine", "http://HOST:5000"]),
+        (older, ["older MLflow (451aebb31d03)", "mlflow db upgrade 'sqlite:///{folder}/mlflow.db'"]),
+        (newer, ["newer MLflow (ffffffffffff) than {version}"]),
+        (half_made, ["was killed while it made the tables", "holds no run", "rm '{folder}/mlflow.db'"]),
+        (half_migrated, ["up to date was cut off in the middle", "copy"]),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_a_store_that_is_none_is_refused_at_once(store, tmp_path, uri, texts):
+    """An address or a file that cannot be a store is said in a sentence, with the value and the remedy, at once."""
+    (tmp_path / "text.db").write_text("This is no database at all.")
+    (tmp_path / "a%41").mkdir()
+    if callable(uri):
+        uri(tmp_path / "mlflow.db")
+        # By another name: the store under its own has been opened by this process before.
+        text = refused(f"sqlite:///{tmp_path}/./mlflow.db").replace("/./", "/")
+    else:
+        text = refused(uri.format(folder=tmp_path))
+    for each in texts:
+        assert each.format(folder=tmp_path, version=mlflow.__version__) in text
+
+
+def test_a_folder_of_files_that_mlflow_chose_is_said_to_be_its_choice(store, tmp_path):
+    """Where no store is named and an old ./mlruns is there, which MLflow takes, the error says so."""
+    (tmp_path / "mlruns" / "0").mkdir(parents=True)
+    (tmp_path / "mlruns" / "0" / "meta.yaml").touch()
+    mlflow.set_tracking_uri(None)
+    text = refused()
+    assert str(tmp_path / "mlruns") in text
+    assert "MLFLOW_TRACKING_URI is not set" in text
+
+
+@pytest.mark.parametrize("uri", ["sqlite:////{quoted}/mlflow.db", "sqlite:///mlflow.db"])
+def test_a_store_in_a_folder_with_a_percent_sign_works(store, tmp_path, monkeypatch, uri):
+    """A folder may be called 100%41: in an address % is %25, and what a relative address means is known anywhere."""
+    folder = tmp_path / "100%41 ?"
+    folder.mkdir()
+    (folder / "mlflow.db").write_bytes((tmp_path / "mlflow.db").read_bytes())
+    monkeypatch.chdir(folder)
+    mlflow.set_tracking_uri(uri.format(quoted=str(folder)[1:].replace("%", "%25").replace("?", "%3F")))
+    with tracking.parent_run("here", {}) as parent:
+        parent.finish()
+    monkeypatch.chdir(tmp_path)
+    mlflow.set_tracking_uri(parent._writer.store)
+    assert delivery.database_file(parent._writer.store) == folder / "mlflow.db"
+    assert MlflowClient().get_run(parent.run_id).info.status == "FINISHED"
+
+
+def test_what_is_deleted_or_not_there_is_refused_with_the_remedy(store, monkeypatch):
+    """An experiment or a project's run that takes nothing is refused before anything runs; restored, it takes it."""
+    experiment = store.create_experiment("mine")
+    store.delete_experiment(experiment)
+    for name, value in (("MLFLOW_EXPERIMENT_NAME", "mine"), ("MLFLOW_EXPERIMENT_ID", experiment)):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            text = refused()
+            assert "the experiment 'mine'" in text
+            assert (
+                f"is deleted, and takes no runs. Restore it: mlflow experiments restore --experiment-id {experiment};"
+                in text
+            )
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "77")
+    assert "has no experiment with the id 77" in refused()
+
+    run_id = store.create_run("0").info.run_id
+    store.delete_run(run_id)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "0")  # as `mlflow run` has it
+    monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
+    text = refused()
+    assert f"MLFLOW_RUN_ID is {run_id}, a run that is deleted" in text
+    assert f"Restore it: mlflow runs restore --run-id {run_id};" in text
+    store.restore_run(run_id)
+    with tracking.parent_run("project", {}) as parent:
+        parent.finish()
+    assert parent.run_id == run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", "d" * 32)
+    assert f"MLFLOW_RUN_ID is {'d' * 32}, a run that the tracking store" in refused()
+
+
+def test_a_relative_address_elsewhere_is_refused_and_makes_no_store_there(store, tmp_path, monkeypatch):
+    """`mlflow run` from another folder with a relative address: the file that it means there is named, and not made."""
+    monkeypatch.setenv("MLFLOW_RUN_ID", store.create_run("0").info.run_id)
+    folder = tmp_path / "project"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    text = refused("sqlite:///mlflow.db")
+    assert f"sqlite:///{folder}/mlflow.db does not have" in text
+    assert "'sqlite:///mlflow.db'" in text
+    assert "give it an absolute one" in text
+    assert not list(folder.iterdir())
+
+
+@contextlib.contextmanager
+def any_user():
+    """Inside it this process has no more rights than any user."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65_534)
     try:
-        with pytest.raises(UnavailableError, match="MLFLOW_TRACKING_URI"), tracking.parent_run("none", {}, dataset):
-            pytest.fail("the block ran")
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+@pytest.mark.parametrize("what", ["file", "folder", "new file", "artifacts"])
+def test_a_store_that_this_user_may_not_write_to_is_refused(what, store, tmp_path):
+    """A read-only file, folder or place of artifacts is found before anything runs, and said by its path."""
+    with tempfile.TemporaryDirectory() as name:  # pytest's own are for their user alone
+        folder = Path(name)
+        path, artifacts = folder / "mlflow.db", folder / "artifacts"
+        path.write_bytes((tmp_path / "mlflow.db").read_bytes())
+        change(path, f"UPDATE experiments SET artifact_location = '{artifacts}/0'")
+        artifacts.mkdir()
+        for each, mode in {
+            "file": {path: 0o444, folder: 0o777},
+            "folder": {path: 0o666, folder: 0o555},
+            "new file": {folder: 0o555},
+            "artifacts": {path: 0o666, artifacts: 0o555, folder: 0o777},
+        }[what].items():
+            each.chmod(mode)
+        meant = {"new file": folder / "new.db", "artifacts": artifacts}.get(what, path)
+        try:
+            with any_user():
+                text = refused(f"sqlite:///{meant if what == 'new file' else path}")
+        finally:
+            folder.chmod(0o777)
+        assert str(meant) in text
+        assert "MLFLOW_" in text
+
+
+def test_a_server_that_does_not_let_this_user_write_is_refused(server):
+    """Who is unknown to a tracking server (401), or may only read (403), is told so before anything runs."""
+    with Proxy(server.port) as proxy:
+        proxy.fault = lambda method, path: Fault(status=401)
+        assert "does not know this user (401). Set MLFLOW_TRACKING_USERNAME" in refused(proxy.uri)
+        proxy.fault = lambda method, path: PASS if method == "GET" else Fault(status=403)
+        text = refused(proxy.uri)
+        assert "does not let this user write to the experiment (403" in text
+        assert "MLFLOW_EXPERIMENT_NAME" in text
+
+
+def test_what_was_checked_is_not_asked_again(store, monkeypatch):
+    """The store is looked at once for a command: before anything is loaded, and not when its run begins."""
+    asked = []
+    ask = tracking.experiment_of
+    monkeypatch.setattr(tracking, "experiment_of", lambda *given: asked.append(given) or ask(*given))
+    for _ in range(2):
+        tracking.check()
+        with tracking.parent_run("checked", {}) as parent:
+            parent.finish()
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize("over", [False, True], ids=["during", "after"])
+@pytest.mark.parametrize("late", [False, True], ids=["main thread", "signal thread"])
+def test_an_interrupt_while_the_server_is_dead_says_what_waits(over, late, monkeypatch):
+    """What is said of runs that the store has not been told of is what `sync` will make of them."""
+    monkeypatch.setattr(tracking, "START_SECONDS", 0.5)
+    monkeypatch.setattr(tracking, "INTERRUPTED_SECONDS", 0.5)
+    mlflow.set_tracking_uri(f"http://127.0.0.1:{free_port()}")
+    said = None
+    try:
+        with pytest.raises(KeyboardInterrupt) as caught, tracking.parent_run("dead", {}, command=uuid4().hex) as parent:
+            child = parent.child("a", {}, {})
+            child.finish()
+            if over:
+                parent.finish()
+            parent._writer.settle(0.0)  # so that all was said
+            if late:
+                said = tracking.abandon()
+            raise KeyboardInterrupt
     finally:
         mlflow.set_tracking_uri(None)
+    (note,) = caught.value.__notes__
+    assert said in (None, note)
+    session = parent._writer.session
+    assert note.startswith("All trainings were over" if over else "The runs that were open end as KILLED")
+    assert str(session.folder) in note
+    assert "python -m mlplab sync" in note
+    assert [told.status for told in session.told.values()] == ["FINISHED" if over else "KILLED", "FINISHED"]
+    assert ("unfinished" in session.about) is not over
 
 
 def test_what_a_run_was_told_is_not_told_twice_by_the_command_that_goes_on(store, dataset):
