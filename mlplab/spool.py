@@ -158,12 +158,12 @@ class Session:
     def delivered(self, told: Told, operations: int) -> None:
         """Notes that the store has the first so many pending operations of a run."""
         with self.lock:
-            for _ in range(operations):
-                done = told.pending.popleft()
-                if path := done.get("file"):
-                    shutil.rmtree((self.folder / "files" / path).parent, ignore_errors=True)
+            done = [told.pending.popleft() for _ in range(operations)]
             told.delivered += operations
         self.note()
+        # Not before that is on disk: a process killed in between would have to deliver what is gone.
+        for path in (operation["file"] for operation in done if "file" in operation):
+            shutil.rmtree((self.folder / "files" / path).parent, ignore_errors=True)
 
     def note(self) -> None:
         """Writes down what the store has."""
