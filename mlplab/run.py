@@ -602,7 +602,11 @@ class Family:
             return
 
         def report(result: Result) -> None:
-            runs[id(result)].metrics(_curves(result, result.epochs), step=result.epochs)
+            # After the first epoch of one that goes on: what had not reached the journal, too, so that its points come
+            # in order; the rest is not said twice.
+            said = 0 if result.epochs == result.resumed_at + 1 else result.epochs - 1
+            for epoch in range(said + 1, result.epochs + 1):
+                runs[id(result)].metrics(_curves(result, epoch), step=epoch)
             watch.epoch(result)
 
         for result, run in opened:
