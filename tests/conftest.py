@@ -2,18 +2,25 @@
 
 import contextlib
 import os
+import re
+import shutil
 import socket
+import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 # The programs of tests run for milliseconds: what takes time is to compile them. They are compiled without optimizing
-# and kept from one session to the next, apart from the user's own, which are optimized.
-PROGRAMS = Path(tempfile.gettempdir()) / f"mlplab-tests-{os.environ.get('USER', 'user')}"
+# and kept from one session to the next, apart from the user's own, which are optimized. Sessions at the same time may
+# share them: TensorFlow moves each into its place when it is whole.
+PROGRAMS = Path(tempfile.gettempdir()) / f"mlplab-tests-{os.getuid()}"
 with pytest.MonkeyPatch.context() as patch:
     patch.setenv("XDG_CACHE_HOME", str(PROGRAMS))
     import mlplab  # noqa: F401  (it sets what TensorFlow reads when it is first imported)
@@ -22,13 +29,58 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu
 ROOT = Path(__file__).resolve().parent.parent
 
 
-LONGEST = ("test_experiments.py", "test_search.py", "test_training.py", "test_faults.py", "test_readme.py")
-"""Files that take minutes. Two files run at a time, so these begin: at the end one would run alone."""
+PATIENCE = 300.0
+"""Seconds after which a test gives up what it waits for: long enough on a machine that is busy with other things."""
+
+LONGEST = ("test_experiments.py", "test_faults.py", "test_search.py", "test_training.py", "test_readme.py")
+"""Files that take minutes. Two processes share the tests, so these begin: at the end one would be alone with them."""
+
+# The same examples each time. `-m random` draws new ones, and more where a test does not say how many.
+settings.register_profile("same", derandomize=True, deadline=None, database=None)
+settings.register_profile(
+    "random", deadline=None, database=None, max_examples=1_000, suppress_health_check=[HealthCheck.too_slow]
+)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Chooses how Hypothesis draws."""
+    settings.load_profile("random" if config.option.markexpr == "random" else "same")
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Has the longest files run first."""
+    """Has the longest files run first, and keeps tests together that share what their file makes once.
+
+    `--dist loadgroup` gives a group to one process; every other test goes to whichever has nothing to do.
+    """
     items.sort(key=lambda item: item.path.name not in LONGEST)
+    for item in items:
+        if not _alone(item):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+        if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+            item.add_marker(pytest.mark.random)
+
+
+def _alone(item: pytest.Item) -> bool:
+    """Whether a test uses no fixture that its file makes once."""
+    fixtures = item._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]
+    return all(definition.scope != "module" for found in fixtures.values() for definition in found)
+
+
+def readme_blocks(language: str) -> list[str]:
+    """The README's code blocks of a language, in order."""
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+
+
+def wait_until(
+    true: Callable[[], Any], seconds: float = PATIENCE, said: Callable[[], str] = lambda: "", pause: float = 0.05
+) -> Any:
+    """Waits until something is true, and returns it; `said` tells why it may not be."""
+    deadline = time.monotonic() + seconds
+    while not (found := true()):
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {said()}"
+        time.sleep(pause)
+    return found
 
 
 def free_port() -> int:
@@ -45,6 +97,14 @@ def _cache_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _patient_with_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Worker processes may take long to start on a machine that is busy with other things."""
+    from mlplab import cluster
+
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", PATIENCE)
 
 
 @pytest.fixture(scope="session")
@@ -97,3 +157,28 @@ def dataset() -> Any:
     from mlplab import data
 
     return data.load("digits")
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
+    """The project's files as git has them, in a path with spaces, with an empty store and the README's mine.py."""
+    folder = tmp_path_factory.mktemp("my projects") / "mlplab copy"
+    names = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    for name in names:
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    shutil.copy(empty_store, folder / "mlflow.db")
+    (own,) = [block for block in readme_blocks("python") if "COMPARISON" in block]
+    (folder / "mine.py").write_text(own)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def environment() -> dict[str, str]:
+    """What a user has in a shell where the README's commands are typed."""
+    variables = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return variables | {"PATH": path, "MLFLOW_DISABLE_TELEMETRY": "true"}

@@ -1,12 +1,14 @@
 """What the tests that break things share: real commands, real tracking servers, and what stands between them.
 
-A `Machine` starts `python -m mlplab`, a `Server` is MLflow's, a `Proxy` spoils the traffic to it, and a `Store` reads
-what arrived.
+A `Machine` starts `python -m mlplab`, or does here what it does; a `Power` cuts that off at one of its operations; a
+`Server` is MLflow's, a `Proxy` spoils the traffic to it, and a `Store` reads what arrived.
 """
 
 import contextlib
 import fcntl
+import functools
 import http.client
+import io
 import json
 import os
 import pty
@@ -19,13 +21,15 @@ import sys
 import termios
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from conftest import ROOT, free_port
+import pytest
+from conftest import PATIENCE, ROOT, free_port, wait_until
 
 TIMED = re.compile(r"seconds$")
 """Metrics that differ from one execution to the next."""
@@ -93,14 +97,16 @@ class Command:
             return False
         return True
 
-    def wait_until(self, true: Callable[[], Any], seconds: float = 120) -> Any:
+    def wait_until(self, true: Callable[[], Any]) -> Any:
         """Waits until something is true while the command runs, and returns it."""
-        deadline = time.monotonic() + seconds
-        while not (found := true()):
-            assert self.process.poll() is None, f"ended with {self.process.returncode}:\n{self.said}"
-            assert time.monotonic() < deadline, f"not within {seconds} s:\n{self.said}"
-            time.sleep(0.1)
-        return found
+
+        def found() -> Any:
+            # First, since what it did before its end counts.
+            if not (is_so := true()):
+                assert self.process.poll() is None, f"ended with {self.process.returncode}:\n{self.said}"
+            return is_so
+
+        return wait_until(found, said=lambda: self.said)
 
     def kill(self) -> None:
         """The power is cut: it and all that it started are gone."""
@@ -115,7 +121,7 @@ class Command:
         else:
             self.process.send_signal(number)
 
-    def done(self, seconds: float = 300) -> Done:
+    def done(self, seconds: float = 2 * PATIENCE) -> Done:
         """Waits for the end, which is to come by itself."""
         if not self.ends_within(seconds):
             said = self.said
@@ -126,6 +132,8 @@ class Command:
 
 class Machine:
     """A computer with a folder to work in, a state of its own, and a tracking store by its address.
+
+    Its trainings keep their state at every epoch.
 
     Args:
         experiment: MLflow's, so that artifacts go where it says and not where the store was first made.
@@ -141,7 +149,7 @@ class Machine:
             "PYTHONPATH": str(ROOT),
             "PYTHONUNBUFFERED": "1",
             "XDG_STATE_HOME": str(self.state),
-            "MLPLAB_CHECKPOINT_SECONDS": "0.2",
+            "MLPLAB_CHECKPOINT_SECONDS": "0",
             "MLFLOW_TRACKING_URI": uri,
             "MLFLOW_EXPERIMENT_NAME": experiment,
             "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -152,14 +160,240 @@ class Machine:
         """Starts `python -m mlplab` with `arguments`."""
         return Command(arguments, self.folder, self.environment | environment, terminal)
 
-    def run(self, *arguments: str, seconds: float = 300, **environment: str) -> Done:
+    def run(self, *arguments: str, **environment: str) -> Done:
         """Runs `python -m mlplab` with `arguments` to its end."""
-        return self.start(*arguments, **environment).done(seconds)
+        return self.start(*arguments, **environment).done()
+
+    def here(self, *arguments: str, **environment: str) -> Done:
+        """Does in this process what `python -m mlplab` does with `arguments`; its state is that of the commands."""
+        import mlflow
+
+        from mlplab import __main__, delivery, trial
+
+        started, out = time.time(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
+            for name in os.environ:
+                if name.startswith(("MLPLAB_", "MLFLOW_")) and not name.startswith("MLFLOW_HTTP_"):
+                    patch.delenv(name)
+            for name, value in (self.environment | environment).items():
+                patch.setenv(name, value)
+            patch.chdir(self.folder)
+            patch.setattr(trial, "CHECKPOINT_SECONDS", float(self.environment["MLPLAB_CHECKPOINT_SECONDS"]))
+            # The journal is on disk in a moment, and what waits for the store goes there as often.
+            patch.setattr(delivery, "FLUSH_SECONDS", 0.05)
+            stack.callback(mlflow.set_tracking_uri, None)
+            mlflow.set_tracking_uri(self.uri)
+            stack.enter_context(contextlib.redirect_stdout(out))
+            stack.enter_context(contextlib.redirect_stderr(out))
+            code = __main__.main(arguments)
+        return Done(code, out.getvalue(), time.time() - started)
+
+    def record(self) -> "Store":
+        """What is on record in this machine's experiment."""
+        # A store that is a file has the artifacts of new experiments in the folder where this process first meets it.
+        with contextlib.chdir(self.folder):
+            store = Store(self.uri, self.experiment)
+            store.experiment_id()
+        return store
 
     def spec(self, name: str, text: str) -> tuple[str, ...]:
         """Writes a spec, and gives the arguments that train it on the digits."""
         (self.folder / f"{name}.py").write_text(text)
         return "compare", "--spec", f"{name}.py", "--dataset", "digits"
+
+
+# ------------------------------------------------------------------------------------------------------------- power
+
+
+class PowerCutError(BaseException):
+    """The process is no more: this is raised wherever it goes on."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """The n-th time, from 1, that a command does something of a kind by which it reaches its disk or the store."""
+
+    kind: str
+    number: int = 1
+
+
+class Power:
+    """Runs commands in this process, and cuts their power at one of their operations on disk or store.
+
+    From then on nothing that the command does has an effect: each of its threads is ended where it next operates, and
+    what it had locked is free. Operations are files opened for writing, moved and removed below `folder`, where state
+    and artifacts are to be; lines of the journal, not written, written in part or written; and the calls of the store's
+    that write, not made or made without an answer, MLflow's own within its calls among them.
+    """
+
+    _audited: "Power | None" = None
+    _hooked = False
+
+    def __init__(self, folder: Path) -> None:
+        self.seen: Counter[str] = Counter()
+        self.cut = False
+        self._folder = f"{folder}{os.sep}"
+        self._at: Callable[[Operation], bool] = lambda operation: False
+        self._lock = threading.RLock()
+        if not Power._hooked:
+            Power._hooked = True  # A hook stays for good.
+            sys.addaudithook(lambda event, arguments: Power._audited and Power._audited._audit(event, arguments))
+
+    def run(self, work: Callable[[], Done], at: Callable[[Operation], bool] = lambda operation: False) -> Done | None:
+        """Does `work`, and cuts its power at the first operation for which `at` is true; None where it was cut."""
+        self.seen.clear()
+        self.cut, self._at = False, at
+        before = self._descriptors()
+        with pytest.MonkeyPatch.context() as patch:
+            writers, journals = self._wire(patch)
+            Power._audited, done = self, None
+            try:
+                done = work()
+            except PowerCutError:
+                pass
+            finally:
+                for writer in writers:
+                    writer._over = True
+                    writer._wake.set()
+                    if writer._thread.ident:
+                        writer._thread.join()
+                    for pool in (writer._stage, writer._pool):
+                        pool.shutdown(wait=True, cancel_futures=True)
+                Power._audited = None
+        for journal in journals:
+            journal.close()
+        for descriptor in self._descriptors() - before:
+            os.close(descriptor)
+        return None if self.cut else done
+
+    def alive(self) -> None:
+        """Ends whoever goes on after the cut."""
+        if self.cut:
+            raise PowerCutError
+
+    def reach(self, kind: str, part: Callable[[], object] = lambda: None) -> None:
+        """An operation is begun, in part done, or done; `part` is done where the power is cut at it."""
+        with self._lock:
+            self.alive()
+            self.seen[kind] += 1
+            if self._at(Operation(kind, self.seen[kind])):
+                part()
+                self.cut = True
+                raise PowerCutError(kind)
+
+    def _descriptors(self) -> set[int]:
+        """What is open of locks below the folder."""
+        found = set()
+        for name in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                path = os.readlink(f"/proc/self/fd/{name}")
+                found |= {int(name)} if path.startswith(self._folder) and path.endswith("/lock") else set()
+        return found
+
+    def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open":
+            path, mode, flags = arguments
+            if not (flags & (os.O_WRONLY | os.O_RDWR) if mode is None else set(mode) & set("wxa+")):
+                return
+        elif event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "shutil.rmtree"):
+            path = arguments[1] if event == "os.rename" else arguments[0]
+        else:
+            return
+        if (
+            isinstance(path, str | os.PathLike)
+            and str(path).startswith(self._folder)
+            and not str(path).endswith("/lock")
+        ):
+            # Ids and times make no other kind, nor does what an artifact or a part of a model is called.
+            name = re.sub(r"(?<=uploading\.).*|(?<=models/m-).*", "…", str(path).removeprefix(self._folder))
+            name = re.sub(r"[0-9a-f]{32}|\d[\d-]*", "…", name)
+            name = re.sub(r"(?<=artifacts/)[^./]+|(?<=files/…/)[^/]+(?=\.png)", "…", name)
+            self.reach(f"{event} {name}")
+
+    def _wire(self, patch: pytest.MonkeyPatch) -> tuple[list[Any], list[Any]]:
+        """Has every operation but those on files pass by here; lists what the command opens."""
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        from mlplab import delivery, spool
+
+        writers: list[Any] = []
+        journals: list[Any] = []
+        power = self
+
+        class Journal:
+            def __init__(self, file: Any) -> None:
+                self.file = file
+                journals.append(file)
+
+            def write(self, line: bytes) -> None:
+                kind = f"journal {json.loads(line)['op']}"
+                power.reach(f"before {kind}")
+                power.reach(f"within {kind}", lambda: (self.file.write(line[: len(line) // 2]), self.file.flush()))
+                self.file.write(line)
+                self.file.flush()
+                power.reach(f"after {kind}")
+
+            def flush(self) -> None:
+                power.alive()
+
+            def fileno(self) -> int:
+                return int(self.file.fileno())
+
+            def close(self) -> None:
+                self.file.close()
+
+        class Clock:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(time, name)
+
+            def sleep(self, seconds: float) -> None:
+                power.alive()
+                time.sleep(seconds)
+
+        def after(owner: Any, name: str, then: Callable[[Any], object]) -> None:
+            made = getattr(owner, name)
+
+            def both(self: Any, *arguments: Any, **named: Any) -> None:
+                made(self, *arguments, **named)
+                then(self)
+
+            patch.setattr(owner, name, both)
+
+        def watched(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+            writes = name.startswith(("create_", "log_", "update_", "set_", "delete_", "finalize_", "record_"))
+
+            @functools.wraps(call)
+            def through(*arguments: Any, **named: Any) -> Any:
+                power.alive()
+                if not writes:
+                    return call(*arguments, **named)
+                power.reach(f"before {name}")
+                answer = call(*arguments, **named)
+                power.reach(f"after {name}")
+                return answer
+
+            return through
+
+        after(spool.Session, "__init__", lambda session: setattr(session, "_journal", Journal(session._journal)))
+        after(delivery.Writer, "__init__", writers.append)
+        for module in (delivery, spool):
+            patch.setattr(module, "time", Clock())
+        later, run = delivery.Writer.later, delivery.Writer._run
+
+        def later_if_alive(writer: Any, work: Callable[[], None]) -> None:
+            power.alive()
+            later(writer, work)
+
+        def run_until_cut(writer: Any) -> None:
+            with contextlib.suppress(PowerCutError):
+                run(writer)
+
+        patch.setattr(delivery.Writer, "later", later_if_alive)
+        patch.setattr(delivery.Writer, "_run", run_until_cut)
+        for name, call in list(vars(SqlAlchemyStore).items()):
+            if callable(call) and not name.startswith("_"):
+                patch.setattr(SqlAlchemyStore, name, watched(name, call))
+        return writers, journals
 
 
 # ----------------------------------------------------------------------------------------------------------- servers
@@ -201,14 +435,15 @@ class Server:
             self.process = subprocess.Popen(
                 command, stdout=output, stderr=output, cwd=self.folder, env=environment, start_new_session=True
             )
-        deadline = time.monotonic() + 90
-        while time.monotonic() < deadline:
-            with contextlib.suppress(OSError):
-                socket.create_connection((self.host, self.port), timeout=1).close()
-                return
-            assert self.process.poll() is None, log.read_text()
-            time.sleep(0.2)
-        raise AssertionError(log.read_text())
+        wait_until(self._listens, said=log.read_text)
+
+    def _listens(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, (self.folder / "server.log").read_text()
+        with contextlib.suppress(OSError):
+            socket.create_connection((self.host, self.port), timeout=PATIENCE).close()
+            return True
+        return False
 
     def kill(self) -> None:
         """It is gone at once, with its workers; nothing happens where it is gone already."""
@@ -299,7 +534,7 @@ class Proxy:
                 return b"".join(parts)
 
             def _ask(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
-                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
                 skipped = {"transfer-encoding", "content-length", "connection"}
                 headers = {key: value for key, value in self.headers.items() if key.lower() not in skipped}
                 if body or self.command in {"POST", "PUT", "PATCH"}:
@@ -368,6 +603,17 @@ class Proxy:
 # ------------------------------------------------------------------------------------------------------------- store
 
 
+def key_of(run: Any) -> str | None:
+    """The key that a run bears from its first moment on."""
+    return str(run.data.tags.get("mlplab.key"))
+
+
+def resumed_at(run: Any) -> int:
+    """The epoch after which a training went on that was cut off; 0 where it began anew, or was not cut off."""
+    said = re.fullmatch(r"epoch (\d+)", run.data.tags.get("mlplab.resumed_at", ""))
+    return int(said[1]) if said else 0
+
+
 class Store:
     """What is on record in one experiment of a tracking store."""
 
@@ -393,12 +639,14 @@ class Store:
         """The runs that are under no other."""
         return [run for run in self.runs() if "mlflow.parentRunId" not in run.data.tags]
 
+    def trained(self) -> list[Any]:
+        """The runs of trainings."""
+        return [run for run in self.runs() if run.data.tags.get("mlplab.kind") == "training"]
+
     def below(self, parent: Any) -> list[Any]:
         """The runs under a run, at any depth."""
-        from mlplab import delivery
-
         every = self.runs()
-        keys = [json.loads(run.data.tags[delivery.PLUMBING])["key"] for run in every]
+        keys = [key_of(run) for run in every]
         assert len(set(keys)) == len(keys), f"a key is missing or there twice: {keys}"
         found, above = [], {parent.info.run_id}
         while new := [r for r in every if r.data.tags.get("mlflow.parentRunId") in above and r not in found]:
@@ -408,7 +656,8 @@ class Store:
 
     def trainings(self, parent: Any) -> dict[str, Any]:
         """The trainings under a run by name; two of one name are an error."""
-        found = [run for run in self.below(parent) if run.data.tags.get("mlplab.kind") == "training"]
+        every = {run.info.run_id for run in self.trained()}
+        found = [run for run in self.below(parent) if run.info.run_id in every]
         names = [run.info.run_name for run in found]
         assert len(set(names)) == len(names), f"a training is there twice: {names}"
         return dict(zip(names, found, strict=True))
@@ -498,7 +747,7 @@ def differences(expected: Any, found: Any, where: str = "") -> list[str]:
 @contextlib.contextmanager
 def postgresql_store() -> Iterator[str]:
     """The address of a new database on a PostgreSQL of the test's own; skips where there is none."""
-    from test_stack import database
+    from test_services import database
 
     account = {"POSTGRES_USER": "mlflow", "POSTGRES_PASSWORD": "secret", "POSTGRES_DB": "mlflow"}
     with database({**account, "POSTGRES_INITDB_ARGS": "--auth=scram-sha-256"}) as reached:

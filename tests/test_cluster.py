@@ -20,7 +20,7 @@ from typing import Any
 import cloudpickle
 import numpy as np
 import pytest
-from conftest import free_port
+from conftest import free_port, wait_until
 from faults import Machine, Server, Store, differences
 
 from mlplab import cluster
@@ -147,7 +147,8 @@ def test_a_scheduler_that_is_not_there_is_said_to_be(monkeypatch: pytest.MonkeyP
     address, started = f"tcp://127.0.0.1:{free_port()}", time.monotonic()
     with pytest.raises(UnavailableError, match=f"no Dask scheduler answers at {address}"), cluster.workers(address):
         pass
-    assert time.monotonic() - started < 10
+    # Dask itself would go on for 30 s, and then some.
+    assert time.monotonic() - started < 25
 
 
 def test_without_dask_the_message_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +192,7 @@ def test_a_task_tells_how_it_goes(kind: str) -> None:
     heard: list[dict[str, int]] = []
     with cluster.workers(**KINDS[kind], heard=heard.append) as workers:
         assert len(list(workers.map(telling, range(4)))) == 4
-        until(lambda: len(heard) == 12)
+        wait_until(lambda: len(heard) == 12)
     for number in range(4):
         assert [message["part"] for message in heard if message["number"] == number] == [0, 1, 2]
 
@@ -229,7 +230,7 @@ def test_what_a_dead_worker_did_is_done_again(kind: str, tmp_path: Path) -> None
     assert len((tmp_path / "0").read_text().splitlines()) == 2
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["processes", "dask"])
 def test_a_task_that_kills_every_worker_fails_alone(kind: str) -> None:
     """What ends each process that takes it is given up with a message, and whatever waited behind it is done."""
@@ -357,13 +358,6 @@ def end(process: subprocess.Popen[bytes], how: signal.Signals = signal.SIGKILL) 
         process.wait()
 
 
-def until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 CASES = (
     Variant(name="one image", optimizer="sgd", learning_rate=0.01, batch_size=1, epochs=1),
     Variant(name="Adam", optimizer="adam", learning_rate=0.001, batch_size=128, epochs=3),
@@ -372,7 +366,7 @@ CASES = (
 )
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["processes", "dask"])
 def test_a_worker_trains_to_the_same_bits(kind: str, dataset: Dataset) -> None:
     """One image a step, mini-batches, full batch, dropout and batch normalization: all numbers are those of here."""
@@ -385,7 +379,7 @@ def test_a_worker_trains_to_the_same_bits(kind: str, dataset: Dataset) -> None:
         assert same(found[variant.name], train(reference, variant)), variant.name
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_machine_that_dies_in_the_middle_changes_nothing(dataset: Dataset, tmp_path: Path) -> None:
     """Of two machines one is killed while it trains: every training is there, and is that of one machine."""
     reference = cluster.Reference.to(dataset)
@@ -399,7 +393,7 @@ def test_a_machine_that_dies_in_the_middle_changes_nothing(dataset: Dataset, tmp
         def kill() -> None:
             process = many.processes["worker 0"]
             noted = tmp_path / str(process.pid)
-            until(lambda: noted.exists() and noted.read_text().strip().endswith("runs"))
+            wait_until(lambda: noted.exists() and noted.read_text().strip().endswith("runs"))
             end(process)
             killed.append(noted.read_text().split("\n")[-2].removesuffix(" runs"))
 
@@ -417,7 +411,7 @@ def test_a_machine_that_dies_in_the_middle_changes_nothing(dataset: Dataset, tmp
         assert same(found[variant.name], train(reference, variant)), variant.name
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_worker_whose_code_differs_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before anything is trained, the worker and the file that is not ours are named."""
     with machines(tmp_path, 1) as many:
@@ -429,7 +423,7 @@ def test_a_worker_whose_code_differs_is_refused(tmp_path: Path, monkeypatch: pyt
             pass
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_worker_with_several_threads_is_refused(tmp_path: Path) -> None:
     """A worker that would train several at a time on one core is refused, with how to start it."""
     with machines(tmp_path, 0) as many:
@@ -445,7 +439,7 @@ def test_a_worker_with_several_threads_is_refused(tmp_path: Path) -> None:
             worker.wait()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_worker_whose_threads_were_set_by_another_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that has computed for a machine with other cores is asked to be started again: its bits are others."""
     with machines(tmp_path, 1) as many:
@@ -456,7 +450,7 @@ def test_a_worker_whose_threads_were_set_by_another_is_refused(tmp_path: Path, m
             pass
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_scheduler_without_workers_is_said_to_have_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The message has the command that starts one."""
     monkeypatch.setattr(cluster, "CONNECT_SECONDS", 5.0)
@@ -466,7 +460,7 @@ def test_a_scheduler_without_workers_is_said_to_have_none(tmp_path: Path, monkey
             pass
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("dies", ["scheduler", "worker 0"])
 def test_a_cluster_that_is_gone_is_no_endless_wait(dies: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the scheduler or the last worker is gone for good, what was not done fails with a message."""
@@ -480,7 +474,7 @@ def test_a_cluster_that_is_gone_is_no_endless_wait(dies: str, tmp_path: Path, mo
             outcome.get()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_search_of_scikit_learn_goes_to_the_workers(dataset: Dataset) -> None:
     """RandomizedSearchCV within the block is carried out by the workers, and finds what it finds here."""
     from sklearn.linear_model import SGDClassifier
@@ -512,7 +506,7 @@ COMPARISON = Comparison(
 '''
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_comparison_loses_a_worker_and_nothing_else(empty_store: Path, tmp_path: Path) -> None:
     """Variants and seeds on two machines, one of them killed, leave what one machine leaves: no run, no point twice."""
     (tmp_path / "mlflow.db").write_bytes(empty_store.read_bytes())
@@ -537,10 +531,10 @@ def test_a_comparison_loses_a_worker_and_nothing_else(empty_store: Path, tmp_pat
             runs = [run for run in store.runs() if run.info.status == "RUNNING" and "machine.load" in run.data.tags]
             return [worker_of(run) for run in runs if 2 < len(store.history(run.info.run_id, "loss")) < 30]
 
-        victim = command.wait_until(under_way, 200)[0]
+        victim = command.wait_until(under_way)[0]
         (process,) = (p for name, p in many.processes.items() if "worker" in name and str(p.pid) == victim)
         end(process)
-        done = command.done(300)
+        done = command.done()
         assert done.code == 0, done.out
         (parent,) = store.parents()
         found = store.content(parent)
@@ -567,7 +561,7 @@ def user_text(store: Store, run_id: str, path: str) -> str:
         return Path(store.client.download_artifacts(run_id, path, folder)).read_text()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_readmes_command_trains_with_workers_of_this_machine(empty_store: Path, tmp_path: Path) -> None:
     """The README's command with `--cluster local:2` leaves a complete comparison."""
     (command,) = [line for line in (ROOT / "README.md").read_text().splitlines() if line.endswith("--cluster local:2")]

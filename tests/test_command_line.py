@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import pytest
+from conftest import PATIENCE, ROOT
 
 from mlplab import __main__ as command_line
 from mlplab import terminal
 from mlplab.spec import experiment_names, load_experiment
 
-ROOT = Path(__file__).resolve().parent.parent
 HEAVY = {"tensorflow", "keras", "mlflow", "numpy", "matplotlib", "sklearn"}
 
 # Python imports `sitecustomize` at start: what a process has imported is known when it ends, however it ends.
@@ -72,7 +72,7 @@ class Machine:
             text=True,
             errors="backslashreplace",
             check=False,
-            timeout=300,
+            timeout=PATIENCE,
         )
         imported = set((self.folder / "imported").read_text().split())
         return Done(done.returncode, done.stdout, done.stderr, imported)
@@ -481,6 +481,7 @@ COMPARISON = Comparison(
 """
 
 
+@pytest.mark.slow
 def test_a_comparison_of_ones_own_runs_whatever_its_variants_are_called(machine: Machine) -> None:
     """`compare` takes a file by its path, options as `run` does, and prints names as they are, brackets included.
 

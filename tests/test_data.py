@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import PATIENCE
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -534,7 +535,7 @@ def damaged(content: bytes, done: list[tuple[str, int, int]]) -> bytes:
 @given(done=damages)
 @example(done=[("flip", 8, 13)])  # the compression method of a zip's first member
 @example(done=[("flip", -6, 0)])  # where its directory starts
-@settings(max_examples=200, deadline=5_000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_dataset_files_with_random_damage(world: World, file: str, done: list[tuple[str, int, int]]) -> None:
     """However a file is damaged, it is refused soon or still gives exactly the right images, and stays as it is."""
     name, place, original, arrays = FILES[file]
@@ -742,13 +743,13 @@ def test_a_download_is_verified_kept_and_reported(
 
 
 def hangs(handler: http.server.BaseHTTPRequestHandler) -> None:
-    time.sleep(5)
+    time.sleep(PATIENCE)
 
 
 def stalls(handler: http.server.BaseHTTPRequestHandler) -> None:
     sends(MNIST_NPZ[:1000], claim=len(MNIST_NPZ))(handler)
     handler.wfile.flush()
-    time.sleep(5)
+    time.sleep(PATIENCE)
 
 
 def breaks_chunk(handler: http.server.BaseHTTPRequestHandler) -> None:
@@ -782,7 +783,7 @@ def test_a_failed_download_means_not_available(world: World, server: Server, fai
     with pytest.raises(UnavailableError) as caught:
         data.load("mnist", timeout=0.5)
     assert reason in str(caught.value)
-    assert time.monotonic() - begin < 4
+    assert time.monotonic() - begin < PATIENCE
     assert list(world.cache.iterdir()) == []
 
 
@@ -791,11 +792,11 @@ def test_an_unreachable_network_costs_seconds(world: World, monkeypatch: pytest.
     """A name server that is silent, or many addresses that are, cost one time-out in all."""
 
     def silent(*_: object) -> None:
-        time.sleep(0.2)
+        time.sleep(2)
         raise TimeoutError("timed out")
 
     if hanging == "look-up":
-        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(3))
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(PATIENCE))
     else:
         one = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 9))
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [one] * 20)
@@ -803,7 +804,7 @@ def test_an_unreachable_network_costs_seconds(world: World, monkeypatch: pytest.
     begin = time.monotonic()
     with pytest.raises(UnavailableError, match=r"no answer within 0\.3 seconds"):
         data.load("mnist", timeout=0.3)
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 30  # of the 40 for all addresses
 
 
 def test_a_download_without_end_is_cut_off(world: World, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -837,7 +838,7 @@ LOADER = """
 import pickle, sys
 from mlplab import data
 data.KNOWN = pickle.load(sys.stdin.buffer)
-dataset = data.load("mnist", timeout=20)
+dataset = data.load("mnist", timeout=300)
 print(dataset.digest, dataset.source)
 """
 
@@ -858,12 +859,12 @@ def test_two_processes_may_download_at_once(world: World, server: Server) -> Non
     both = threading.Barrier(2)
 
     def answer(handler: http.server.BaseHTTPRequestHandler) -> None:
-        both.wait(timeout=20)
+        both.wait(timeout=PATIENCE)
         sends(MNIST_NPZ)(handler)
 
     server.answer = answer
     processes = [start_loader(), start_loader()]
-    outputs = [process.communicate(timeout=30) for process in processes]
+    outputs = [process.communicate(timeout=PATIENCE) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert outputs[0][0] == outputs[1][0]
     assert server.requests == 2
@@ -881,10 +882,10 @@ def test_a_killed_download_leaves_nothing(world: World, server: Server) -> None:
 
     server.answer = answer
     process = start_loader()
-    assert begun.wait(20)
+    assert begun.wait(PATIENCE)
     time.sleep(0.2)
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=10)
+    process.communicate(timeout=PATIENCE)
     assert list(world.cache.iterdir()) == []
 
 

@@ -1,65 +1,96 @@
-"""Every experiment of the project, and the report on them, on the digits and for one epoch."""
+"""Every experiment of the project, and the report on them, on the digits and for a few epochs."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import mlflow
 import pytest
-from test_run import Quiet, Screen, artifacts, below
+from conftest import PATIENCE
+from test_readme import COMMANDS, REPORT
+from test_run import Quiet, Screen, artifacts, below, read
 
 from mlplab import data, run
+from mlplab.results import Record
 from mlplab.spec import Comparison, Options, Search, experiment_names, load_experiment
 
-ONE_EPOCH = Options(smoke=True, epochs=1)
+SMOKE = Options(smoke=True)
 
 
-def lab(options=ONE_EPOCH):
+def lab():
     """A lab on the digits, in MNIST's and in CIFAR-10's place."""
-    return run.Lab(lambda wanted: data.load("digits", wanted=wanted), Screen(Quiet()), options)
+    return run.Lab(lambda wanted: data.load("digits", wanted=wanted), Screen(Quiet()), SMOKE)
 
 
 @pytest.fixture(scope="module")
-def reported(empty_store, tmp_path_factory):
-    """The report, made twice in one store: (first lab, second lab, folders, client, the reports' runs in order)."""
+def reported(project, environment, empty_store, tmp_path_factory):
+    """The report by the README's command, and then another one in the same store, here.
+
+    It is (records of the first by name, second lab, the first's folder, client, the reports' runs in order).
+    """
     folder = tmp_path_factory.mktemp("reported")
     (folder / "mlflow.db").write_bytes(empty_store.read_bytes())
-    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+    uri = f"sqlite:///{folder}/mlflow.db"
+    (command,) = [command for command in COMMANDS if command.startswith(REPORT)]
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=project,
+        env=environment | {"MLFLOW_TRACKING_URI": uri, "XDG_STATE_HOME": str(folder / "state")},
+        capture_output=True,
+        text=True,
+        timeout=4 * PATIENCE,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    mlflow.set_tracking_uri(uri)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        first, second = lab(), lab()
-        first.report(folder / "one" / "report")
+        second = lab()
         second.report(folder / "two")
         client = mlflow.MlflowClient()
         runs = client.search_runs(["0"], order_by=["attributes.start_time ASC"])
-        yield first, second, folder, client, [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
+        first = {}
+        for each in reversed(runs):  # the last one of a name is overwritten by the first
+            if each.info.run_name in experiment_names():
+                experiment = SMOKE.adapt(load_experiment(each.info.run_name))
+                text = read(client, each.info.run_id, "record.json")
+                first[each.info.run_name] = Record.from_json(text, experiment, each.info.run_id)
+        reports = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
+        yield first, second, project / "report", client, reports
     mlflow.set_tracking_uri(None)
 
 
+@pytest.mark.slow
 def test_every_experiment_runs(reported):
-    """Each file in experiments/ gives a record and a finished run of its name under the report's, none failed."""
+    """Each file in experiments/ gives a record and a finished run of its name under the report's, none failed.
+
+    What is trained has the epochs of a first look.
+    """
     first, _, _, client, (parent, _) = reported
-    assert first._screen.errors == []
-    assert set(first.records) == set(experiment_names())
+    assert set(first) == set(experiment_names())
     runs = below(client, parent)
     # best_found had the search run under itself, predict and training_times what they are about.
-    for name, record in first.records.items():
+    for name, record in first.items():
         child = client.get_run(record.run_id)
         assert child.info.run_name == name
         assert child.info.status == "FINISHED"
         experiment = load_experiment(name)
         if isinstance(experiment, Comparison):
             assert set(below(client, child)) >= set(experiment.variants)
-            assert all(result.epochs == 1 for result in record.results)
+            epochs = {variant.name: variant.epochs for variant in SMOKE.adapt(experiment).resolved()}
+            assert {result.variant.name: result.epochs for result in record.results} == epochs
         if isinstance(experiment, Search):
             assert set(below(client, child)) == {"candidate 1", "candidate 2"}
     assert set(runs) <= set(experiment_names())
     assert client.get_run(parent.info.run_id).info.status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_a_second_report_trains_nothing(reported):
     """What is on record is found by its fingerprint: the same runs, the same numbers, no new training."""
     first, second, _, client, (_, parent) = reported
-    for name, record in first.records.items():
+    assert second._screen.errors == []
+    assert set(second.records) == set(first)
+    for name, record in first.items():
         again = second.records[name]
         trains = isinstance(load_experiment(name), Comparison | Search)
         assert again.reused is trains
@@ -71,16 +102,20 @@ def test_a_second_report_trains_nothing(reported):
     assert set(below(client, parent)) == {"predict", "training_times"}
 
 
+@pytest.mark.slow
 def test_the_report_is_one_page_with_every_figure_and_an_artifact(reported):
     """The page is in the folder named, holds all pictures itself, and is an artifact of the report's run."""
-    *_, folder, client, (parent, _) = reported
-    page = (folder / "one" / "report" / "report.html").read_text()
-    assert "digits (stand-in for MNIST)" in page
-    assert len(re.findall(r'<img[^>]+src="data:image/png;base64,', page)) >= 25
-    assert not re.search(r'(src|href)="https?:', page)
-    assert {"report.html", "report.md", "figures"} <= artifacts(client, parent.info.run_id)
-    for experiment in experiment_names():
-        assert experiment in page
+    *_, folder, client, (parent, second) = reported
+    for page in (folder / "report.html", Path.cwd() / "two" / "report.html"):
+        text = page.read_text()
+        assert "digits (stand-in for MNIST)" in text
+        assert len(re.findall(r'<img[^>]+src="data:image/png;base64,', text)) >= 25
+        assert not re.search(r'(src|href)="https?:', text)
+        assert text.rstrip().endswith("</html>")
+        for experiment in experiment_names():
+            assert experiment in text
+    for report in (parent, second):
+        assert {"report.html", "report.md", "figures"} <= artifacts(client, report.info.run_id)
 
 
 def test_a_report_goes_on_where_an_experiment_raises(store, monkeypatch, tmp_path):
@@ -105,11 +140,12 @@ def test_a_report_goes_on_where_an_experiment_raises(store, monkeypatch, tmp_pat
     assert statuses["cifar_baseline"] == "FINISHED"
 
 
+@pytest.mark.slow
 def test_a_best_found_takes_the_winners_choices(reported):
     """The variant best found was trained with what the search's best candidate had."""
     first, *_ = reported
-    best = first.records["random_search"].search.best
-    variant = first.records["best_found"].result("best found").variant
+    best = first["random_search"].search.best
+    variant = first["best_found"].result("best found").variant
     assert {name: getattr(variant, name) for name in best.choices} == best.choices
 
 

@@ -41,8 +41,10 @@ def trained(empty_store, tmp_path_factory, dataset):
 
 @pytest.fixture(scope="module")
 def registered(trained, dataset):
-    """The worse run registered first, then the best by default: both registrations."""
-    short = registry.register(dataset, run_id=trained["short"].info.run_id)
+    """The worse run registered first, then the best by default: both registrations, the second by a fresh process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "_answers", _in_process)
+        short = registry.register(dataset, run_id=trained["short"].info.run_id)
     return short, registry.register(dataset)
 
 

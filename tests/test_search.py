@@ -139,8 +139,9 @@ def die_once(flag: str, place: int, fold: int) -> None:
 
 WORKERS = [
     pytest.param({"jobs": 2}, id="processes"),
-    pytest.param({"address": "local:2"}, id="dask", marks=pytest.mark.long),
+    pytest.param({"address": "local:2"}, id="dask", marks=pytest.mark.slow),
 ]
+HERE = pytest.param({}, id="here")
 
 
 @pytest.fixture(scope="module")
@@ -383,7 +384,7 @@ def test_workers_score_as_this_process(
     assert two.compile_seconds > two.refit.compile_seconds
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", WORKERS)
 def test_what_was_not_heard_comes_with_the_outcome(
     done: tuple[Found, Notes, set[str]],
@@ -400,7 +401,7 @@ def test_what_was_not_heard_comes_with_the_outcome(
     assert sorted(notes.told) == sorted(done[1].told)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", WORKERS)
 def test_a_fold_whose_worker_died_is_trained_again(
     done: tuple[Found, Notes, set[str]],
@@ -455,7 +456,9 @@ def test_a_record_of_another_search_is_refused(images: tuple[np.ndarray, np.ndar
         random_search(a_search(), *images, 10, Notes(), finished={"candidate 2": foreign})
 
 
-@pytest.mark.parametrize("workers", [pytest.param({}, id="here"), *WORKERS])
+@pytest.mark.parametrize(
+    "workers", [HERE, *(pytest.param(*w.values, id=w.id, marks=pytest.mark.slow) for w in WORKERS)]
+)
 def test_a_failing_candidate_does_not_stop_the_rest(
     images: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch, workers: dict[str, Any]
 ) -> None:
@@ -510,7 +513,7 @@ def test_when_all_fail_the_error_says_why(
         random_search(a_search(), *images, 10, Notes())
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_an_interrupt_gets_out(images: tuple[np.ndarray, np.ndarray], jobs: int) -> None:
     """KeyboardInterrupt ends the search, and nothing more is told afterwards."""
     notes = Notes()
@@ -526,7 +529,10 @@ def test_an_interrupt_gets_out(images: tuple[np.ndarray, np.ndarray], jobs: int)
     assert len(notes.told) == told
 
 
-@pytest.mark.parametrize(("method", "jobs"), [("started", 1), ("epoch", 1), ("scored", 1), ("ended", 1), ("epoch", 2)])
+@pytest.mark.parametrize(
+    ("method", "jobs"),
+    [("started", 1), ("epoch", 1), ("scored", 1), ("ended", 1), pytest.param("epoch", 2, marks=pytest.mark.slow)],
+)
 def test_a_broken_journal_ends_the_search(images: tuple[np.ndarray, np.ndarray], method: str, jobs: int) -> None:
     """What the journal raises is not taken for a failed training: it gets out as it is."""
 
@@ -584,7 +590,7 @@ def test_more_folds_than_images_of_a_class_are_refused(images: tuple[np.ndarray,
 
 LABS = [
     pytest.param({"jobs": 2}, id="processes"),
-    pytest.param({"cluster": "local:2"}, id="dask", marks=pytest.mark.long),
+    pytest.param({"cluster": "local:2"}, id="dask", marks=pytest.mark.slow),
 ]
 
 
@@ -613,7 +619,7 @@ def without_reuse(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracking.Run, "find", lambda self, fingerprint: None)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", LABS)
 def test_a_dead_worker_leaves_no_trace_in_the_record(
     workers: dict[str, Any], store: Any, dataset: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -641,7 +647,7 @@ def test_a_dead_worker_leaves_no_trace_in_the_record(
         assert all({"worker", "worker.core"} == set(folds[fold]["worker"]) for fold in "12")
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", LABS)
 def test_a_search_of_workers_that_was_interrupted_keeps_what_was_finished(
     workers: dict[str, Any], store: Any, dataset: Any, monkeypatch: pytest.MonkeyPatch

@@ -155,7 +155,7 @@ def test_the_clocks_add_up_to_the_time_that_passed(data: Data, held_out: Data, m
     assert [len(clock.train_seconds) for clock in clocks] == [len(clock.evaluate_seconds) for clock in clocks]
     assert [len(clock.train_seconds) for clock in clocks] == [2, 1, 2]
     assert len({clock.train_seconds[0] for clock in clocks}) == 1
-    assert sum(sum(clock.train_seconds) for clock in clocks) == pytest.approx(sum(passed), rel=0.05)
+    assert sum(sum(clock.train_seconds) for clock in clocks) == pytest.approx(sum(passed), rel=0.4)
     assert all(clock.compile_seconds > 0 for clock in clocks)
 
 

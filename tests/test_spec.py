@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from mlplab.spec import (
@@ -253,7 +253,6 @@ spoilt = st.tuples(st.integers(0, len(GOOD_FILE) - 1), st.integers(0, 9), st.bin
 
 
 @given(damages=st.lists(spoilt, min_size=1, max_size=3))
-@settings(deadline=None)
 @pytest.mark.filterwarnings("ignore:invalid:DeprecationWarning", "ignore:invalid:SyntaxWarning")
 def test_a_file_with_random_damage_is_loaded_or_refused(
     damages: list[tuple[int, int, bytes]], tmp_path_factory: pytest.TempPathFactory

@@ -91,7 +91,7 @@ def opened(store):
     return session, writer
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     told=st.lists(st.tuples(st.sampled_from("ab"), st.booleans()), min_size=1, max_size=25),
     failures=st.lists(st.sampled_from(["refused", "answer lost", None]), max_size=30),
@@ -203,7 +203,7 @@ def test_another_command_does_not_go_on_with_it():
         other.close()
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     shapes=st.lists(st.lists(st.integers(0, 4), max_size=3), max_size=5),
     cut=st.one_of(st.none(), st.integers(0, 400)),

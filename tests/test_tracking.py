@@ -15,7 +15,7 @@ from uuid import uuid4
 import mlflow
 import numpy as np
 import pytest
-from conftest import free_port
+from conftest import PATIENCE, free_port, wait_until
 from faults import PASS, Fault, Proxy, Server
 from mlflow import MlflowClient
 
@@ -44,10 +44,7 @@ def test_points_are_visible_while_the_training_runs(store, dataset):
     """A point logged is in the store before the run ends, without any further call."""
     with tracking.parent_run("live", {}, dataset) as parent:
         parent.metrics({"loss": 0.5}, 1)
-        deadline = time.monotonic() + 20
-        while not (seen := points(store, parent.run_id, "loss")) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        assert seen == [(1, 0.5)]
+        assert wait_until(lambda: points(store, parent.run_id, "loss")) == [(1, 0.5)]
 
 
 def test_a_run_holds_what_was_said_of_it(store, dataset):
@@ -151,7 +148,7 @@ def test_a_server_killed_and_back_loses_no_point(server, dataset):
     assert MlflowClient().get_run(parent.run_id).info.status == "FINISHED"
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_server_that_stays_dead_is_an_error_in_the_end_and_loses_nothing(server, dataset, monkeypatch):
     """What could not be delivered is named in an error when the comparison ends, and `sync` delivers it later."""
     monkeypatch.setattr(tracking, "PATIENCE_SECONDS", 2.0)
@@ -160,7 +157,7 @@ def test_a_server_that_stays_dead_is_an_error_in_the_end_and_loses_nothing(serve
         pytest.raises(UndeliveredError, match=r"did not take everything: .* metric points.*mlplab sync") as caught,
         tracking.parent_run("dead", {}, dataset) as parent,
     ):
-        assert parent._writer.settle(20)
+        assert parent._writer.settle(PATIENCE)
         server.kill()
         parent.metrics({"loss": said}, 1)
         parent.finish()
@@ -176,7 +173,7 @@ def test_a_server_that_stays_dead_is_an_error_in_the_end_and_loses_nothing(serve
     assert lines[-1] == "Nothing waits on this machine."
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_server_that_is_not_there_at_first_is_said_at_once(empty_store, tmp_path, dataset, monkeypatch):
     """With a tracking server that does not answer the block runs all the same, the user is told, nothing is lost."""
     monkeypatch.setattr(tracking, "PATIENCE_SECONDS", 2.0)
@@ -518,7 +515,7 @@ def test_reap_ends_what_has_no_process(store, dataset):
     foreign = store.create_run("0")
     lines = []
     with tracking.parent_run("alive", {}, dataset) as parent:
-        assert parent._writer.settle(20)
+        assert parent._writer.settle(PATIENCE)
         assert tracking.reap(300.0, lines.append) == 2
     status = {run.info.run_id: run.info.status for run in store.search_runs(["0"])}
     assert [status[run.info.run_id] for run in (dead, far, near, foreign)] == ["KILLED", "KILLED", "RUNNING", "RUNNING"]

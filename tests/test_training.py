@@ -157,7 +157,7 @@ def test_an_epoch_ends_at_the_weights_and_history_of_keras(
     assert set(ours.history.history) == {"loss", "accuracy", "val_loss", "val_accuracy"}
 
 
-@settings(max_examples=8, deadline=None, derandomize=True)
+@settings(max_examples=5)
 @given(
     examples=st.integers(1, 90),
     batch_size=st.integers(1, 100),

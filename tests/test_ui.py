@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,18 +17,16 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from conftest import free_port
+from conftest import PATIENCE, free_port, wait_until
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from test_run import Quiet, Screen
 
 from mlplab import registry, run
 from mlplab.spec import Options, load_experiment
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.browser
 
 EPOCHS = 3
-SECONDS = 30
-"""How long to wait for what a page is to show."""
 
 FIRST_CLICKS = """
 localStorage.setItem('mlflow.workflowType_v1', '"machine_learning"');
@@ -100,15 +97,12 @@ def serving(store: str, folder: Path) -> Iterator[str]:
 
 
 def wait_for(address: str) -> None:
-    deadline = time.monotonic() + 90
-    while True:
-        try:
-            with urllib.request.urlopen(f"{address}/health", timeout=5):
-                return
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)
+    def answers() -> bool:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=PATIENCE):
+            return True
+        return False
+
+    wait_until(answers)
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +119,7 @@ def page(browser, ui) -> Iterator[Page]:
     """A page of a visitor with no other past; no script may fail on it, and no request within the server."""
     failures: list[str] = []
     context = browser.new_context(viewport={"width": 1400, "height": 900})
-    context.set_default_timeout(1000 * SECONDS)
+    context.set_default_timeout(1000 * PATIENCE)
     context.add_init_script(FIRST_CLICKS)
     page = context.new_page()
     page.on("pageerror", lambda error: failures.append(str(error)))
@@ -145,7 +139,7 @@ def picture(page, tmp_path_factory) -> Callable[[str], None]:
 
 @pytest.fixture(autouse=True, scope="module")
 def _patience() -> None:
-    expect.set_options(timeout=1000 * SECONDS)
+    expect.set_options(timeout=1000 * PATIENCE)
 
 
 def row(page: Page, run_id: str) -> Locator:
