@@ -48,14 +48,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Has the longest files run first, and keeps tests together that share what their file makes once.
 
     `--dist loadgroup` gives a group to one process; every other test goes to whichever has nothing to do.
     """
     items.sort(key=lambda item: item.path.name not in LONGEST)
     for item in items:
-        if not _alone(item):
+        if config.pluginmanager.hasplugin("xdist") and not _alone(item):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
         if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
             item.add_marker(pytest.mark.random)

@@ -21,6 +21,7 @@ import sys
 import termios
 import threading
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -185,7 +186,11 @@ class Machine:
             mlflow.set_tracking_uri(self.uri)
             stack.enter_context(contextlib.redirect_stdout(out))
             stack.enter_context(contextlib.redirect_stderr(out))
-            code = __main__.main(arguments)
+            try:
+                code = __main__.main(arguments)
+            except Exception:  # with which a process would end
+                traceback.print_exc()
+                code = 1
         return Done(code, out.getvalue(), time.time() - started)
 
     def record(self) -> "Store":

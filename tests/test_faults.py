@@ -486,23 +486,29 @@ def test_a_lost_answer_makes_no_second_version(shared_server, tmp_path):
 
 @pytest.mark.slow
 def test_a_slow_and_faulty_server_does_not_slow_the_training(undisturbed, shared_server, tmp_path):
-    """With 2 s added to each call and 5 % of them failing nothing is missing, and no epoch waits for an answer."""
-    draw, lock = random.Random(20), threading.Lock()
+    """With 2 s added to each call and 5 % of them failing nothing is missing, and no epoch waits for an answer.
+
+    When all is trained, and the rest delivered, half a second is added.
+    """
+    draw, lock, delay = random.Random(20), threading.Lock(), 2.0
 
     def spoilt(method: str, path: str) -> Fault:
         with lock:
             failing, status = draw.random() < 0.05, draw.choice([500, 503])
-        return Fault(delay=2.0, status=status if failing else None)
+        return Fault(delay=delay, status=status if failing else None)
 
     phases: dict[str, float] = {}
     with Proxy(shared_server.port) as proxy:
         for state, fault in (("well", lambda method, path: PASS), ("badly", spoilt)):
-            proxy.fault = fault
+            proxy.fault, delay = fault, 2.0
             proxy.seen.clear()
             machine = Machine(tmp_path / "work", proxy.uri, f"answers {state}")
-            done = machine.run(*machine.spec("spec", TWO))
+            command = machine.start(*machine.spec("spec", TWO))
+            command.wait_until(lambda command=command: "Adam: finished" in command.said)
+            delay = 0.5
+            done = command.done()
             assert done.code == 0, done.out
-            store = machine.record()
+            store = Store(shared_server.uri, machine.experiment)
             complete(store, undisturbed(TWO))
             times = [when for run in store.trained() for _, when, _ in store.history(run.info.run_id, "loss")]
             phases[state] = (max(times) - min(times)) / 1_000
