@@ -608,9 +608,9 @@ class Proxy:
 # ------------------------------------------------------------------------------------------------------------- store
 
 
-def key_of(run: Any) -> str | None:
-    """The key that a run bears from its first moment on."""
-    return str(run.data.tags.get("mlplab.key"))
+def key_of(run: Any) -> Any:
+    """The key that a run bears from its first moment on; None where it has none."""
+    return run.data.tags.get("mlplab.key")
 
 
 def resumed_at(run: Any) -> int:

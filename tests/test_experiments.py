@@ -12,7 +12,7 @@ from test_run import Quiet, Screen, artifacts, below, read
 
 from mlplab import data, run
 from mlplab.results import Record
-from mlplab.spec import Comparison, Options, Search, experiment_names, load_experiment
+from mlplab.spec import SMOKE_EPOCHS, Comparison, Options, Search, experiment_names, load_experiment
 
 SMOKE = Options(smoke=True)
 
@@ -76,8 +76,7 @@ def test_every_experiment_runs(reported):
         experiment = load_experiment(name)
         if isinstance(experiment, Comparison):
             assert set(below(client, child)) >= set(experiment.variants)
-            epochs = {variant.name: variant.epochs for variant in SMOKE.adapt(experiment).resolved()}
-            assert {result.variant.name: result.epochs for result in record.results} == epochs
+            assert all(result.epochs == SMOKE_EPOCHS for result in record.results)
         if isinstance(experiment, Search):
             assert set(below(client, child)) == {"candidate 1", "candidate 2"}
     assert set(runs) <= set(experiment_names())
