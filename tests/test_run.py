@@ -517,6 +517,28 @@ def test_a_comparison_killed_goes_on_from_its_checkpoint(store, dataset, monkeyp
             assert sorted(steps) == list(range(1, 7))
 
 
+def test_what_a_killed_command_had_not_written_is_recorded_in_order(store, dataset, monkeypatch):
+    """Where a training's state was kept and its last epochs not written, their points come before those that follow."""
+    from mlplab import spool, trial
+
+    monkeypatch.setattr(trial, "CHECKPOINT_SECONDS", 0.0)
+    spec = COMPARISON.only(["SGD"])
+    say = spool.Session.say
+
+    def forgetful(session, run, operation):
+        if not any(step > 1 for _, _, _, step in operation.get("metrics", ())):
+            say(session, run, operation)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(spool.Session, "say", forgetful)
+        perform(spec, dataset, InterruptedWhen(lambda result: result.epochs == 4))
+    (result,) = perform(spec, dataset).results
+    points = sorted(store.get_metric_history(result.run_id, "loss"), key=lambda point: point.step)
+    assert [point.step for point in points] == [1, 2, 3, 4, 5, 6]
+    assert [point.value for point in points] == result.history["loss"]
+    assert [point.timestamp for point in points] == sorted(point.timestamp for point in points)
+
+
 def test_a_searchs_run_holds_the_winner_and_the_space(searched, dataset):
     """The parent has cv_results.csv, its figures, the best params and the refitted model, which scores as recorded."""
     record, client, _, parent, _ = searched

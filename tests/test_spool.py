@@ -178,6 +178,30 @@ def test_a_line_cut_off_by_a_kill_is_forgotten():
     again.close()
 
 
+def test_an_artifact_is_kept_until_it_is_on_disk_that_the_store_has_it(monkeypatch):
+    """Killed when the store had taken an artifact and that was not noted, it is there to be delivered again."""
+    session = spool.open_session(ABOUT)
+    path, name = session.file("note.txt")
+    path.write_text("kept")
+    session.say(session.key, {"op": "artifact", "file": name})
+    told = session.told[session.key]
+
+    def killed():
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(session, "note", killed)
+        session.delivered(told, 1)
+    session._journal.close()
+    os.close(session._held)
+    again = spool.open_session(ABOUT)
+    (operation,) = again.told[again.key].pending
+    assert (again.folder / "files" / operation["file"]).read_text() == "kept"
+    again.delivered(again.told[again.key], 1)
+    assert not path.exists()
+    again.close()
+
+
 def test_a_session_is_one_processs():
     """What a living process works on is not gone on with: the same command begins a session of its own."""
     first = spool.open_session(ABOUT)
