@@ -71,7 +71,9 @@ def timed(command: Sequence[str], code: Path, home: Path) -> Seconds:
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--code", type=Path, nargs="*", default=[], help="other checkouts, measured in turns")
     options = parser.parse_args()

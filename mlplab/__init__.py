@@ -5,10 +5,6 @@ import hashlib
 import importlib.metadata
 import os
 import platform
-import re
-import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -51,46 +47,6 @@ def program_flags() -> str:
     """What has TensorFlow keep compiled programs, in a folder for this processor and the cores this process may use."""
     folder = _program_cache()
     return f"--tf_xla_persistent_cache_directory={folder} --tf_xla_persistent_cache_device_types=CPU,XLA_CPU_JIT"
-
-
-def import_tensorflow() -> None:
-    """Imports TensorFlow and Keras sooner than a plain import does, and without their remarks on stderr.
-
-    Where scikit-learn and pyplot are installed Keras imports them, for wrappers and galleries that nothing here uses:
-    in this process `keras.wrappers` then says that scikit-learn is missing. Both may be imported after it as ever.
-    """
-    unused = {"sklearn", "matplotlib.pyplot"}.difference(sys.modules)
-    sys.modules.update(dict.fromkeys(unused))  # type: ignore[arg-type]  # to import what is None is an ImportError
-    try:
-        with _without_remarks():
-            import tensorflow  # noqa: F401
-    finally:
-        for name in unused:
-            del sys.modules[name]
-
-
-@contextlib.contextmanager
-def _without_remarks() -> Iterator[None]:
-    """Keeps what TensorFlow's libraries say at information level, whatever the log level, off stderr; all else stays.
-
-    Before they have set up their logging they write to the file, so that is where it has to be kept from.
-    """
-    try:
-        stderr = os.dup(2)
-    except OSError:  # there is none
-        yield
-        return
-    with tempfile.TemporaryFile() as said:
-        os.dup2(said.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
-            said.seek(0)
-            rest = re.sub(rb"(?m)^(WARNING: All log messages before absl|I\d{4} ).*\n?", b"", said.read())
-            with contextlib.suppress(OSError):
-                os.write(2, rest)
 
 
 # TensorFlow reads these once, when it is first imported: the silence at start-up and the compile cache.

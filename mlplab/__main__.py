@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from mlplab import import_tensorflow
 from mlplab.spec import (
     OPTIMIZERS,
     SELECTION_METRICS,
@@ -344,6 +343,7 @@ def _register(options: argparse.Namespace) -> int:
             f"dataset is 'auto', and only {data.label} is to be had: a model for MNIST trained on it is not registered "
             "unless told. Get MNIST (`python -m mlplab data` shows the places), or say -P dataset=digits."
         )
+    from mlplab.backend import import_tensorflow
     from mlplab.tracking import address, check, parent_run, run_of
 
     check()
@@ -372,6 +372,7 @@ def _register(options: argparse.Namespace) -> int:
 
 def _replay(options: argparse.Namespace) -> int:
     from mlplab import replay, terminal
+    from mlplab.backend import import_tensorflow
     from mlplab.data import load
     from mlplab.tracking import address, check, parent_run
 
@@ -450,6 +451,7 @@ def _lab(options: argparse.Namespace, changes: Options, experiments: Sequence[Ex
         out.print(f"A report on {len(experiments)} experiments; those on record are not run again.")
     for wanted in sorted(set().union(*map(datasets_of, experiments))):
         get(wanted)
+    from mlplab.backend import import_tensorflow
     from mlplab.tracking import check
 
     check()

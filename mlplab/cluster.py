@@ -37,6 +37,7 @@ from joblib.externals.loky import BrokenProcessPool, get_reusable_executor  # ty
 
 import mlplab
 from mlplab import data
+from mlplab.backend import import_tensorflow
 from mlplab.data import Dataset
 from mlplab.spec import UnavailableError, UsageError
 
@@ -347,7 +348,7 @@ def prepare(threads: int) -> None:
         os.environ["TF_NUM_INTRAOP_THREADS"] = str(threads)
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
             os.environ.setdefault(name, "1")
-        mlplab.import_tensorflow()
+        import_tensorflow()
         _prepared = threads
 
 

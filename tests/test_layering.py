@@ -22,7 +22,7 @@ LAYERS = (
     {"models", "data", "figures", "claims", "origin", "spool"},
     {"results"},
     {"statistics"},
-    {"spec"},
+    {"spec", "backend"},
     {"__init__"},
 )
 LAYER = {module: depth for depth, layer in enumerate(LAYERS) for module in layer}
