@@ -37,7 +37,6 @@ from joblib.externals.loky import BrokenProcessPool, get_reusable_executor  # ty
 
 import mlplab
 from mlplab import data
-from mlplab.backend import import_tensorflow
 from mlplab.data import Dataset
 from mlplab.spec import UnavailableError, UsageError
 
@@ -334,7 +333,7 @@ _lock = threading.Lock()
 def prepare(threads: int) -> None:
     """Makes this process a worker: gives it a core of its own, and its operations so many threads.
 
-    To be called before TensorFlow is imported, which it does; what comes after the first call changes nothing.
+    To be called before TensorFlow is imported; what comes after the first call changes nothing.
     """
     global _prepared
     with _lock:
@@ -348,7 +347,6 @@ def prepare(threads: int) -> None:
         os.environ["TF_NUM_INTRAOP_THREADS"] = str(threads)
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
             os.environ.setdefault(name, "1")
-        import_tensorflow()
         _prepared = threads
 
 

@@ -47,18 +47,21 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("random" if config.option.markexpr == "random" else "same")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Has the longest files run first, and keeps tests together that share what their file makes once.
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Keeps tests together that share what their file makes once.
 
-    `--dist loadgroup` gives a group to one process; every other test goes to whichever has nothing to do.
+    `--dist loadgroup` gives a group to one process; every other test goes to whichever has nothing to do. It looks at
+    the groups before `pytest_collection_modifyitems` is called here.
     """
+    if not _alone(item):
+        item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+        item.add_marker(pytest.mark.random)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Has the longest files run first."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
-    for item in items:
-        if config.pluginmanager.hasplugin("xdist") and not _alone(item):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-        if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
-            item.add_marker(pytest.mark.random)
 
 
 def _alone(item: pytest.Item) -> bool:
