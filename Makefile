@@ -29,9 +29,9 @@ help:
 $(EXPERIMENTS) report: .venv/ready
 	mlflow run . -e $@ --env-manager local $(ARGS)
 
-# Two tests at a time, for most keep one core busy; those that share a fixture of their file go to one process.
+# Two tests at a time, for most keep one core busy; tests/conftest.py says which go to one process.
 test: .venv/ready
-	python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
+	python -m pytest -n 2 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 check: .venv/ready
 	ruff check .

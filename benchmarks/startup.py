@@ -11,8 +11,8 @@ in a process of its own, with its record in SQLite. Measured, each as a median o
 - the same with no compiled programs from before, and started by `mlflow run`, which imports MLflow once more.
 
 `--code` names other checkouts of the project, such as one of an earlier commit, that take turns with this one. Goals
-are multiples of TensorFlow's import, so that they hold on any machine: they were set where it took 7.5 s, as 3 s over it
-for the first epoch and 12 s for the whole command, which took 20 then.
+are multiples of TensorFlow's import, so that they hold on any machine: they were set where it took 7.5 s, as 3 s over
+it for the first epoch and 12 s for the whole command, which took 20 then.
 """
 
 import argparse

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Keeps tests together that share what their file makes once.
-
-    `--dist loadgroup` gives a group to one process; every other test goes to whichever has nothing to do. It looks at
-    the groups before `pytest_collection_modifyitems` is called here.
-    """
-    if not _alone(item):
-        item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    """Marks what draws examples."""
     if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
         item.add_marker(pytest.mark.random)
 
@@ -64,10 +59,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
-def _alone(item: pytest.Item) -> bool:
-    """Whether a test uses no fixture that its file makes once."""
-    fixtures = item._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]
-    return all(definition.scope != "module" for found in fixtures.values() for definition in found)
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keeps the tests of a file together that makes something once; every other test goes to whoever has nothing to do.
+
+    (pytest-xdist's own groups are marks, which it hands on by what pytest 9.2 does not read any more.)
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.partition("::")[0]
+            return path if _makes_once(path) else nodeid
+
+    return Scheduling(config, log)
+
+
+@cache
+def _makes_once(path: str) -> bool:
+    """Whether a test file has a fixture for all of its tests."""
+    return 'scope="module"' in (ROOT / path).read_text()
 
 
 def readme_blocks(language: str) -> list[str]:
