@@ -109,6 +109,11 @@ def register(
             f"the registry {mlflow.get_registry_uri()} refused: {error.message}. Check MLFLOW_TRACKING_URI and what "
             "this user may do."
         ) from error
+    except OSError as error:  # of a disk, or of a server that went away
+        raise UnavailableError(
+            f"registering {name} was cut off: {error}. See that the disk has room, that this user may write there and "
+            "that the store answers, and run the command again."
+        ) from error
     if champion == number:
         tell(f"{name}@{alias} is version {number}, with {accuracy:.2%} of the test images right")
     else:
