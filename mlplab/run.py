@@ -672,7 +672,8 @@ class Family:
             return
         found = [result for result, _ in self.trained if result.status != FAILED]
         for epoch in range(1, max((result.epochs for result in found), default=0) + 1):
-            self.run.metrics(_means([_curves(r, epoch) for r in found if r.epochs >= epoch]), step=epoch)
+            means = _means([_curves(r, epoch) for r in found if r.epochs >= epoch])
+            self.run.metrics({name: means[name] for name in CURVES if name in means}, step=epoch)
         if found:
             self.run.metrics(_means([_summary(result) for result in found]))
             if math.isfinite(found[0].group_seconds):
@@ -797,9 +798,9 @@ def _describe(
     runs: Mapping[str, tracking.Run],
     over: Mapping[str, tracking.Run | None],
 ) -> None:
-    """Says of each training's run, and of each variant's over its seeds, what it came to and what place that is.
+    """Says of each training's run, and of each variant's over its seeds, what it came to.
 
-    A place is that of the variant, by its mean: of a seed's run it is said to be so.
+    A place among the variants is by the mean: it stands on the variant's run, and on none of its seeds.
 
     Args:
         runs: by the id of a training's run.

@@ -608,9 +608,11 @@ class Proxy:
 # ------------------------------------------------------------------------------------------------------------- store
 
 
-def key_of(run: Any) -> Any:
-    """The key that a run bears from its first moment on; None where it has none."""
-    return run.data.tags.get("mlplab.key")
+def key_of(run: Any) -> str:
+    """The key that a run bears from its first moment on."""
+    from mlplab import delivery
+
+    return str(json.loads(run.data.tags[delivery.PLUMBING])["key"])
 
 
 def resumed_at(run: Any) -> int:

@@ -28,7 +28,7 @@ COMPARISON = Comparison(
     variants={
         "slow": {"learning_rate": 0.001},
         "fast": {"learning_rate": 0.1},
-        "wide, L2": {"hidden": (32,), "learning_rate": 0.1, "l2": 0.01, "dropout": 0.2},
+        "wide, L2": {"hidden": (32,), "learning_rate": 0.1, "l2": 0.01, "dropout": 0.2, "decay": 1e-4},
     },
     seeds=SEEDS,
     targets={"val_accuracy": 0.4},
