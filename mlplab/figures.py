@@ -146,7 +146,8 @@ def _times(variants: Sequence[tuple[str, Outcome]], data: str) -> Figure:
     for axes, what, room in ((total, "training time", 1.8), (per_epoch, "training time per epoch", 1.4)):
         longest = 0.0
         for row, (_, outcome) in enumerate(variants):
-            trained = [result for result in outcome.results if result.epochs]
+            # What failed beside other seeds was never timed.
+            trained = [r for r in outcome.results if r.epochs and math.isfinite(r.train_seconds)]
             seconds = [r.train_seconds / (1 if axes is total else r.epochs) for r in trained]
             mean, low, high = mean_interval(seconds) if seconds else (0.0, math.nan, math.nan)
             axes.barh(row, mean, color=shown[row][0], height=0.6)
@@ -156,7 +157,8 @@ def _times(variants: Sequence[tuple[str, Outcome]], data: str) -> Figure:
                 axes.plot(seconds, [row + 0.15] * len(seconds), ".", color="black", alpha=0.6, markersize=4)
             end = max(value for value in (mean, high, *seconds) if math.isfinite(value))
             longest = max(longest, end)
-            says = f"  {significant(mean)} s" if seconds else "  no epoch was completed"
+            untimed = "was not timed" if any(r.epochs for r in outcome.results) else "no epoch was completed"
+            says = f"  {significant(mean)} s" if seconds else f"  {untimed}"
             if trained and axes is total:
                 compiling = statistics.fmean(result.compile_seconds for result in trained)
                 evaluating = statistics.fmean(result.evaluate_seconds for result in trained)

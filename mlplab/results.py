@@ -189,6 +189,7 @@ class Reaching:
     Attributes:
         reached: whether it did.
         epochs, steps, seconds: until the end of the epoch in which it did; where it did not, of the whole training.
+            Seconds are NaN where it was not timed.
     """
 
     reached: bool
@@ -203,8 +204,9 @@ def reaching(result: Result, metric: str, target: float) -> Reaching:
     values = result.history.get(metric, [])
     first = next((i for i, value in enumerate(values, 1) if (value >= target if better else value <= target)), None)
     epochs = first or result.epochs
-    seconds = result.history["train_seconds"][epochs - 1] if epochs else 0.0
-    return Reaching(first is not None, epochs, epochs * result.steps_per_epoch, seconds)
+    # What failed beside other seeds was never timed.
+    times = [0.0, *result.history.get("train_seconds", [math.nan] * result.epochs)]
+    return Reaching(first is not None, epochs, epochs * result.steps_per_epoch, times[epochs])
 
 
 @dataclass(frozen=True)

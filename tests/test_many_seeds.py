@@ -289,6 +289,34 @@ def test_an_interrupt_ends_the_variants_runs_too(store, dataset):
     assert statuses == {"FINISHED": 3, "KILLED": 5} or statuses == {"KILLED": 7}
 
 
+class RaisesIn(Quiet):
+    """Raises after the second epoch of a variant."""
+
+    def __init__(self, variant):
+        super().__init__()
+        self.variant = variant
+
+    def epoch(self, result):
+        if result.variant.name == self.variant and result.epochs == 2:
+            raise RuntimeError("the memory is full")
+
+
+def test_seeds_that_fail_side_by_side_leave_the_other_variants_alone(store, dataset, monkeypatch):
+    """Failing after an epoch, before they are timed, they end FAILED without seconds; the comparison is concluded."""
+    monkeypatch.setattr(training, "_cores", lambda: 2)
+    record = perform(COMPARISON.only(["slow", "fast"]).with_seeds((7, 8)), dataset, RaisesIn("slow"))
+    slow, fast = record.outcomes
+    # The second seed is told of its second epoch after the first one's.
+    assert [(result.status, result.epochs) for result in slow.results] == [("failed", 2), ("failed", 1)]
+    assert all(math.isnan(result.train_seconds) for result in slow.results)
+    assert all(result.status == "finished" and result.train_seconds > 0 for result in fast.results)
+    statuses = Counter(run.info.status for run in store.search_runs(["0"]))
+    assert statuses == {"FAILED": 4, "FINISHED": 3}  # two seeds, their variant and the comparison; the other variant's
+    for result in slow.results:
+        assert "the memory is full" in tracking.read_artifact(result.run_id, "traceback.txt")
+    assert store.get_run(record.run_id).data.tags["winner"] == "fast"
+
+
 def test_one_seed_cannot_tell(store, dataset):
     """With one seed the comparison says so, and claims no interval."""
     record = perform(COMPARISON.with_seeds((7,)).with_base(epochs=1), dataset)
