@@ -26,7 +26,8 @@ def cores() -> set[int]:
     return set(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
 
 
-def _program_cache() -> Path:
+def program_cache() -> Path:
+    """The folder of compiled programs for this processor, TensorFlow, flags and number of cores."""
     # Programs are machine code: those of another processor, TensorFlow or set of flags must not be found.
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -45,7 +46,7 @@ def _program_cache() -> Path:
 
 def program_flags() -> str:
     """What has TensorFlow keep compiled programs, in a folder for this processor and the cores this process may use."""
-    folder = _program_cache()
+    folder = program_cache()
     return f"--tf_xla_persistent_cache_directory={folder} --tf_xla_persistent_cache_device_types=CPU,XLA_CPU_JIT"
 
 

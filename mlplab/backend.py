@@ -7,13 +7,33 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
+from mlplab.spec import UsageError
+
+
+def check() -> None:
+    """Refuses another backend of Keras than TensorFlow.
+
+    Raises:
+        UsageError: `KERAS_BACKEND` names one.
+    """
+    wanted = os.environ.get("KERAS_BACKEND", "tensorflow")
+    if wanted != "tensorflow":
+        raise UsageError(
+            f"mlplab trains Keras models on TensorFlow, but KERAS_BACKEND is {wanted!r}; legal: 'tensorflow'. Unset "
+            "it, or set KERAS_BACKEND=tensorflow."
+        )
+
 
 def import_tensorflow() -> None:
     """Imports TensorFlow and Keras sooner than a plain import does, and without their remarks on stderr.
 
     Where scikit-learn and pyplot are installed Keras imports them, for wrappers and galleries that nothing here uses:
     in this process `keras.wrappers` then says that scikit-learn is missing. Both may be imported after it as ever.
+
+    Raises:
+        UsageError: as `check` raises it.
     """
+    check()
     unused = {"sklearn", "matplotlib.pyplot"}.difference(sys.modules)
     sys.modules.update(dict.fromkeys(unused))  # type: ignore[arg-type]  # to import what is None is an ImportError
     try:

@@ -18,11 +18,11 @@ LAYERS = (
     {"cluster"},
     {"report", "registry", "trial"},
     {"training", "tracking"},
-    {"delivery"},
-    {"models", "data", "figures", "claims", "origin", "spool"},
+    {"delivery", "programs"},
+    {"models", "data", "figures", "claims", "origin", "spool", "ranges", "sharing", "backend"},
     {"results"},
     {"statistics"},
-    {"spec", "backend"},
+    {"spec"},
     {"__init__"},
 )
 LAYER = {module: depth for depth, layer in enumerate(LAYERS) for module in layer}

@@ -27,7 +27,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
 from test_run import SEARCH, InterruptedWhen, Quiet, below, perform
 
-from mlplab import cluster, figures, models, results, tracking, training
+from mlplab import cluster, figures, models, programs, results, tracking, training
 from mlplab import search as searching
 from mlplab.claims import choices_text
 from mlplab.results import Candidate, Result, SearchResult
@@ -154,9 +154,9 @@ def images(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
 def done(images: tuple[np.ndarray, np.ndarray]) -> tuple[Found, Notes, set[str]]:
     """A search that has run in one job, what its journal was told, and the programs it added."""
     notes = Notes()
-    before = set(training._programs)
+    before = set(programs._shared)
     found = random_search(a_search(), *images, 10, notes)
-    return found, notes, set(training._programs) - before
+    return found, notes, set(programs._shared) - before
 
 
 def test_the_adapter_is_a_classifier_again(digits: tuple[np.ndarray, np.ndarray]) -> None:

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import pytest
 
-from mlplab import models, training
+from mlplab import models, programs, training
 from mlplab.spec import Variant
 
 Data = tuple[np.ndarray, np.ndarray]
@@ -163,13 +163,13 @@ def test_seeds_share_one_program_and_a_second_call_compiles_nothing(
     data: Data, held_out: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One training program and one of validation serve all models of all calls; that of `fit` is another."""
-    monkeypatch.setattr(training, "_programs", type(training._programs)())
+    monkeypatch.setattr(programs, "_shared", type(programs._shared)())
     for _ in range(2):
         ours = [build(KINDS["dropout"], seed) for seed in SEEDS]
         training.fit_seeds(ours, *data, 8, seeds=SEEDS, validation_data=held_out)
-        assert len(training._programs) == 2
+        assert len(programs._shared) == 2
     solo(KINDS["dropout"], 1, data, batch_size=8, validation_data=held_out)
-    assert len(training._programs) == 3
+    assert len(programs._shared) == 3
 
 
 def test_models_of_their_own_computation_train_side_by_side_too(data: Data) -> None:
