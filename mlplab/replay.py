@@ -112,7 +112,7 @@ def replay(recorded: Mapping[str, Any], data: Dataset, watch: "Watch") -> tuple[
     then = training_of(recorded)
     now = Result(variant=then.variant, seed=then.seed, steps_per_epoch=then.steps_per_epoch)
     watch.started(now)
-    trial.train([now], recorded["select"], data, trial.Device.of(data), watch.epoch)
+    trial.train([now], recorded["select"], data, trial.Device.of(data), watch.epoch, program=then.program or None)
     watch.ended(now)
     return compare(then, now, recorded["circumstances"], origin.circumstances()), now
 

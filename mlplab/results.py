@@ -43,6 +43,7 @@ class Result:
         weights: those of the model after the best epoch, in the order of `keras.Model.get_weights`.
         best_epoch: 1 for the first; the epoch with the best value of the selection metric, None if there is none.
         test: test metrics of the model as it was after `best_epoch`.
+        program: which of `training.PROGRAMS` trained it; the last bits of its numbers depend on it.
         start: name of a weight -> hash of its initial value.
         order: hash of the batch order of the first epochs; "" where one batch holds all images.
         end: hash of all weights after the last epoch.
@@ -63,6 +64,7 @@ class Result:
     best_epoch: int | None = None
     weights: list[np.ndarray] | None = field(default=None, repr=False)
     test: dict[str, float] = field(default_factory=dict)
+    program: str = ""
     start: dict[str, str] = field(default_factory=dict)
     order: str = ""
     end: str = ""
@@ -324,10 +326,22 @@ def measures(comparison: Comparison, results: Sequence[Result]) -> list[Measure]
             margin=comparison.time_margin,
             relative=True,
             unit="times",
-            caution=disturbance(results),
+            caution="; ".join(filter(None, [disturbance(results), unlike_programs(results)])),
         ),
     ]
     return found[:2] if any(result.shared for result in results) else found
+
+
+def unlike_programs(results: Sequence[Result]) -> str:
+    """Which variants ran as another kind of program than others, as half a sentence; "" if none did."""
+    kinds: dict[str, list[str]] = {}
+    for outcome in outcomes(results):
+        for kind in {result.program for result in outcome.results if result.program}:
+            kinds.setdefault(kind, []).append(outcome.variant.name)
+    if len(kinds) < 2:
+        return ""
+    which = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in sorted(kinds.items()))
+    return f"variants ran as different kinds of program ({which}), which alone makes times differ"
 
 
 def disturbance(results: Sequence[Result]) -> str:

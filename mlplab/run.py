@@ -335,8 +335,8 @@ class Lab:
                 address=self.cluster,
             )
         refit = done.refit
-        refit.test = training.evaluate(done.model, *device.test)
-        validated = training.evaluate(done.model, *device.validation)
+        refit.test = training.evaluate(done.model, *device.test, training.EVALUATION_BATCH)
+        validated = training.evaluate(done.model, *device.validation, training.EVALUATION_BATCH)
         found_all = SearchResult(candidates=done.candidates, refit=refit, validation=validated)
         best = found_all.best
         run.text(_columns(done.cv_results), "cv_results.csv")
@@ -615,7 +615,8 @@ class Family:
             watch.started(result)
         try:
             alone = [result for result, _ in opened]
-            fitted = trial.train(alone, select, data, device, report, [run for _, run in opened])
+            program = trial.program(self.comparison, data)
+            fitted = trial.train(alone, select, data, device, report, [run for _, run in opened], program)
             for (result, run), model in zip(opened, fitted, strict=True):
                 self._record(result, run, model)
         except Exception:
@@ -916,7 +917,7 @@ def _traits(result: Result, comparison: Comparison) -> dict[str, str]:
     """What a training's run is tagged with when it is over."""
     start = trial.digest([value.encode() for value in result.start.values()])
     tags = {"mlplab.status": result.status, "weights.start": start, "weights.end": result.end}
-    tags |= {"batch_order": result.order or "one batch"}
+    tags |= {"batch_order": result.order or "one batch", "program": result.program}
     tags |= {"mlplab.resumed_at": f"epoch {result.resumed_at}"} if result.resumed_at else {}
     if result.disturbed and not result.shared:
         tags[LOAD] = f"busy: other processes kept {result.busy:.1f} cores"

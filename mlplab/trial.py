@@ -18,13 +18,16 @@ import tensorflow as tf
 from mlplab import models, training
 from mlplab.data import Dataset
 from mlplab.results import DIVERGED, Result
-from mlplab.spec import Variant, better
+from mlplab.spec import Comparison, Variant, better
 
 HASHED_EPOCHS = 3
 """Epochs whose batch order is hashed."""
 TIMED_SECONDS, MOST_TIMED_EPOCHS = 1.0, 10
 """How long, about, and for how many epochs at most, a training that was not alone is timed alone."""
 
+
+FEW_STEPS = 1_000
+"""A comparison whose longest training has fewer is not compiled; see `programs.STEPS_WORTH_COMPILING`."""
 
 CHECKPOINT_SECONDS = float(os.environ.get("MLPLAB_CHECKPOINT_SECONDS", "5"))
 """A training's state is kept at the end of an epoch where it was last kept so many seconds ago."""
@@ -82,6 +85,7 @@ def train(
     device: Device,
     report: Callable[[Result], None],
     keepers: Sequence[Keeper | None] = (),
+    program: str | None = None,
 ) -> list[keras.Model]:
     """Trains a variant with the seed of each of `results`, which are filled, side by side where that is faster.
 
@@ -93,6 +97,7 @@ def train(
         report: called after each epoch of each training, when its result has the epoch's values.
         keepers: where the state of each training is kept while it goes on. One that has a state is gone on with from
             there, to the numbers that it would have come to undisturbed.
+        program: as in `training.fit`.
 
     Returns:
         Each model as it was after its best epoch.
@@ -109,11 +114,13 @@ def train(
         epochs=results[0].variant.epochs,
         seeds=[result.seed for result in results],
         validation_data=device.validation,
+        validation_batch_size=training.EVALUATION_BATCH,
         callbacks=[
             _callbacks(result, clock, select, device, report, keeper, together)
             for result, clock, keeper in zip(results, clocks, keepers or [None] * len(results), strict=True)
         ],
         clocks=clocks,
+        program=program,
     )
     busy, memory = others.cores(), _peak_memory_mb()
     for result, model, clock in zip(results, fitted, clocks, strict=True):
@@ -123,6 +130,17 @@ def train(
             # Each clock has its share of every epoch of the group.
             result.group_seconds = sum(sum(each.train_seconds) for each in clocks)
     return fitted
+
+
+def program(comparison: Comparison, data: Dataset) -> str:
+    """Which of `training.PROGRAMS` trains a comparison: one for all, so that times compare and seeds can be added.
+
+    Its models are perceptrons, which run quickest as compiled epochs, unless even the longest training has so few steps
+    that it is over sooner than they are compiled.
+    """
+    examples = len(data.train)
+    longest = max(v.epochs * v.steps_per_epoch(examples) for v in comparison.resolved())
+    return "epoch" if longest >= FEW_STEPS else "graph"
 
 
 def side_by_side(variant: Variant, seeds: int, data: Dataset) -> bool:
@@ -150,6 +168,7 @@ def time_alone(result: Result, data: Dataset, device: Device) -> None:
         callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=enough)],
         seed=result.seed,
         clock=clock,
+        program=result.program,
     )
     result.timed_alone(statistics.median(clock.train_seconds[1:]))
 
@@ -191,7 +210,8 @@ def _finish(result: Result, model: keras.Model, clock: training.Clock, device: D
     result.end = digest([weight.tobytes() for weight in model.get_weights()])
     if result.weights is not None:
         model.set_weights(result.weights)
-        result.test = training.evaluate(model, *device.test)
+        result.test = training.evaluate(model, *device.test, training.EVALUATION_BATCH)
+    result.program = clock.program
     result.compile_seconds += clock.compile_seconds
     result.evaluate_seconds += sum(clock.evaluate_seconds)
 
@@ -219,7 +239,7 @@ class _Recorder(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_begin(self, logs: object = None) -> None:
         started = time.perf_counter()
-        training.compile_evaluation(self.model, *self.device.train)
+        training.compile_evaluation(self.model, *self.device.train, training.EVALUATION_BATCH)
         self.result.compile_seconds += time.perf_counter() - started
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -241,7 +261,7 @@ class _Recorder(keras.callbacks.Callback):  # type: ignore[misc]
     def _evaluated(self) -> dict[str, float]:
         """The training images evaluated as validation images are, the penalty taken out of the loss."""
         started = time.perf_counter()
-        found = training.evaluate(self.model, *self.device.train)
+        found = training.evaluate(self.model, *self.device.train, training.EVALUATION_BATCH)
         penalty = float(sum(self.model.losses))
         self.result.evaluate_seconds += time.perf_counter() - started
         values = {"train_eval_accuracy": found["accuracy"], "train_eval_loss": found["loss"] - penalty}

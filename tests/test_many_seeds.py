@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 from test_run import InterruptedWhen, Quiet, artifacts, assert_readable, below, perform, read
 
-from mlplab import figures, terminal, tracking, training
+from mlplab import figures, programs, terminal, tracking, training
 from mlplab.results import Record, measures, outcomes, target_cells, targets, to_cells
 from mlplab.spec import Comparison, Variant
 from mlplab.statistics import mean_interval
@@ -188,11 +188,12 @@ def test_large_batches_are_trained_in_turns(store, dataset):
 def test_a_further_seed_compiles_nothing(dataset, store):
     """Four seeds run the programs that two compiled: evaluation and training of each shape once."""
     small = COMPARISON.only(["fast"]).with_base(epochs=1, hidden=(17,))
-    before = Counter(training._traced)
+    before = set(programs._shared)
     perform(small.with_seeds(2), dataset)
-    two = training._traced - before
+    two = set(programs._shared)
+    assert len(two - before) == 4
     perform(small.with_seeds(4), dataset)
-    assert training._traced - before == two
+    assert set(programs._shared) == two
 
 
 def test_verdicts_are_on_the_comparisons_run(recorded):
