@@ -41,6 +41,8 @@ check: .venv/ready
 bench: .venv/ready
 	python -m pip install --quiet --disable-pip-version-check torch==2.13.0 jax==0.10.2
 	python benchmarks/training.py
+	-python benchmarks/zoo.py
+	python benchmarks/memory.py
 	python benchmarks/seeds.py
 	python benchmarks/search.py
 	python benchmarks/tracking.py
