@@ -68,7 +68,7 @@ class Arrays:
         self.present = [leaf is not None for leaf in tf.nest.flatten(nest)]
         self.examples = int(self.leaves[0].shape[0])
         # Keras' batches have tuples where the arrays were given in lists.
-        self.structure = str(tf.nest.map_structure(lambda leaf: 0, nest))
+        self.structure = str(tf.nest.map_structure(lambda leaf: leaf is not None, nest))
         self.specs = [tf.TensorSpec(leaf.shape[1:], tf.as_dtype(self._kept_dtype(leaf))) for leaf in self.leaves]
 
     @staticmethod
@@ -311,7 +311,9 @@ class _Making:
         steps = [self.step(size, kind != GRAPH) for size in (self.batch, rest) if size]
         if kind != GRAPH and (reason := steps[0].only_graph):
             raise _XlaError(reason)
-        content = hashlib.sha256(" ".join([kind, self.wanted, *(step.digest for step in steps)]).encode()).hexdigest()
+        content = hashlib.sha256(
+            " ".join([kind, self.wanted, *(f"{step.digest} {step.logs}" for step in steps)]).encode()
+        ).hexdigest()
         if (program := _shared.get(content)) is None:
             with _repeatable_names(f"{kind} {content}"):
                 program = _Program(kind, steps, self.arrays, self.batch, self.shuffle)
@@ -363,9 +365,10 @@ CONVOLUTIONS = ("Conv", "DepthwiseConv", "FusedConv")
 
 # What XLA leaves out, draws otherwise at each call, or does not know: TensorFlow itself has to do it.
 ONLY_GRAPH = {
-    "Assert", "CheckNumerics", "CheckNumericsV2", "EagerPyFunc", "Multinomial", "ParameterizedTruncatedNormal",
-    "Print", "PrintV2", "PyFunc", "PyFuncStateless", "RandomGamma", "RandomPoissonV2", "RandomShuffle",
-    "RandomStandardNormal", "RandomUniform", "RandomUniformInt", "StringFormat", "TruncatedNormal",
+    "Assert", "CheckNumerics", "CheckNumericsV2", "Cholesky", "EagerPyFunc", "MatrixInverse", "MatrixSolve",
+    "Multinomial", "ParameterizedTruncatedNormal", "ReverseSequence", "ScatterNd", "Print", "PrintV2", "PyFunc",
+    "PyFuncStateless", "RandomGamma", "RandomPoissonV2", "RandomShuffle", "RandomStandardNormal", "RandomUniform",
+    "RandomUniformInt", "StringFormat", "TruncatedNormal",
 }  # fmt: skip
 
 

@@ -109,11 +109,35 @@ def uses(graph: tf.Graph, inputs: Sequence[tf.Tensor]) -> tuple[list[Use], str |
             return found, operation.name
         used = sorted(path.arrays)
         found.append(Use(what, legal, tuple(used), _function(graph, numbers, [inputs[i] for i in used], path)))
+    for operation in graph.get_operations():
+        if _unchecked(operation) and _from(operation.inputs[1], places):
+            return found, operation.name
     for function in graph.as_graph_def().library.function:
         for node in function.node_def:
             if node.op in GATHERS:
                 return found, node.name
     return found, None
+
+
+def _unchecked(operation: tf.Operation) -> bool:
+    """Whether XLA leaves out a check of an operation's second input: where a slice begins, or a whole divisor."""
+    if operation.type in ("FloorDiv", "FloorMod", "Mod", "TruncateDiv", "TruncateMod"):
+        return bool(operation.inputs[1].dtype.is_integer)
+    return operation.type in ("Slice", "StridedSlice")
+
+
+def _from(tensor: tf.Tensor, places: dict[Any, int]) -> bool:
+    """Whether the values of the arrays, and not their shapes alone, are among what `tensor` is computed from."""
+    waiting: list[tf.Tensor] = [tensor]
+    seen: set[str] = set()
+    while waiting:
+        one = waiting.pop()
+        if one.ref() in places:
+            return True
+        if one.op.name not in seen and one.op.type not in ("Shape", "ShapeN", "Size", "Rank", "ConcatOffset"):
+            seen.add(one.op.name)
+            waiting.extend(one.op.inputs)
+    return False
 
 
 GATHERS = {"GatherV2", "ResourceGather", "GatherNd", "ResourceGatherNd", "SparseSoftmaxCrossEntropyWithLogits"}
@@ -131,8 +155,16 @@ def _taken(operation: tf.Operation) -> tuple[str, tf.Tensor, int | None] | None:
         axis = tf.get_static_value(operation.inputs[2])
         legal = None if axis is None else source.shape[int(axis)]
     elif operation.type == "ResourceGather":
-        legal = source._handle_data.shape_and_type[0].shape.dim[0].size
+        legal = next(iter(_variable_shape(source) or ()), None)
     return ID, numbers, legal
+
+
+def _variable_shape(handle: tf.Tensor) -> list[int] | None:
+    """The shape of the variable that a handle is of, where the graph knows it."""
+    data: Any = getattr(handle, "_handle_data", None)
+    if data is None or not data.is_set or not data.shape_and_type:
+        return None
+    return [int(dimension.size) for dimension in data.shape_and_type[0].shape.dim]
 
 
 class _UnknownError(Exception):
@@ -165,9 +197,9 @@ class _Path:
             self.arrays.add(self.places[tensor.ref()])
             return True
         if operation.type == "VariableShape":
-            self.shapes[tensor.name] = [
-                int(d.size) for d in operation.inputs[0]._handle_data.shape_and_type[0].shape.dim
-            ]
+            if (shape := _variable_shape(operation.inputs[0])) is None:
+                raise _UnknownError
+            self.shapes[tensor.name] = shape
             return False
         if operation.name not in self.operations:
             varies = True in [self.follow(given) for given in operation.inputs]

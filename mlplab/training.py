@@ -8,6 +8,7 @@ stay Keras' own, and Python is entered once an epoch. `evaluate` does the same a
 import contextlib
 import ctypes
 import functools
+import operator
 import os
 import sys
 import time
@@ -185,7 +186,7 @@ def fit(
         _refuse_unfit(model, shuffle, callbacks)
         data = _arrays(x, y, sample_weight, class_weight)
         held_out = None if validation_data is None else _validation(validation_data)
-        batch = int(min(batch_size or 32, data.examples))
+        batch = min(operator.index(batch_size or 32), data.examples)
         steps = max(0, epochs - initial_epoch) * -(-data.examples // batch)
         ready = _compiled(
             model, data, held_out, batch, validation_batch_size or batch_size, clock, shuffle, program, steps
@@ -253,7 +254,7 @@ def fit_seeds(
         if not data.streamed:  # one copy for all, whoever trains
             x, y = data.nest[:2]
             validation_data = None if held_out is None else held_out.nest
-        batch = int(min(batch_size or 32, data.examples))
+        batch = min(operator.index(batch_size or 32), data.examples)
         steps = -(-data.examples // batch)
         beside = side_by_side(len(models), batch)
         for model, own, seed, clock in each:
@@ -373,7 +374,7 @@ def _evaluation(
     _refuse_unfit(model, True, None)
     arrays = _arrays(*data)
     programs.build(model, arrays)
-    batch = int(min(batch_size or 32, arrays.examples))
+    batch = min(operator.index(batch_size or 32), arrays.examples)
     return programs.ready(model, "test", arrays, batch, kind=program, steps=arrays.examples / batch), arrays
 
 
@@ -434,7 +435,9 @@ def _compiled(
     train = programs.ready(model, "train", data, batch, shuffled, kind=program, steps=steps, one_core=one_core)
     test = None
     if held_out is not None:
-        test = programs.ready(model, "test", held_out, int(min(test_batch or 32, held_out.examples)), kind=train.kind)
+        test = programs.ready(
+            model, "test", held_out, min(operator.index(test_batch or 32), held_out.examples), kind=train.kind
+        )
     clock.compile_seconds += time.perf_counter() - started
     clock.program = train.kind
     return _Programs(train, test)

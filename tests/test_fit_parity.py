@@ -638,6 +638,42 @@ def test_a_number_out_of_range_is_refused_before_training(case: str, where: str,
             make().fit(*data, BATCH, validation_data=held_out, verbose=0)
 
 
+class Table(layers.Layer):
+    """Takes rows of a variable of its own."""
+
+    def build(self, _: Any) -> None:
+        self.table = self.add_weight(shape=(10, 2))
+
+    def call(self, ids: Any) -> Any:
+        return tf.gather(self.table.value, ids)
+
+
+class From(layers.Layer):
+    """Takes two columns from where the data say."""
+
+    def call(self, x: Any) -> Any:
+        start = keras.ops.cast(keras.ops.max(x), "int32")
+        return tf.slice(x, [0, start], [-1, 2])
+
+
+@pytest.mark.parametrize("program", [None, "epoch", "steps"])
+def test_rows_of_an_own_variable_are_checked_or_left_to_tensorflow(program: str | None) -> None:
+    """Ids in range train as with Keras, and one out of range raises as with Keras, whoever looks it up."""
+    make = network((6,), Table, dtype="int32")
+    ours, theirs = twins(make)
+    training.fit(ours, WORDS, Y, BATCH, shuffle=False, verbose=0, program=program)
+    theirs.fit(WORDS, Y, BATCH, shuffle=False, verbose=0)
+    assert difference(ours, theirs) <= 1e-5
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        training.fit(make(), changed(WORDS, (37, 2), 12), Y, BATCH, shuffle=False, verbose=0, program=program)
+
+
+def test_a_slice_out_of_range_raises_whatever_the_program() -> None:
+    """XLA would move a slice that begins outside; it is not compiled, and raises as with Keras."""
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        training.fit(network((8,), From, P(layers.Reshape, (2,)))(), X * 20, Y, verbose=0, program="epoch")
+
+
 def test_ids_may_count_from_the_end() -> None:
     """An id below zero is Keras' row from the end."""
     ours, theirs = twins(words)

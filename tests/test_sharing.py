@@ -284,6 +284,30 @@ def test_models_that_differ_have_other_pieces(pair: str) -> None:
     assert one is None or two is None or one != two
 
 
+def renamed(name: str) -> keras.Model:
+    class Named(keras.Model):
+        def train_step(self, data: Any) -> Any:
+            return {name: super().train_step(data)["loss"]}
+
+    inputs = keras.Input((8,))
+    model = Named(inputs, layers.Dense(3, activation="softmax")(inputs))
+    model.compile("sgd", SPARSE)
+    return model
+
+
+@pytest.mark.parametrize("program", programs.KINDS)
+def test_logs_of_the_same_numbers_keep_their_own_names(program: str) -> None:
+    """Two models whose steps differ in what they call their logs each call them their own."""
+    for name in ("one", "another"):
+        assert list(training.fit(renamed(name), X, Y, verbose=0, program=program).history) == [name]
+
+
+def test_what_is_given_is_part_of_what_is_shared() -> None:
+    """A program for labels is none for weights, though both are one array."""
+    one, two = (programs.Arrays(given) for given in ((X, Y, None), (X, None, Y)))
+    assert one.structure != two.structure
+
+
 def test_describing_a_model_changes_nothing() -> None:
     """A model that was described trains as if it had not been."""
     keras.utils.set_random_seed(1)
