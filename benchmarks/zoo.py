@@ -466,7 +466,7 @@ def elsewhere(name: str, what: str, *arguments: str, **environment: str) -> Any:
         except subprocess.TimeoutExpired:
             return f"more than {LIMIT_SECONDS} s"
     if done.returncode:
-        return done.stderr.strip().splitlines()[-1]
+        return (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1]
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
@@ -498,6 +498,9 @@ def measure(name: str, quick: bool, kinds: bool) -> tuple[list[str], list[str]]:
     keras = {setting: seconds[f"Keras, {setting}"] for setting in KERAS if f"Keras, {setting}" in seconds}
     best = min(keras, key=keras.__getitem__)
     totals = {who: elsewhere(name, "total", who) for who in dict.fromkeys(["mlplab", "defaults", best])}
+    for who in ("mlplab", "defaults"):
+        if isinstance(totals[who], str):
+            return [name, f"total of {who}: {totals[who]}"], ["it did not run"]
     whole = {who: answer["seconds"] for who, answer in totals.items() if isinstance(answer, dict)}
     jax = elsewhere(name, "jax", epochs, KERAS_BACKEND="jax") if row.jax else ""
     cells = [
