@@ -14,13 +14,18 @@ def check() -> None:
     """Refuses another backend of Keras than TensorFlow.
 
     Raises:
-        UsageError: `KERAS_BACKEND` names one.
+        UsageError: `KERAS_BACKEND` names one, or Keras was imported with one, as its keras.json says.
     """
     wanted = os.environ.get("KERAS_BACKEND", "tensorflow")
     if wanted != "tensorflow":
         raise UsageError(
             f"mlplab trains Keras models on TensorFlow, but KERAS_BACKEND is {wanted!r}; legal: 'tensorflow'. Unset "
             "it, or set KERAS_BACKEND=tensorflow."
+        )
+    if (keras := sys.modules.get("keras")) is not None and keras.config.backend() != "tensorflow":
+        raise UsageError(
+            f"mlplab trains Keras models on TensorFlow, but Keras was imported with the backend "
+            f"{keras.config.backend()!r}; legal: 'tensorflow'. Import mlplab first, or set KERAS_BACKEND=tensorflow."
         )
 
 
