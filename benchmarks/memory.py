@@ -24,12 +24,12 @@ def train(who: str, where: str, path: str) -> None:
     """One training of two epochs; prints its peak memory in MB and its seconds."""
     import keras
 
-    from mlplab import training
+    from mlplab import arrays, training
 
     x = np.load(path, mmap_mode="r" if where == "in a file" else None)
     y = np.arange(len(x)) % 10
     if where == "in memory, by chunks":
-        training.MEMORY_SHARE = 0.0
+        arrays.MEMORY_SHARE = 0.0
     keras.utils.set_random_seed(1)
     layers = [keras.layers.Rescaling(1 / 255), keras.layers.Dense(32, activation="relu"), keras.layers.Dense(10)]
     model = keras.Sequential([keras.Input((FEATURES,)), *layers])

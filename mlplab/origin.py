@@ -11,7 +11,9 @@ from pathlib import Path
 
 from mlplab import cores
 
-NUMBERS_COME_FROM = ("spec.py", "models.py", "programs.py", "training.py", "trial.py", "search.py", "run.py")
+NUMBERS_COME_FROM = (
+    "spec.py", "models.py", "arrays.py", "steps.py", "programs.py", "training.py", "trial.py", "search.py", "run.py",
+)  # fmt: skip
 """The files of this package that decide an experiment's numbers; a change to one makes its record outdated."""
 
 FLAGS = ("XLA_FLAGS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "TF_ENABLE_ONEDNN_OPTS")

@@ -15,105 +15,29 @@ as places to be filled; see `mlplab.sharing`.
 import contextlib
 import functools
 import hashlib
-import inspect
 import itertools
 import math
 import os
 import threading
 import time
 import weakref
-import zlib
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
-from keras.src.trainers.data_adapters import data_adapter_utils
 from keras.src.utils.python_utils import pythonify_logs
-from tensorflow.python.framework import ops as tf_ops
 
-from mlplab import program_cache, ranges, sharing
+from mlplab import program_cache, sharing
+from mlplab.arrays import Arrays, NotCompilableError
+from mlplab.steps import STEPS_WORTH_COMPILING, Step, repeatable_names
 
 EPOCH, STEPS, GRAPH = KINDS = ("epoch", "steps", "graph")
 
 PROGRAMS_KEPT = 64
-
-CHUNK_BYTES = 2**26
-"""About how much of data that stay where they are is copied at a time."""
-
-
-class NotCompilableError(Exception):
-    """There is no program that could stand in for Keras; the text says why."""
-
-
-# ------------------------------------------------------------------------------------------------------------- data
-
-
-class Arrays:
-    """What a model is trained on or evaluated with: x, y and sample weights, each an array, a nest of them or None.
-
-    Attributes:
-        nest: the arrays as tensors, or, where `streamed`, as NumPy arrays that stay where they are.
-        examples: how many.
-        streamed: whether they are copied a chunk at a time, the next one while the program works on the last.
-    """
-
-    def __init__(self, nest: Any, streamed: bool = False) -> None:
-        self.nest, self.streamed = nest, streamed
-        self.leaves = [leaf for leaf in tf.nest.flatten(nest) if leaf is not None]
-        self.present = [leaf is not None for leaf in tf.nest.flatten(nest)]
-        self.examples = int(self.leaves[0].shape[0])
-        # Keras' batches have tuples where the arrays were given in lists.
-        self.structure = str(tf.nest.map_structure(lambda leaf: leaf is not None, nest))
-        self.specs = [tf.TensorSpec(leaf.shape[1:], tf.as_dtype(self._kept_dtype(leaf))) for leaf in self.leaves]
-
-    @staticmethod
-    def _kept_dtype(leaf: Any) -> Any:
-        # As Keras' own adapter does it.
-        if isinstance(leaf, np.ndarray) and leaf.dtype.kind == "f":
-            return keras.config.floatx()
-        return leaf.dtype
-
-    def pack(self, leaves: Sequence[Any]) -> Any:
-        """Leaves, one for each array, in the nest that Keras hands to a step."""
-        taken = iter(leaves)
-        x, y, weight = tf.nest.pack_sequence_as(self.nest, [next(taken) if there else None for there in self.present])
-        return data_adapter_utils.pack_x_y_sample_weight(x, y, weight)
-
-    def rows(self, batch: int) -> int:
-        """How many examples a call of a program is given."""
-        if not self.streamed:
-            return self.examples
-        example: int = sum(spec.dtype.size * math.prod(spec.shape) for spec in self.specs)
-        return min(self.examples, max(1, CHUNK_BYTES // max(1, example * batch)) * batch)
-
-    def chunks(self, batch: int, order: np.ndarray | None) -> Iterator[tuple[int, list[tf.Tensor]]]:
-        """Of an epoch of streamed arrays: how many examples to take, and the tensors that begin with them."""
-        size = self.rows(batch)
-
-        def chunk(start: int) -> tuple[int, list[tf.Tensor]]:
-            stop = min(start + size, self.examples)
-            index = slice(start, stop) if order is None else order[start:stop]
-            tensors = []
-            for leaf, spec in zip(self.leaves, self.specs, strict=True):
-                rows = np.zeros((size, *spec.shape), spec.dtype.as_numpy_dtype)
-                rows[: stop - start] = leaf[index]
-                tensors.append(tf.convert_to_tensor(rows))
-            return stop - start, tensors
-
-        with ThreadPoolExecutor(1) as reader:
-            following: Future[Any] | None = reader.submit(chunk, 0)
-            start = 0
-            while following is not None:
-                taken = following.result()
-                start += size
-                following = reader.submit(chunk, start) if start < self.examples else None
-                yield taken
-
 
 # ------------------------------------------------------------------------------------------------- what a model runs
 
@@ -156,7 +80,6 @@ _lock = threading.RLock()
 _shared: "OrderedDict[str, _Program]" = OrderedDict()
 _alike: "OrderedDict[str, tuple[str, list[Any] | None]]" = OrderedDict()
 """From models that are the same piece by piece to their program in `_shared`, and which of their variables it takes."""
-_traced: Counter[str] = Counter()
 
 
 @dataclass
@@ -233,7 +156,7 @@ class _Making:
     ) -> None:
         self.model, self.mode, self.arrays, self.batch = model, mode, arrays, batch
         self.shuffle, self.one_core, self.wanted = shuffle, one_core, wanted
-        self._steps: dict[tuple[int, bool], _Step] = {}
+        self._steps: dict[tuple[int, bool], Step] = {}
 
     @functools.cached_property
     def alike(self) -> str:
@@ -279,13 +202,13 @@ class _Making:
                 note.write_text(traits.timed)
         return traits.timed
 
-    def step(self, size: int, xla: bool) -> "_Step":
+    def step(self, size: int, xla: bool) -> "Step":
         """The model's step for a batch of so many examples, traced for XLA to compile or not."""
         if (size, xla) not in self._steps:
             # Processes that do the same find each other's compiled programs by these names.
-            label = f"{self.wanted} {xla} {size} {[type(layer).__name__ for layer in _layers(self.model)]}"
-            with _repeatable_names(label), _threefry() if xla and _on_cpu() else _as_it_is():
-                self._steps[size, xla] = _Step(self.model, self.mode, self.arrays, size, xla)
+            label = f"{self.wanted} {xla} {size} {[type(layer).__name__ for layer in self.model._flatten_layers()]}"
+            with repeatable_names(label):
+                self._steps[size, xla] = Step(self.model, self.mode, self.arrays, size, xla)
         return self._steps[size, xla]
 
     def made(self, kind: str) -> Ready:
@@ -315,7 +238,7 @@ class _Making:
             " ".join([kind, self.wanted, *(f"{step.digest} {step.logs}" for step in steps)]).encode()
         ).hexdigest()
         if (program := _shared.get(content)) is None:
-            with _repeatable_names(f"{kind} {content}"):
+            with repeatable_names(f"{kind} {content}"):
                 program = _Program(kind, steps, self.arrays, self.batch, self.shuffle)
             program.compile(program.bound(steps), self.arrays, self.one_core)
             _shared[content] = program
@@ -359,96 +282,7 @@ def _token(thing: Any) -> int:
     return _tokens.setdefault(thing, next(_next_token))
 
 
-# ------------------------------------------------------------------------------------------------- steps and programs
-
-CONVOLUTIONS = ("Conv", "DepthwiseConv", "FusedConv")
-
-# What XLA leaves out, draws otherwise at each call, or does not know: TensorFlow itself has to do it.
-ONLY_GRAPH = {
-    "Assert", "CheckNumerics", "CheckNumericsV2", "Cholesky", "EagerPyFunc", "MatrixInverse", "MatrixSolve",
-    "Multinomial", "ParameterizedTruncatedNormal", "ReverseSequence", "ScatterNd", "Print", "PrintV2", "PyFunc",
-    "PyFuncStateless", "RandomGamma", "RandomPoissonV2", "RandomShuffle", "RandomStandardNormal", "RandomUniform",
-    "RandomUniformInt", "StringFormat", "TruncatedNormal",
-}  # fmt: skip
-
-
-class _Step:
-    """A model's step, traced for one size of a batch.
-
-    Attributes:
-        function: takes the arrays of a batch; returns the logs, where they are not the model's metrics.
-        logs: their structure, or None.
-        operations: how often each type of operation is in it.
-        uses: the classes and rows that it takes by numbers from the arrays.
-        only_graph: why XLA is not to compile it, or None.
-    """
-
-    def __init__(self, model: keras.Model, mode: str, arrays: Arrays, size: int, xla: bool) -> None:
-        step = model.train_step if mode == "train" else model.test_step
-        self.logs: Any = None
-
-        def run(*leaves: tf.Tensor) -> list[tf.Tensor]:
-            logs = step(arrays.pack(leaves))
-            if not isinstance(logs, dict):
-                raise NotCompilableError(f"its {mode}_step returns {type(logs).__name__} and no dict of logs")
-            if set(logs) == set(model.get_metrics_result()):
-                return []
-            self.logs = tf.nest.map_structure(lambda _: 0, logs)
-            return [tf.convert_to_tensor(value) for value in tf.nest.flatten(logs)]
-
-        specs = [tf.TensorSpec([size, *spec.shape], spec.dtype) for spec in arrays.specs]
-        run.__name__ = f"{mode}_step"
-        try:
-            self.function = tf.function(run, autograph=False, jit_compile=xla or None).get_concrete_function(*specs)
-        except NotCompilableError:
-            raise
-        except Exception as error:
-            text = str(error).strip().split("\n")[0]
-            raise NotCompilableError(f"tracing its {mode}_step failed with {type(error).__name__}: {text}") from error
-        graph = self.function.graph
-        self._definition = graph.as_graph_def()
-        functions = self._definition.library.function
-        nodes = [*self._definition.node, *(node for function in functions for node in function.node_def)]
-        self.operations = Counter(node.op for node in nodes)
-        self.uses, unknown = ranges.uses(graph, graph.inputs[: len(specs)])
-        strings = any(spec.dtype == tf.string for spec in specs)
-        unfit = sorted(ONLY_GRAPH.intersection(self.operations))
-        self.only_graph = unfit[0] if unfit else "strings" if strings else unknown
-        if not all(layer.supports_jit for layer in _layers(model)):
-            self.only_graph = "a layer does not support XLA"
-        outputs = (tensor for operation in graph.get_operations() for tensor in operation.outputs)
-        if _on_cpu() and any(tensor.dtype in (tf.bfloat16, tf.float16) for tensor in outputs):
-            self.only_graph = "numbers of 16 bits, which XLA rounds at other places"
-
-    @property
-    def convolves(self) -> bool:
-        """Whether convolutions are so large that in a loop compiled by XLA they take longer than starting a step."""
-        flop = sum(_convolution_flop(operation) for operation in self.function.graph.get_operations())
-        within = self.operations - Counter(operation.type for operation in self.function.graph.get_operations())
-        unknown = any(name.startswith(CONVOLUTIONS) for name in within)  # in a function of the graph
-        return unknown or flop / CONVOLUTION_RATE > LAUNCH_SECONDS
-
-    @functools.cached_property
-    def executed(self) -> int:
-        """Operations that are executed in a step, those in its loops as often as these turn."""
-        operations = self.function.graph.get_operations()
-        functions = {function.signature.name: function for function in self._definition.library.function}
-        # A recurrent layer turns as often as the sequences are long that it makes lists of.
-        sequences = [one.inputs[0].shape[0] for one in operations if one.type == "TensorListFromTensor"]
-        turns: int = max([1, *(length // 3 for length in sequences if length)])  # with less to do at each than outside
-        bodies = [functions[one.get_attr("body").name] for one in operations if one.type in ("While", "StatelessWhile")]
-        inside: int = sum(len(body.node_def) for body in bodies)
-        return len(operations) + turns * inside
-
-    @property
-    def steps_worth_compiling(self) -> float:
-        """For how many steps compiling it takes less time than it saves."""
-        return STEPS_WORTH_COMPILING * self.operations.total() / self.executed
-
-    @functools.cached_property
-    def digest(self) -> str:
-        """Of what it computes: its graph without the names in it, with what it captures as places to be filled."""
-        return sharing.digest(self.function, self._definition)
+# ------------------------------------------------------------------------------------------------- programs
 
 
 class _Program:
@@ -457,7 +291,7 @@ class _Program:
     It owns no variables: every call names those that it works on.
     """
 
-    def __init__(self, kind: str, steps: Sequence[_Step], arrays: Arrays, batch: int, shuffled: bool) -> None:
+    def __init__(self, kind: str, steps: Sequence[Step], arrays: Arrays, batch: int, shuffled: bool) -> None:
         self.kind, self.batch, self.shuffled = kind, batch, shuffled
         self.logs, self.uses = steps[0].logs, steps[0].uses
         sizes = [size for size in (batch, arrays.examples % batch) if size]
@@ -478,7 +312,7 @@ class _Program:
             for count, first, size, step in zip([full_count, rest_count], firsts, sizes, steps, strict=False):
 
                 def body(
-                    i: tf.Tensor, *_: tf.Tensor, first: Any = first, size: int = size, step: _Step = step
+                    i: tf.Tensor, *_: tf.Tensor, first: Any = first, size: int = size, step: Step = step
                 ) -> tuple[tf.Tensor, ...]:
                     return (i + 1, *(step.function(*take(leaves, order, first + i * batch, size)) or ()))
 
@@ -501,7 +335,7 @@ class _Program:
         places = {id(tensor): place for place, tensor in enumerate(_captures(steps))}
         self._places = [places[id(tensor)] for tensor in self._function.captured_inputs]
 
-    def bound(self, steps: Sequence[_Step]) -> tuple[Any, ...]:
+    def bound(self, steps: Sequence[Step]) -> tuple[Any, ...]:
         """What is to be captured so that it runs on the variables of the model whose steps these are."""
         captures = _captures(steps)
         return tuple(captures[place] for place in self._places)
@@ -512,12 +346,13 @@ class _Program:
         Raises:
             _XlaError: XLA cannot.
         """
-        counts = (0, 0)
-        if self.kind == STEPS:  # compiled when a step is run
-            counts = (int(arrays.examples >= self.batch), int(arrays.examples % self.batch > 0))
+        # A step is compiled when it is run: one of each size, each from the first example on.
+        calls = [(1, 0), (0, arrays.examples % self.batch)] if self.kind == STEPS else [(0, 0)]
+        one = _one_core() if one_core and self.kind == EPOCH else contextlib.nullcontext()
         try:
-            with _one_core() if one_core and self.kind == EPOCH else _as_it_is(), _put_back(captured, counts):
-                self.call(captured, counts, self._inputs(arrays))
+            with one, _put_back(captured if self.kind == STEPS else ()):
+                for counts in calls:
+                    self.call(captured, counts, self._inputs(arrays))
         except tf.errors.OpError as error:
             if self.kind == GRAPH:
                 raise
@@ -527,7 +362,7 @@ class _Program:
         """Seconds of a step; leaves every variable as it is."""
         inputs, best = self._inputs(arrays), math.inf
         steps, most = 1, max(1, self._rows // self.batch)
-        with _put_back(captured, (1, 0)):
+        with _put_back(captured):
             for _ in range(5):
                 started = time.perf_counter()
                 self.call(captured, (steps, 0), inputs)
@@ -549,66 +384,26 @@ class _Program:
         return found
 
 
-STEPS_WORTH_COMPILING = 700
-"""How many steps, of one batch size and without loops, take as much longer uncompiled as compiling takes.
-
-An operation took XLA about 1 ms to compile, and TensorFlow 1 to 2 µs longer at each step (MLPs, normalizations,
-attention, recurrent networks; see benchmarks/zoo.py).
-"""
-
-CONVOLUTION_RATE, LAUNCH_SECONDS = 5e9, 150e-6
-"""What XLA's own loops for a convolution reach on a core, FLOP/s, and what a compiled step costs to start."""
-
 SECONDS_WORTH_TIMING = 20.0
 TIMED_SECONDS = 0.05
 
-_as_it_is = contextlib.nullcontext
 
-
-def _convolution_flop(operation: tf.Operation) -> float:
-    if not operation.type.startswith(CONVOLUTIONS):
-        return 0.0
-    # A convolution and its gradients do as many multiplications, each with an addition: for each number on the side of
-    # the outputs, one for each number of the filter that leads to it.
-    backward = "Backprop" in operation.type
-    filters = operation.outputs[0] if "Filter" in operation.type else operation.inputs[1 - backward]
-    if "BackpropInput" in operation.type:
-        filters = operation.inputs[1]
-    outputs = operation.inputs[2] if backward else operation.outputs[0]
-    channels = filters.shape[-1] if "Depthwise" not in operation.type else filters.shape[-1] * filters.shape[-2]
-    if not (filters.shape.is_fully_defined() and outputs.shape.is_fully_defined()):
-        return math.inf
-    return float(2.0 * outputs.shape.num_elements() * filters.shape.num_elements() / channels)
-
-
-def _captures(steps: Sequence[_Step]) -> list[Any]:
+def _captures(steps: Sequence[Step]) -> list[Any]:
     return [tensor for step in steps for tensor in step.function.captured_inputs]
-
-
-def _on_cpu() -> bool:
-    return not tf.config.list_physical_devices("GPU")
-
-
-def _layers(model: keras.Model) -> list[keras.layers.Layer]:
-    found: list[keras.layers.Layer] = model._flatten_layers()
-    return found
 
 
 def _variables(model: keras.Model, mode: str) -> list[Any]:
     """All variables a step may read or write, in an order that models of the same configuration share."""
-    every = [*model.variables, *model.metrics_variables, *(_optimizer_variables(model) if mode == "train" else [])]
+    optimizer = model.optimizer.variables if mode == "train" and model.optimizer is not None else []
+    every = [*model.variables, *model.metrics_variables, *optimizer]
     return list({id(variable): variable for variable in every}.values())
 
 
-def _optimizer_variables(model: keras.Model) -> list[Any]:
-    return [] if model.optimizer is None else model.optimizer.variables
-
-
 @contextlib.contextmanager
-def _put_back(captured: Sequence[Any], counts: tuple[int, int]) -> Iterator[None]:
-    """Has every variable afterwards the value that it has now, where steps are run."""
+def _put_back(captured: Sequence[Any]) -> Iterator[None]:
+    """Has every variable that is captured afterwards the value that it has now."""
     kept = []
-    for handle in captured if any(counts) else ():
+    for handle in captured:
         data = getattr(handle, "_handle_data", None) if handle.dtype == tf.resource else None
         if data is not None and data.is_set and data.shape_and_type:
             dtype = tf.as_dtype(data.shape_and_type[0].dtype)
@@ -640,47 +435,6 @@ def _one_core() -> Iterator[None]:
         for thread in set(os.listdir("/proc/self/task")).difference(threads):
             with contextlib.suppress(OSError):
                 os.sched_setaffinity(int(thread), cores)
-
-
-@contextlib.contextmanager
-def _threefry() -> Iterator[None]:
-    """While tracing, lets whatever draws random numbers by Keras draw them from threefry.
-
-    The generator that XLA chooses by itself on a CPU takes 25 ms for a mask of 128 x 128, threefry 0.07 ms. The
-    numbers are others, their distribution is the same.
-    """
-    drawing = [(tf.random, name, "alg") for name in dir(tf.random) if name.startswith("stateless_")]
-    drawing += [(tf.random.experimental, name, "alg") for name in ("stateless_shuffle",)]
-    drawing += [(tf.nn.experimental, "stateless_dropout", "rng_alg")]
-    originals = []
-    for module, name, argument in drawing:
-        original = getattr(module, name)
-        if argument in inspect.signature(original).parameters:
-            originals.append((module, name, original))
-            setattr(module, name, functools.partial(original, **{argument: "threefry"}))
-    try:
-        yield
-    finally:
-        for module, name, original in originals:
-            setattr(module, name, original)
-
-
-@contextlib.contextmanager
-def _repeatable_names(key: str) -> Iterator[None]:
-    """While tracing, numbers functions from a hash of `key` on.
-
-    TensorFlow numbers functions in the order a process makes them, and the persistent compile cache hashes these
-    names: without this a program is found again only by a process that did the same things before it.
-    """
-    _traced[key] += 1  # traced again, or by another model that looks alike, it needs other names
-    key = f"{key} {_traced[key]}"
-    original = tf_ops.uid
-    numbers = itertools.count(10_000_000 + zlib.crc32(key.encode()) * 10_000)
-    tf_ops.uid = lambda: next(numbers)
-    try:
-        yield
-    finally:
-        tf_ops.uid = original
 
 
 def build(model: keras.Model, arrays: Arrays) -> None:

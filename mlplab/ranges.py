@@ -5,7 +5,8 @@ row's weights. TensorFlow raises in both cases. Which labels and ids a step uses
 graph.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,13 +41,13 @@ class Use:
         what: a label or an id.
         legal: how many there are: 0 to `legal - 1`.
         inputs: which of the step's arrays they come from.
-        numbers: from those arrays to the numbers as they are used, whatever the number of examples.
+        numbers: makes what leads from those arrays to the numbers as they are used, whatever the number of examples.
     """
 
     what: str
     legal: int
     inputs: tuple[int, ...]
-    numbers: Any
+    numbers: Callable[[], Any]
 
     def check(self, leaves: Sequence[Any]) -> None:
         """Checks arrays, one for each input of the step.
@@ -60,7 +61,7 @@ class Use:
             rows = [np.asarray(leaf[start : start + ROWS_AT_ONCE]) for leaf in given]
             if self.what == LABEL and len(rows) == 1 and rows[0].dtype.kind == "f":
                 self._refuse_unless(rows[0] == np.trunc(rows[0]), rows[0], start, len(rows[0]))
-            numbers = self.numbers(*[tf.convert_to_tensor(part) for part in rows]).numpy()
+            numbers = self.numbers()(*[tf.convert_to_tensor(part) for part in rows]).numpy()
             legal = (numbers >= 0) & (numbers < self.legal)
             # The value as it was given, where there is one for each that is used: Keras counts ids from the end, too.
             shown = rows[0] if len(rows) == 1 and rows[0].size == numbers.size else numbers
@@ -83,11 +84,12 @@ class Use:
         )
 
 
-def uses(graph: tf.Graph, inputs: Sequence[tf.Tensor]) -> tuple[list[Use], str | None]:
+def uses(graph: tf.Graph, definition: Any, inputs: Sequence[tf.Tensor]) -> tuple[list[Use], str | None]:
     """Where a step's graph takes classes and rows by number.
 
     Args:
         graph: of the step.
+        definition: the graph's `GraphDef`.
         inputs: its placeholders for the arrays of a batch.
 
     Returns:
@@ -108,11 +110,11 @@ def uses(graph: tf.Graph, inputs: Sequence[tf.Tensor]) -> tuple[list[Use], str |
         if legal is None:
             return found, operation.name
         used = sorted(path.arrays)
-        found.append(Use(what, legal, tuple(used), _function(graph, numbers, [inputs[i] for i in used], path)))
+        found.append(Use(what, legal, tuple(used), _function(definition, numbers, [inputs[i] for i in used], path)))
     for operation in graph.get_operations():
         if _unchecked(operation) and _from(operation.inputs[1], places):
             return found, operation.name
-    for function in graph.as_graph_def().library.function:
+    for function in definition.library.function:
         for node in function.node_def:
             if node.op in GATHERS:
                 return found, node.name
@@ -221,9 +223,10 @@ def _elementwise(operation: tf.Operation) -> bool:
     return operation.type in ELEMENTWISE
 
 
-def _function(graph: tf.Graph, numbers: tf.Tensor, inputs: Sequence[tf.Tensor], path: _Path) -> Any:
+def _function(whole: Any, numbers: tf.Tensor, inputs: Sequence[tf.Tensor], path: _Path) -> Callable[[], Any]:
+    """What makes the function from arrays to numbers, once: not every step that is traced is also checked."""
     definition = tf.compat.v1.GraphDef()
-    definition.node.extend(node for node in graph.as_graph_def().node if node.name in path.operations)
+    definition.node.extend(node for node in whole.node if node.name in path.operations)
     for node in definition.node:
         data = [name for name in node.input if not name.startswith("^")]
         del node.input[:]
@@ -238,4 +241,4 @@ def _function(graph: tf.Graph, numbers: tf.Tensor, inputs: Sequence[tf.Tensor], 
         return found
 
     specs = [tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype) for tensor in inputs]
-    return tf.function(run, autograph=False).get_concrete_function(*specs)
+    return functools.cache(lambda: tf.function(run, autograph=False).get_concrete_function(*specs))

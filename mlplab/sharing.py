@@ -140,7 +140,7 @@ class _Pieces:
     def __init__(self, model: keras.Model, variables: Sequence[Any], mode: str, structure: str) -> None:
         self._variables = {id(variable): i for i, variable in enumerate(variables)}
         self._met: dict[int, int] = {}
-        self._keep: list[Any] = []
+        self._keep: list[Any] = []  # so that no identity is given to a second thing meanwhile
         self._words: set[str] = set()
         self._names: dict[str, int] = {}
         self._named = False
@@ -207,7 +207,7 @@ class _Pieces:
             raise _UnknownError
         held = dict(vars(thing))
         if isinstance(thing, keras.Variable):
-            if id(thing) not in self._variables and not isinstance(thing, keras.KerasTensor):
+            if id(thing) not in self._variables:
                 raise _UnknownError
             held = {key: value for key, value in held.items() if key not in ("_value", "_path", "_initializer", *NAMES)}
             return "variable", self._variables[id(thing)], self._held(thing, held)
@@ -221,26 +221,18 @@ class _Pieces:
                 held["_names"] = [variable.path for variable in trained]
             # Options that pick variables by their names.
             self._named = self._named or any(isinstance(v, list) and v and isinstance(v[0], str) for v in held.values())
-        if (
-            any(isinstance(value, keras.random.SeedGenerator) for value in held.values())
-            or kind is keras.random.SeedGenerator
-        ):
+        if any(isinstance(value, keras.random.SeedGenerator) for value in [thing, *held.values()]):
             # The generator's state, a variable, draws; the seed set it.
             held = {key: value for key, value in held.items() if key not in SEEDS}
-        held = {
-            key: value for key, value in held.items() if key not in LEFT_OUT | skip and not key.startswith("_self_")
-        }
+        skip = LEFT_OUT | skip
+        held = {key: value for key, value in held.items() if key not in skip and not key.startswith("_self_")}
         return kind.__module__, kind.__qualname__, id(kind), self._held(thing, held)
 
     def _held(self, thing: Any, held: dict[str, Any]) -> Any:
         found = []
         for key in sorted(held):
             value = held[key]
-            if (
-                key in NAMES
-                and isinstance(thing, keras.Operation | keras.KerasTensor | tuple)
-                and isinstance(value, str)
-            ):
+            if key in NAMES and isinstance(thing, NAMED) and isinstance(value, str):
                 value = self._name(value)
             elif key in NAMES and isinstance(thing, keras.Metric | keras.Optimizer | keras.random.SeedGenerator):
                 continue

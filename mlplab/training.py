@@ -8,8 +8,7 @@ stay Keras' own, and Python is entered once an epoch. `evaluate` does the same a
 import contextlib
 import ctypes
 import functools
-import operator
-import os
+import itertools
 import sys
 import time
 import warnings
@@ -27,13 +26,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras.src.backend.config import max_epochs, max_steps_per_epoch
-from keras.src.trainers.data_adapters import array_slicing
-from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter, can_convert_arrays
 from keras.src.utils import is_default
 
 import mlplab
 from mlplab import programs
-from mlplab.programs import Arrays, NotCompilableError, Ready
+from mlplab.arrays import Arrays, NotCompilableError, split
+from mlplab.programs import Ready
 
 KERAS = "keras"
 PROGRAMS = (*programs.KINDS, KERAS)
@@ -44,9 +42,6 @@ SIDE_BY_SIDE_BATCH = 128
 
 EVALUATION_BATCH = 1_000
 """A batch size for evaluations by losses and metrics that are means over the examples, which it does not change."""
-
-MEMORY_SHARE = 0.25
-"""Arrays that take more than this share of the free memory stay where they are, and are copied a chunk at a time."""
 
 
 def _keep_memory() -> None:
@@ -128,8 +123,8 @@ def fit(
         model: a compiled Keras model.
         x, y, sample_weight: NumPy arrays, tensors or pandas' frames of shape (examples, ...), or nested structures of
             them. Images may stay uint8: the model's input layer casts them inside the step. A tensor is used where it
-            is, so that several trainings share one copy. Memory-mapped arrays, and arrays larger than `MEMORY_SHARE`
-            of the free memory, are copied a chunk at a time.
+            is, so that several trainings share one copy. Memory-mapped arrays, and arrays larger than
+            `arrays.MEMORY_SHARE` of the free memory, are copied a chunk at a time.
         seed: of the batch order: epoch e takes the permutation drawn from (seed, e), whatever came before it. None
             draws a seed from NumPy's global generator, which `keras.utils.set_random_seed` seeds.
         clock: is filled while training; its last entries are current when a callback's `on_epoch_end` is called.
@@ -155,7 +150,7 @@ def fit(
     if program is not None and program not in PROGRAMS:
         raise ValueError(f"program is {program!r}; legal: {', '.join(map(repr, PROGRAMS))}, or None, which chooses.")
     if validation_split and validation_data is None:
-        (x, y, sample_weight), validation_data = _split((x, y, sample_weight), validation_split)
+        (x, y, sample_weight), validation_data = split((x, y, sample_weight), validation_split)
 
     def keras_fit() -> keras.callbacks.History:
         return _keras_fit(
@@ -184,9 +179,9 @@ def fit(
         if steps_per_epoch is not None or validation_steps is not None:
             raise NotCompilableError("steps_per_epoch and validation_steps cut an epoch short")
         _refuse_unfit(model, shuffle, callbacks)
-        data = _arrays(x, y, sample_weight, class_weight)
-        held_out = None if validation_data is None else _validation(validation_data)
-        batch = min(operator.index(batch_size or 32), data.examples)
+        data = Arrays.of(x, y, sample_weight, class_weight)
+        held_out = None if validation_data is None else Arrays.of_validation(validation_data)
+        batch = data.batch(batch_size)
         steps = max(0, epochs - initial_epoch) * -(-data.examples // batch)
         ready = _compiled(
             model, data, held_out, batch, validation_batch_size or batch_size, clock, shuffle, program, steps
@@ -249,12 +244,12 @@ def fit_seeds(
     with contextlib.suppress(NotCompilableError):
         for model, own, _, _ in each:
             _refuse_unfit(model, True, own)
-        data = _arrays(x, y)
-        held_out = None if validation_data is None else _validation(validation_data)
+        data = Arrays.of(x, y)
+        held_out = None if validation_data is None else Arrays.of_validation(validation_data)
         if not data.streamed:  # one copy for all, whoever trains
             x, y = data.nest[:2]
             validation_data = None if held_out is None else held_out.nest
-        batch = min(operator.index(batch_size or 32), data.examples)
+        batch = data.batch(batch_size)
         steps = -(-data.examples // batch)
         beside = side_by_side(len(models), batch)
         for model, own, seed, clock in each:
@@ -272,11 +267,6 @@ def fit_seeds(
             program = ready.train.kind
             hooks = _hooks(model, own, epochs, verbose=0, steps=steps)
             started.append(_epochs(model, ready, data, held_out, hooks, seed, clock, epochs))
-        if not beside:
-            for each_training in started:
-                for one in each_training:
-                    one.run()
-            return [model.history for model in models]
     if len(started) < len(models):
         return [
             fit(
@@ -295,6 +285,10 @@ def fit_seeds(
             )
             for model, own, seed, clock in each
         ]
+    if not beside:
+        for alone in itertools.chain.from_iterable(started):
+            alone.run()
+        return [model.history for model in models]
     with ThreadPoolExecutor(_cores()) as pool:
         while waiting := [epoch for training in started if (epoch := next(training, None))]:
             began = time.perf_counter()
@@ -372,9 +366,9 @@ def _evaluation(
     if program == KERAS:
         raise NotCompilableError("it was asked for")
     _refuse_unfit(model, True, None)
-    arrays = _arrays(*data)
+    arrays = Arrays.of(*data)
     programs.build(model, arrays)
-    batch = min(operator.index(batch_size or 32), arrays.examples)
+    batch = arrays.batch(batch_size)
     return programs.ready(model, "test", arrays, batch, kind=program, steps=arrays.examples / batch), arrays
 
 
@@ -435,9 +429,7 @@ def _compiled(
     train = programs.ready(model, "train", data, batch, shuffled, kind=program, steps=steps, one_core=one_core)
     test = None
     if held_out is not None:
-        test = programs.ready(
-            model, "test", held_out, min(operator.index(test_batch or 32), held_out.examples), kind=train.kind
-        )
+        test = programs.ready(model, "test", held_out, held_out.batch(test_batch), kind=train.kind)
     clock.compile_seconds += time.perf_counter() - started
     clock.program = train.kind
     return _Programs(train, test)
@@ -508,60 +500,6 @@ def _cores() -> int:
 
 
 # What is trained on, and what is left to Keras.
-
-
-def _arrays(x: Any, y: Any = None, sample_weight: Any = None, class_weight: Any = None) -> Arrays:
-    """What Keras' own adapter of arrays makes of them.
-
-    Raises:
-        NotCompilableError: they are no dense arrays.
-        ValueError: as Keras raises it, for arrays that do not fit together.
-    """
-    given = [leaf for leaf in tf.nest.flatten((x, y, sample_weight)) if leaf is not None]
-    if not can_convert_arrays((x, y, sample_weight)):
-        wrong = [leaf for leaf in given if not can_convert_arrays(leaf)]
-        raise NotCompilableError(f"the data are {type(wrong[0]).__name__}, not numeric arrays or tensors")
-    if not given or not all(len(leaf.shape) and leaf.shape[0] for leaf in given):
-        raise NotCompilableError("there are no examples")
-    inputs = ArrayDataAdapter(x, y, sample_weight, class_weight=class_weight)._inputs
-    inputs = keras.tree.lists_to_tuples(inputs)
-    inputs = keras.utils.unpack_x_y_sample_weight(inputs)
-    leaves = [leaf for leaf in tf.nest.flatten(inputs) if leaf is not None]
-    streamed = _too_large(leaves)
-    if not (streamed and all(isinstance(leaf, np.ndarray) for leaf in leaves)):
-        inputs = array_slicing.convert_to_sliceable(inputs, target_backend="tensorflow")
-        leaves = [leaf for leaf in tf.nest.flatten(inputs) if leaf is not None]
-    for leaf in leaves:
-        if not isinstance(leaf, np.ndarray | tf.Tensor) or leaf.dtype == object:
-            raise NotCompilableError(f"the data are {type(leaf).__name__}, not numeric arrays or tensors")
-
-    def kept(leaf: Any) -> Any:
-        return None if leaf is None else np.asarray(leaf) if streamed else tf.convert_to_tensor(leaf)
-
-    return Arrays(tf.nest.map_structure(kept, inputs), streamed)
-
-
-def _validation(data: Any) -> Arrays:
-    if not isinstance(data, tuple | list):
-        raise NotCompilableError("validation_data is not a tuple of arrays")
-    return _arrays(*keras.utils.unpack_x_y_sample_weight(tuple(data)))
-
-
-def _too_large(leaves: Sequence[Any]) -> bool:
-    """Whether arrays are to stay where they are: on a disk, or in memory that holds no second copy."""
-    if any(isinstance(leaf, np.memmap) for leaf in leaves):
-        return True
-    held = sum(leaf.nbytes for leaf in leaves if isinstance(leaf, np.ndarray))
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else float("inf")
-    return bool(held > MEMORY_SHARE * free)
-
-
-def _split(data: Any, share: float) -> tuple[Any, Any]:
-    """Splits off the last `share` of the examples, as Keras' `validation_split` does."""
-    if not 0 < share < 1:
-        raise ValueError(f"validation_split is {share!r}; legal: a share between 0 and 1, or 0 for no validation.")
-    first, last = array_slicing.train_validation_split(data, validation_split=share)
-    return first, last
 
 
 def _refuse_unfit(model: keras.Model, shuffle: Any, callbacks: Any) -> None:

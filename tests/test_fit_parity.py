@@ -16,8 +16,9 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 from keras import layers, losses, metrics, optimizers
+from test_training import Recorder
 
-from mlplab import programs, training
+from mlplab import arrays, training
 
 EXAMPLES, BATCH, CLASSES = 45, 16, 3
 """Two whole batches and a smaller one."""
@@ -744,24 +745,6 @@ def test_freezing_a_layer_waits_for_compile() -> None:
 # ---------------------------------------------------------------------------------------------------- random numbers
 
 
-class Memory(layers.Layer):
-    """Passes its input on and keeps every training batch of it."""
-
-    def __init__(self, steps: int, *shape: int) -> None:
-        super().__init__()
-        self.kept = (steps, *shape)
-
-    def build(self, _: Any) -> None:
-        self.seen = self.add_weight(shape=self.kept, initializer="zeros", trainable=False)
-        self.count = self.add_weight(shape=(), dtype="int32", initializer="zeros", trainable=False)
-
-    def call(self, x: Any, training: bool = False) -> Any:
-        if training:
-            self.seen.assign(tf.tensor_scatter_nd_update(self.seen.value, [[self.count.value]], [x]))
-            self.count.assign(self.count + 1)
-        return x
-
-
 class Drawing(layers.Layer):
     """A layer of somebody's own that draws by Keras."""
 
@@ -788,7 +771,7 @@ def drawn(name: str, program: str, seed: int) -> np.ndarray:
     """What a layer makes of ones in two epochs of two batches: shape (4, 50, 10, 20)."""
     keras.utils.set_random_seed(1)
     inputs = keras.Input((10, 20))
-    memory = Memory(4, 50, 10, 20)
+    memory = Recorder(4, 50, 10, 20)
     model = keras.Model(inputs, layers.Dense(1)(memory(RANDOM[name](seed)(inputs))))
     model.compile(optimizers.SGD(0.0), "mse")
     data = np.ones((100, 10, 20), "float32"), np.zeros((100, 10, 1), "float32")
@@ -824,7 +807,7 @@ def test_uncompiled_random_layers_draw_keras_own_numbers() -> None:
 # ------------------------------------------------------------------------------------------------------- large arrays
 
 
-@pytest.mark.parametrize("program", ["graph", "epoch"])
+@pytest.mark.parametrize("program", ["graph", "steps", "epoch"])
 @pytest.mark.parametrize("shuffle", [False, True])
 @pytest.mark.parametrize("examples", [EXAMPLES, 32])
 def test_arrays_that_stay_where_they_are_train_the_same(
@@ -837,10 +820,12 @@ def test_arrays_that_stay_where_they_are_train_the_same(
         "batch_size": BATCH, "epochs": 2, "shuffle": shuffle, "verbose": 0, "seed": 1, "program": program,
         "validation_data": data,
     }  # fmt: skip
+    clock = training.Clock()
     want = training.fit(theirs, *data, **arguments).history
-    monkeypatch.setattr(training, "MEMORY_SHARE", 0.0)
-    monkeypatch.setattr(programs, "CHUNK_BYTES", 1)
-    got = training.fit(ours, *data, **arguments).history
+    monkeypatch.setattr(arrays, "MEMORY_SHARE", 0.0)
+    monkeypatch.setattr(arrays, "CHUNK_BYTES", 1)
+    got = training.fit(ours, *data, clock=clock, **arguments).history
+    assert clock.program == program
     assert difference(ours, theirs) <= 1e-6
     for key in want:
         np.testing.assert_allclose(got[key], want[key], rtol=1e-5)
@@ -920,3 +905,18 @@ def test_another_backend_of_keras_is_refused_in_one_sentence() -> None:
     command = [sys.executable, "-c", "import mlplab.training"]
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
     assert "UsageError: mlplab trains Keras models on TensorFlow" in done.stderr
+
+
+@pytest.mark.parametrize(("backend", "works"), [("jax", False), ("tensorflow", True)])
+def test_keras_imported_with_another_backend_is_refused(backend: str, works: bool) -> None:
+    """Where keras.json chose the backend before mlplab could, the sentence says so."""
+    imported = f"""if True:
+        import sys, types
+        sys.modules["keras"] = types.SimpleNamespace(config=types.SimpleNamespace(backend=lambda: {backend!r}))
+        from mlplab import backend
+        backend.check()
+    """
+    root = Path(__file__).resolve().parent.parent
+    done = subprocess.run([sys.executable, "-c", imported], cwd=root, capture_output=True, text=True, check=False)
+    assert (done.returncode == 0) is works
+    assert works or "Keras was imported with the backend 'jax'; legal: 'tensorflow'" in done.stderr

@@ -15,6 +15,7 @@ from keras import layers, optimizers
 from test_fit_parity import ONE_HOT, SPARSE, VALUE, X, Y, difference
 
 from mlplab import programs, sharing, training
+from mlplab.arrays import Arrays
 
 Pair = Callable[[bool, int], keras.Model]
 """Makes the one or the other of two models, with so many hidden units."""
@@ -267,7 +268,7 @@ def test_the_second_of_a_pair_is_trained_as_keras_trains_it(pair: str) -> None:
 
 
 def description(model: keras.Model, mode: str = "train") -> str | None:
-    arrays = programs.Arrays((X, Y, None))
+    arrays = Arrays((X, Y, None))
     programs.build(model, arrays)
     return sharing.description(model, programs._variables(model, mode), mode, arrays.structure)
 
@@ -304,7 +305,7 @@ def test_logs_of_the_same_numbers_keep_their_own_names(program: str) -> None:
 
 def test_what_is_given_is_part_of_what_is_shared() -> None:
     """A program for labels is none for weights, though both are one array."""
-    one, two = (programs.Arrays(given) for given in ((X, Y, None), (X, None, Y)))
+    one, two = (Arrays(given) for given in ((X, Y, None), (X, None, Y)))
     assert one.structure != two.structure
 
 

@@ -642,12 +642,12 @@ def test_compiling_changes_no_variable(traces: list[str], data: Data, held_out: 
 class Recorder(keras.layers.Layer):
     """Passes its input on and keeps every training batch of it."""
 
-    def __init__(self, steps: int, batch: int, units: int) -> None:
+    def __init__(self, steps: int, *batch: int) -> None:
         super().__init__()
-        self.steps, self.shape = steps, (steps, batch, units)
+        self.kept = (steps, *batch)
 
     def build(self, _: Any) -> None:
-        self.seen = self.add_weight(shape=self.shape, initializer="zeros", trainable=False)
+        self.seen = self.add_weight(shape=self.kept, initializer="zeros", trainable=False)
         self.count = self.add_weight(shape=(), dtype="int32", initializer="zeros", trainable=False)
 
     def call(self, x: Any, training: bool = False) -> Any:
