@@ -13,7 +13,6 @@ as places to be filled; see `mlplab.sharing`.
 """
 
 import contextlib
-import functools
 import hashlib
 import itertools
 import math
@@ -59,16 +58,22 @@ class Ready:
         """Whether `run` needs an order."""
         return self.program.shuffled
 
-    def run(self, model: keras.Model, arrays: Arrays, order: np.ndarray | None = None) -> dict[str, Any]:
-        """Runs an epoch to its end and returns its logs as Keras' `fit` gives them."""
+    def run(
+        self, model: keras.Model, arrays: Arrays, order: np.ndarray | None = None, most: float = math.inf
+    ) -> dict[str, Any]:
+        """Runs an epoch, or `most` steps of it, to its end and returns its logs as Keras' `fit` gives them."""
         model.reset_metrics()
         batch, outputs = self.program.batch, []
+        left = min(arrays.examples, most * batch)
         if arrays.streamed:
             for examples, tensors in arrays.chunks(batch, order):
-                outputs = self.program.call(self.captured, divmod(examples, batch), tensors)
+                outputs = self.program.call(self.captured, divmod(int(min(examples, left)), batch), tensors)
+                left -= examples
+                if left <= 0:
+                    break
         else:
             inputs = [*([] if order is None else [tf.constant(order)]), *arrays.leaves]
-            outputs = self.program.call(self.captured, divmod(arrays.examples, batch), inputs)
+            outputs = self.program.call(self.captured, divmod(int(left), batch), inputs)
         logs = model.get_metrics_result()
         if self.program.logs is not None:  # those of the last batch, as in Keras
             logs = tf.nest.pack_sequence_as(self.program.logs, outputs)
@@ -78,8 +83,37 @@ class Ready:
 
 _lock = threading.RLock()
 _shared: "OrderedDict[str, _Program]" = OrderedDict()
-_alike: "OrderedDict[str, tuple[str, list[Any] | None]]" = OrderedDict()
-"""From models that are the same piece by piece to their program in `_shared`, and which of their variables it takes."""
+_alike: "OrderedDict[str, tuple[Step, list[int]]]" = OrderedDict()
+"""From models that are the same piece by piece to their step, and which of their variables it takes."""
+
+
+@dataclass
+class _Traced:
+    """What a model's step for one mode and structure of data was, when it was first needed.
+
+    Attributes:
+        alike: equal for models that are the same piece by piece; of no other model where that cannot be known.
+        trainable: of each variable.
+        variables: all that a step may read or write, in an order that models of the same configuration share.
+        steps: for XLA to compile or not, those that were needed, each with what it takes of this model.
+    """
+
+    alike: str
+    trainable: list[bool]
+    variables: list[Any]
+    steps: dict[bool, tuple[Step, list[Any]]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, model: keras.Model, mode: str, arrays: Arrays) -> "_Traced":
+        """As the model is now."""
+        variables = sharing.variables(model, mode)
+        alike = sharing.description(model, variables, mode, arrays.structure)
+        alike = alike or f"only {_token(model)} as compiled by {_token(model._compile_config)}"
+        return cls(alike, [variable.trainable for variable in variables], variables)
+
+    def same(self, other: "_Traced") -> bool:
+        """Whether both would be traced to the same, as far as can be told."""
+        return (self.alike, self.trainable) == (other.alike, other.trainable)
 
 
 @dataclass
@@ -87,6 +121,7 @@ class _Own:
     """What a model runs until it is compiled again: Keras, too, traces it only then anew."""
 
     compiled: Any
+    traced: dict[str, _Traced] = field(default_factory=dict)
     programs: dict[str, Ready] = field(default_factory=dict)
     kind: str | None = None
     steps: float = 0
@@ -131,7 +166,12 @@ def ready(
             own.steps = steps = own.steps + steps
         elif kind is None:
             kind = own.kind
-        making = _Making(model, mode, arrays, batch, shuffle, one_core, wanted)
+        key = repr((mode, arrays.specs, arrays.structure))
+        now = _Traced.of(model, mode, arrays)
+        traced = own.traced.setdefault(key, now)
+        if own.kind and not now.same(traced):
+            kind = kind or own.kind  # another would have to be traced, and that would not be the same
+        making = _Making(model, mode, arrays, batch, shuffle, one_core, wanted, key, traced)
         kind = kind or making.chosen(steps)
         found = own.programs.get(f"{kind} {wanted}")
         if found is None:
@@ -144,6 +184,12 @@ def ready(
         return found
 
 
+def _keep(kept: "OrderedDict[str, Any]", key: str, value: Any) -> None:
+    kept[key] = value
+    if len(kept) > PROGRAMS_KEPT:
+        kept.popitem(last=False)
+
+
 class _XlaError(Exception):
     """XLA does not compile it."""
 
@@ -152,26 +198,28 @@ class _Making:
     """The programs of one model for one mode and set of arrays: found, or traced and compiled."""
 
     def __init__(
-        self, model: keras.Model, mode: str, arrays: Arrays, batch: int, shuffle: bool, one_core: bool, wanted: str
+        self,
+        model: keras.Model,
+        mode: str,
+        arrays: Arrays,
+        batch: int,
+        shuffle: bool,
+        one_core: bool,
+        wanted: str,
+        key: str,
+        traced: _Traced,
     ) -> None:
         self.model, self.mode, self.arrays, self.batch = model, mode, arrays, batch
-        self.shuffle, self.one_core, self.wanted = shuffle, one_core, wanted
-        self._steps: dict[tuple[int, bool], Step] = {}
-
-    @functools.cached_property
-    def alike(self) -> str:
-        """Equal for models that are the same piece by piece; of no other model where that cannot be known."""
-        variables = _variables(self.model, self.mode)
-        found = sharing.description(self.model, variables, self.mode, self.arrays.structure)
-        return found or f"only {_token(self.model)} as compiled by {_token(self.model._compile_config)}"
+        self.shuffle, self.one_core, self.wanted, self.key, self.traced = shuffle, one_core, wanted, key, traced
 
     def chosen(self, steps: float) -> str:
         """Which kind of program is quickest for so many steps."""
-        known = f"{self.wanted} {self.alike}"
+        known = f"{self.wanted} {self.traced.alike}"
         if known not in _traits:
             sizes = 2 if self.arrays.examples % self.batch else 1
-            step = self.step(self.batch, xla=steps >= STEPS_WORTH_COMPILING)
-            _traits[known] = _Traits(bool(step.only_graph), sizes * step.steps_worth_compiling, step.convolves)
+            step, _ = self.step(xla=steps >= STEPS_WORTH_COMPILING)
+            convolves = step.convolves(self.batch)
+            _traits[known] = _Traits(bool(step.only_graph), sizes * step.steps_worth_compiling, convolves)
         traits = _traits[known]
         if traits.only_graph or steps < traits.worth_from:
             return GRAPH
@@ -187,7 +235,7 @@ class _Making:
             traits.graph_seconds = graph.program.time(graph.captured, self.arrays)
         if traits.timed or traits.graph_seconds * steps < SECONDS_WORTH_TIMING:
             return traits.timed or GRAPH
-        digest = hashlib.sha256(f"{self.step(self.batch, xla=False).digest} {self.wanted}".encode()).hexdigest()
+        digest = hashlib.sha256(f"{self.step(xla=False)[0].digest} {self.wanted}".encode()).hexdigest()
         note = program_cache() / "kinds" / digest
         with contextlib.suppress(OSError):
             traits.timed = note.read_text()
@@ -202,14 +250,23 @@ class _Making:
                 note.write_text(traits.timed)
         return traits.timed
 
-    def step(self, size: int, xla: bool) -> "Step":
-        """The model's step for a batch of so many examples, traced for XLA to compile or not."""
-        if (size, xla) not in self._steps:
+    def step(self, xla: bool) -> tuple[Step, list[Any]]:
+        """The step for XLA to compile or not, traced from this model or one alike, and what it takes of this model."""
+        steps, variables = self.traced.steps, self.traced.variables
+        known = f"{self.key} {xla} {self.traced.alike}"
+        if xla not in steps and known in _alike:
+            _alike.move_to_end(known)
+            step, slots = _alike[known]
+            steps[xla] = step, [variables[slot].value.handle for slot in slots]
+        if xla not in steps:
             # Processes that do the same find each other's compiled programs by these names.
-            label = f"{self.wanted} {xla} {size} {[type(layer).__name__ for layer in self.model._flatten_layers()]}"
-            with repeatable_names(label):
-                self._steps[size, xla] = Step(self.model, self.mode, self.arrays, size, xla)
-        return self._steps[size, xla]
+            with repeatable_names(f"{self.key} {xla} {[type(one).__name__ for one in self.model._flatten_layers()]}"):
+                step = Step(self.model, self.mode, self.arrays, xla)
+            steps[xla] = step, step.function.captured_inputs
+            places = {id(variable.value.handle): i for i, variable in enumerate(variables)}
+            if all(id(tensor) in places for tensor in step.function.captured_inputs):
+                _keep(_alike, known, (step, [places[id(tensor)] for tensor in step.function.captured_inputs]))
+        return steps[xla]
 
     def made(self, kind: str) -> Ready:
         """The program of a kind, or, where XLA cannot compile it, of the kind `graph`."""
@@ -224,34 +281,18 @@ class _Making:
         Raises:
             _XlaError: XLA cannot compile it.
         """
-        alike = f"{kind} {self.wanted} {self.alike}"
-        variables = _variables(self.model, self.mode)
-        content, slots = _alike.get(alike, ("", None))
-        if slots is not None and (program := _shared.get(content)) is not None:
+        step, taken = self.step(xla=kind != GRAPH)
+        if kind != GRAPH and step.only_graph:
+            raise _XlaError(step.only_graph)
+        content = hashlib.sha256(f"{kind} {self.wanted} {step.digest} {step.logs}".encode()).hexdigest()
+        if content in _shared:
             _shared.move_to_end(content)
-            return Ready(program, tuple(variables[slot].value.handle for slot in slots))
-        rest = self.arrays.examples % self.batch
-        steps = [self.step(size, kind != GRAPH) for size in (self.batch, rest) if size]
-        if kind != GRAPH and (reason := steps[0].only_graph):
-            raise _XlaError(reason)
-        content = hashlib.sha256(
-            " ".join([kind, self.wanted, *(f"{step.digest} {step.logs}" for step in steps)]).encode()
-        ).hexdigest()
-        if (program := _shared.get(content)) is None:
+        else:
             with repeatable_names(f"{kind} {content}"):
-                program = _Program(kind, steps, self.arrays, self.batch, self.shuffle)
-            program.compile(program.bound(steps), self.arrays, self.one_core)
-            _shared[content] = program
-            if len(_shared) > PROGRAMS_KEPT:
-                _shared.popitem(last=False)
-        _shared.move_to_end(content)
-        captured = program.bound(steps)
-        places = {id(variable.value.handle): i for i, variable in enumerate(variables)}
-        found = [places.get(id(tensor)) for tensor in captured]
-        _alike[alike] = content, None if None in found else found
-        if len(_alike) > 16 * PROGRAMS_KEPT:
-            _alike.popitem(last=False)
-        return Ready(program, captured)
+                program = _Program(kind, step, self.arrays, self.batch, self.shuffle)
+            program.compile(program.bound(taken), self.arrays, self.one_core)
+            _keep(_shared, content, program)
+        return Ready(_shared[content], _shared[content].bound(taken))
 
 
 @dataclass
@@ -291,9 +332,9 @@ class _Program:
     It owns no variables: every call names those that it works on.
     """
 
-    def __init__(self, kind: str, steps: Sequence[Step], arrays: Arrays, batch: int, shuffled: bool) -> None:
+    def __init__(self, kind: str, step: Step, arrays: Arrays, batch: int, shuffled: bool) -> None:
         self.kind, self.batch, self.shuffled = kind, batch, shuffled
-        self.logs, self.uses = steps[0].logs, steps[0].uses
+        self.logs, self.uses = step.logs, step.uses
         sizes = [size for size in (batch, arrays.examples % batch) if size]
         self._rows = arrays.rows(batch)
 
@@ -307,20 +348,20 @@ class _Program:
 
         def epoch(full_count: tf.Tensor, rest_count: tf.Tensor, *inputs: tf.Tensor) -> list[tf.Tensor]:
             order, leaves = (inputs[0], inputs[1:]) if shuffled and not arrays.streamed else (None, inputs)
-            outputs = [tf.zeros(tensor.shape, tensor.dtype) for tensor in steps[0].function.outputs]
+            logs = step.function.outputs
+            outputs = [tf.zeros([batch if n is None else n for n in log.shape], log.dtype) for log in logs]
+            shapes = (tf.TensorShape([]), *(log.shape for log in logs))
             firsts = [tf.constant(0), full_count * batch]
-            for count, first, size, step in zip([full_count, rest_count], firsts, sizes, steps, strict=False):
+            for count, first, size in zip([full_count, rest_count], firsts, sizes, strict=False):
 
-                def body(
-                    i: tf.Tensor, *_: tf.Tensor, first: Any = first, size: int = size, step: Step = step
-                ) -> tuple[tf.Tensor, ...]:
+                def body(i: tf.Tensor, *_: tf.Tensor, first: Any = first, size: int = size) -> tuple[tf.Tensor, ...]:
                     return (i + 1, *(step.function(*take(leaves, order, first + i * batch, size)) or ()))
 
                 def more(i: tf.Tensor, *_: tf.Tensor, count: Any = count) -> tf.Tensor:
                     return i < count
 
                 # In their order: a step needs the variables that the last one left.
-                _, *outputs = tf.while_loop(more, body, (tf.constant(0), *outputs), parallel_iterations=1)
+                _, *outputs = tf.while_loop(more, body, (tf.constant(0), *outputs), shapes, parallel_iterations=1)
             return outputs
 
         # The trip counts are arguments, so that a call with zeros compiles everything and trains nothing.
@@ -332,13 +373,12 @@ class _Program:
             self._function = function.get_concrete_function(*specs)
         except Exception as error:
             raise NotCompilableError(f"a loop over its steps fails: {str(error).splitlines()[0]}") from error
-        places = {id(tensor): place for place, tensor in enumerate(_captures(steps))}
+        places = {id(tensor): place for place, tensor in enumerate(step.function.captured_inputs)}
         self._places = [places[id(tensor)] for tensor in self._function.captured_inputs]
 
-    def bound(self, steps: Sequence[Step]) -> tuple[Any, ...]:
-        """What is to be captured so that it runs on the variables of the model whose steps these are."""
-        captures = _captures(steps)
-        return tuple(captures[place] for place in self._places)
+    def bound(self, taken: Sequence[Any]) -> tuple[Any, ...]:
+        """What is to be captured so that it runs on what a step takes of a model."""
+        return tuple(taken[place] for place in self._places)
 
     def compile(self, captured: Sequence[Any], arrays: Arrays, one_core: bool) -> None:
         """Compiles; leaves every variable as it is.
@@ -386,17 +426,6 @@ class _Program:
 
 SECONDS_WORTH_TIMING = 20.0
 TIMED_SECONDS = 0.05
-
-
-def _captures(steps: Sequence[Step]) -> list[Any]:
-    return [tensor for step in steps for tensor in step.function.captured_inputs]
-
-
-def _variables(model: keras.Model, mode: str) -> list[Any]:
-    """All variables a step may read or write, in an order that models of the same configuration share."""
-    optimizer = model.optimizer.variables if mode == "train" and model.optimizer is not None else []
-    every = [*model.variables, *model.metrics_variables, *optimizer]
-    return list({id(variable): variable for variable in every}.values())
 
 
 @contextlib.contextmanager

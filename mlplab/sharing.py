@@ -115,6 +115,13 @@ class _UnknownError(Exception):
     """A piece may hide what decides the computation."""
 
 
+def variables(model: keras.Model, mode: str) -> list[Any]:
+    """All that a step of `model` may read or write, in an order that models of the same configuration share."""
+    optimizer = model.optimizer.variables if mode == "train" and model.optimizer is not None else []
+    every = [*model.variables, *model.metrics_variables, *optimizer]
+    return list({id(variable): variable for variable in every}.values())
+
+
 def description(model: keras.Model, variables: Sequence[Any], mode: str, structure: str) -> str | None:
     """A hash of all that a step of `model` is traced from, but its variables' values; None where that cannot be told.
 
@@ -124,7 +131,7 @@ def description(model: keras.Model, variables: Sequence[Any], mode: str, structu
 
     Args:
         model: built.
-        variables: all that the step may read or write, in an order that depends on the model's structure alone.
+        variables: the model's, of `variables`.
         mode: "train" or "test", which does not read the optimizer.
         structure: of the data.
     """

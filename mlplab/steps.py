@@ -39,7 +39,7 @@ ONLY_GRAPH = {
 
 
 class Step:
-    """A model's step, traced for one size of a batch.
+    """A model's step, traced for batches of any size, as Keras traces it.
 
     Attributes:
         function: takes the arrays of a batch; returns the logs, where they are not the model's metrics.
@@ -49,7 +49,7 @@ class Step:
         only_graph: why XLA is not to compile it, or None.
     """
 
-    def __init__(self, model: keras.Model, mode: str, arrays: Arrays, size: int, xla: bool) -> None:
+    def __init__(self, model: keras.Model, mode: str, arrays: Arrays, xla: bool) -> None:
         step = model.train_step if mode == "train" else model.test_step
         self.logs: Any = None
 
@@ -62,7 +62,7 @@ class Step:
             self.logs = tf.nest.map_structure(lambda _: 0, logs)
             return [tf.convert_to_tensor(value) for value in tf.nest.flatten(logs)]
 
-        specs = [tf.TensorSpec([size, *spec.shape], spec.dtype) for spec in arrays.specs]
+        specs = [tf.TensorSpec([None, *spec.shape], spec.dtype) for spec in arrays.specs]
         run.__name__ = f"{mode}_step"
         try:
             with _threefry() if xla and _on_cpu() else contextlib.nullcontext():
@@ -73,6 +73,7 @@ class Step:
             text = str(error).strip().split("\n")[0]
             raise NotCompilableError(f"tracing its {mode}_step failed with {type(error).__name__}: {text}") from error
         graph = self.function.graph
+        graph.variables = []  # other models' stand in for them when these are gone
         self._definition = graph.as_graph_def()
         functions = self._definition.library.function
         nodes = [*self._definition.node, *(node for function in functions for node in function.node_def)]
@@ -87,10 +88,9 @@ class Step:
         if _on_cpu() and any(tensor.dtype in (tf.bfloat16, tf.float16) for tensor in outputs):
             self.only_graph = "numbers of 16 bits, which XLA rounds at other places"
 
-    @property
-    def convolves(self) -> bool:
+    def convolves(self, batch: int) -> bool:
         """Whether convolutions are so large that in a loop compiled by XLA they take longer than starting a step."""
-        flop = sum(_convolution_flop(operation) for operation in self.function.graph.get_operations())
+        flop = sum(_convolution_flop(operation, batch) for operation in self.function.graph.get_operations())
         within = self.operations - Counter(operation.type for operation in self.function.graph.get_operations())
         unknown = any(name.startswith(CONVOLUTIONS) for name in within)  # in a function of the graph
         return unknown or flop / CONVOLUTION_RATE > LAUNCH_SECONDS
@@ -118,7 +118,7 @@ class Step:
         return sharing.digest(self.function, self._definition)
 
 
-def _convolution_flop(operation: tf.Operation) -> float:
+def _convolution_flop(operation: tf.Operation, batch: int) -> float:
     if not operation.type.startswith(CONVOLUTIONS):
         return 0.0
     # A convolution and its gradients do as many multiplications, each with an addition: for each number on the side of
@@ -128,10 +128,11 @@ def _convolution_flop(operation: tf.Operation) -> float:
     if "BackpropInput" in operation.type:
         filters = operation.inputs[1]
     outputs = operation.inputs[2] if backward else operation.outputs[0]
-    channels = filters.shape[-1] if "Depthwise" not in operation.type else filters.shape[-1] * filters.shape[-2]
-    if not (filters.shape.is_fully_defined() and outputs.shape.is_fully_defined()):
+    if not (filters.shape.is_fully_defined() and outputs.shape[1:].is_fully_defined()):
         return math.inf
-    return float(2.0 * outputs.shape.num_elements() * filters.shape.num_elements() / channels)
+    channels = filters.shape[-1] if "Depthwise" not in operation.type else filters.shape[-1] * filters.shape[-2]
+    places = (outputs.shape[0] or batch) * outputs.shape[1:].num_elements()
+    return float(2.0 * places * filters.shape.num_elements() / channels)
 
 
 def _on_cpu() -> bool:

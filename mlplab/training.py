@@ -7,8 +7,9 @@ stay Keras' own, and Python is entered once an epoch. `evaluate` does the same a
 
 import contextlib
 import ctypes
+import dataclasses
 import functools
-import itertools
+import math
 import sys
 import time
 import warnings
@@ -108,9 +109,6 @@ def fit(
     - Shuffled batches come in the order of `batch_order`, and layers that draw random numbers draw others of the same
       distribution, by the same seeds: both are the same in each run.
     - Compiled by XLA, a metric may count outputs that are not finite otherwise, as with Keras' `jit_compile`.
-    - The loss of each of several outputs is a mean over examples, where Keras has the mean of the batches' means; and
-      what a callback changes of the model before the first epoch, other than numbers, is not seen any more, for the
-      program exists then; nor does stopping before an epoch leave it after a batch.
     - Labels and ids out of range are refused before training, with their example, and so are labels of a sparse loss
       that are not whole, which Keras cuts off.
 
@@ -145,57 +143,24 @@ def fit(
         >>> history.history["val_loss"][-1], sum(clock.train_seconds), clock.program
         (0.0817, 1.62, 'epoch')
     """
-    clock = Clock() if clock is None else clock
-    model._assert_compile_called("fit")
-    if program is not None and program not in PROGRAMS:
-        raise ValueError(f"program is {program!r}; legal: {', '.join(map(repr, PROGRAMS))}, or None, which chooses.")
-    if validation_split and validation_data is None:
-        (x, y, sample_weight), validation_data = split((x, y, sample_weight), validation_split)
-
-    def keras_fit() -> keras.callbacks.History:
-        return _keras_fit(
-            model,
-            clock,
-            x=x,
-            y=y,
-            batch_size=batch_size,
-            epochs=epochs,
-            verbose=verbose,
-            callbacks=callbacks,
-            validation_data=validation_data,
-            shuffle=shuffle,
-            class_weight=class_weight,
-            sample_weight=sample_weight,
-            initial_epoch=initial_epoch,
-            steps_per_epoch=steps_per_epoch,
-            validation_steps=validation_steps,
-            validation_batch_size=validation_batch_size,
-            validation_freq=validation_freq,
-        )
-
-    if program == KERAS:
-        return keras_fit()
-    try:
-        if steps_per_epoch is not None or validation_steps is not None:
-            raise NotCompilableError("steps_per_epoch and validation_steps cut an epoch short")
-        _refuse_unfit(model, shuffle, callbacks)
-        data = Arrays.of(x, y, sample_weight, class_weight)
-        held_out = None if validation_data is None else Arrays.of_validation(validation_data)
-        batch = data.batch(batch_size)
-        steps = max(0, epochs - initial_epoch) * -(-data.examples // batch)
-        ready = _compiled(
-            model, data, held_out, batch, validation_batch_size or batch_size, clock, shuffle, program, steps
-        )
-    except NotCompilableError as error:
-        warnings.warn(f"mlplab trains this with keras.Model.fit, epoch by epoch uncompiled: {error}", stacklevel=2)
-        return keras_fit()
-    _warn_of_autologging(model)
-    hooks: Any = callbacks
-    if not isinstance(callbacks, keras.callbacks.CallbackList):
-        hooks = _hooks(model, callbacks, epochs, verbose, steps=-(-data.examples // batch))
-    for epoch in _epochs(
-        model, ready, data, held_out, hooks, seed, clock, epochs, initial_epoch, validation_freq=validation_freq
-    ):
+    request = _Request(
+        x,
+        y,
+        batch_size,
+        epochs,
+        verbose,
+        validation_split,
+        validation_data,
+        shuffle,
+        class_weight,
+        sample_weight,
+        initial_epoch,
+        steps_per_epoch,
+        validation_steps,
+        validation_batch_size,
+        validation_freq,
+    )
+    for epoch in _training(model, request, callbacks, seed, Clock() if clock is None else clock, program):
         epoch.run()
     return model.history
 
@@ -237,65 +202,43 @@ def fit_seeds(
     """
     clocks = [Clock() for _ in models] if clocks is None else clocks
     callbacks = [[] for _ in models] if callbacks is None else callbacks
-    each = list(zip(models, callbacks, seeds, clocks, strict=True))
     for model in models:
         model._assert_compile_called("fit")
-    started = []
-    with contextlib.suppress(NotCompilableError):
-        for model, own, _, _ in each:
-            _refuse_unfit(model, True, own)
+    beside = False
+    with contextlib.suppress(NotCompilableError):  # each training will say so
         data = Arrays.of(x, y)
         held_out = None if validation_data is None else Arrays.of_validation(validation_data)
-        if not data.streamed:  # one copy for all, whoever trains
+        beside = side_by_side(len(models), data.batch(batch_size))
+        if not data.streamed:  # one copy for all
             x, y = data.nest[:2]
             validation_data = None if held_out is None else held_out.nest
-        batch = data.batch(batch_size)
-        steps = -(-data.examples // batch)
-        beside = side_by_side(len(models), batch)
-        for model, own, seed, clock in each:
-            ready = _compiled(
-                model,
-                data,
-                held_out,
-                batch,
-                validation_batch_size or batch_size,
-                clock,
-                program=program,
-                steps=epochs * steps,
-                one_core=beside,
-            )
-            program = ready.train.kind
-            hooks = _hooks(model, own, epochs, verbose=0, steps=steps)
-            started.append(_epochs(model, ready, data, held_out, hooks, seed, clock, epochs))
-    if len(started) < len(models):
-        return [
-            fit(
-                model,
-                x,
-                y,
-                batch_size,
-                epochs,
-                0,
-                own,
-                validation_data=validation_data,
-                validation_batch_size=validation_batch_size,
-                seed=seed,
-                clock=clock,
-                program=program,
-            )
-            for model, own, seed, clock in each
-        ]
-    if not beside:
-        for alone in itertools.chain.from_iterable(started):
-            alone.run()
-        return [model.history for model in models]
+    request = _Request(
+        x,
+        y,
+        batch_size,
+        epochs,
+        verbose=0,
+        validation_data=validation_data,
+        validation_batch_size=validation_batch_size,
+    )
+    running = []
+    for model, own, seed, clock in zip(models, callbacks, seeds, clocks, strict=True):
+        training = _training(model, request, own, seed, clock, program, one_core=beside)
+        epoch = next(training, None)
+        program = program or clock.program or None
+        if beside:
+            running.append((training, epoch))
+        while epoch is not None and not beside:
+            epoch.run()
+            epoch = next(training, None)
     with ThreadPoolExecutor(_cores()) as pool:
-        while waiting := [epoch for training in started if (epoch := next(training, None))]:
+        while waiting := [(training, epoch) for training, epoch in running if epoch is not None]:
             began = time.perf_counter()
-            list(pool.map(_Epoch.run, waiting))
+            list(pool.map(_Epoch.run, [epoch for _, epoch in waiting]))
             seconds = (time.perf_counter() - began) / len(waiting)
-            for epoch in waiting:
+            for _, epoch in waiting:
                 epoch.seconds = seconds
+            running = [(training, next(training, None)) for training, _ in waiting]
     return [model.history for model in models]
 
 
@@ -405,91 +348,125 @@ class _Epoch:
 
 
 @dataclass(frozen=True)
-class _Programs:
-    train: Ready
-    test: Ready | None
+class _Request:
+    """The arguments of `keras.Model.fit`, but for the callbacks."""
+
+    x: Any
+    y: Any
+    batch_size: int | None
+    epochs: int
+    verbose: int | str
+    validation_split: float = 0.0
+    validation_data: Any = None
+    shuffle: bool = True
+    class_weight: Mapping[int, float] | None = None
+    sample_weight: Any = None
+    initial_epoch: int = 0
+    steps_per_epoch: int | None = None
+    validation_steps: int | None = None
+    validation_batch_size: int | None = None
+    validation_freq: int | Sequence[int] = 1
 
 
-def _compiled(
+def _training(
     model: keras.Model,
-    data: Arrays,
-    held_out: Arrays | None,
-    batch: int,
-    test_batch: int | None,
-    clock: Clock,
-    shuffle: bool = True,
-    program: str | None = None,
-    steps: float = 0,
-    one_core: bool = False,
-) -> _Programs:
-    started = time.perf_counter()
-    programs.build(model, data)
-    # One batch holds the whole set in any order: nothing to shuffle, nothing to gather.
-    shuffled = shuffle and batch < data.examples
-    train = programs.ready(model, "train", data, batch, shuffled, kind=program, steps=steps, one_core=one_core)
-    test = None
-    if held_out is not None:
-        test = programs.ready(model, "test", held_out, held_out.batch(test_batch), kind=train.kind)
-    clock.compile_seconds += time.perf_counter() - started
-    clock.program = train.kind
-    return _Programs(train, test)
-
-
-def _hooks(
-    model: keras.Model, callbacks: Any, epochs: int, verbose: int | str, steps: int
-) -> keras.callbacks.CallbackList:
-    return keras.callbacks.CallbackList(
-        callbacks,
-        add_history=True,
-        add_progbar=verbose != 0,
-        verbose=verbose,
-        epochs=epochs,
-        steps=steps,
-        model=model,
-    )
-
-
-def _epochs(
-    model: keras.Model,
-    ready: _Programs,
-    data: Arrays,
-    held_out: Arrays | None,
-    hooks: keras.callbacks.CallbackList,
+    request: _Request,
+    callbacks: Any,
     seed: int | None,
     clock: Clock,
-    epochs: int,
-    initial_epoch: int = 0,
-    validation_freq: int | Sequence[int] = 1,
+    program: str | None,
+    one_core: bool = False,
 ) -> Iterator[_Epoch]:
-    """Trains a model: gives out its epochs one by one, to be run before the next is asked for, and does the rest."""
+    """Trains a model: gives out its epochs one by one, to be run before the next is asked for, and does the rest.
+
+    Where Keras has to train, it trains while the first is asked for, and none is given out.
+    """
+    model._assert_compile_called("fit")
+    if program is not None and program not in PROGRAMS:
+        raise ValueError(f"program is {program!r}; legal: {', '.join(map(repr, PROGRAMS))}, or None, which chooses.")
+    if request.validation_split and request.validation_data is None:
+        (x, y, weight), rest = split((request.x, request.y, request.sample_weight), request.validation_split)
+        request = dataclasses.replace(request, x=x, y=y, sample_weight=weight, validation_data=rest)
+    if program == KERAS:
+        _keras_fit(model, request, callbacks, clock)
+        return
+    hooks: Any = callbacks
+    begun: list[str] = []
+    try:
+        started = time.perf_counter()
+        if request.steps_per_epoch is not None or request.validation_steps is not None:
+            raise NotCompilableError("steps_per_epoch and validation_steps cut an epoch short")
+        _refuse_unfit(model, request.shuffle, callbacks)
+        data = Arrays.of(request.x, request.y, request.sample_weight, request.class_weight)
+        held_out = None if request.validation_data is None else Arrays.of_validation(request.validation_data)
+        batch = data.batch(request.batch_size)
+        steps = -(-data.examples // batch)
+        programs.build(model, data)
+        seconds = time.perf_counter() - started
+        if not isinstance(callbacks, keras.callbacks.CallbackList):
+            hooks = keras.callbacks.CallbackList(
+                callbacks,
+                add_history=True,
+                add_progbar=request.verbose != 0,
+                verbose=request.verbose,
+                epochs=request.epochs,
+                steps=steps,
+                model=model,
+            )
+        model.stop_training = False
+        hooks.on_train_begin()
+        begun.append("on_train_begin")
+        # Set by the BackupAndRestore callback when it found a training to go on with.
+        first = model._initial_epoch or request.initial_epoch
+        if first < request.epochs:
+            hooks.on_epoch_begin(first)
+            begun.append("on_epoch_begin")
+        # As late as Keras traces, so that what a callback has changed counts.
+        started = time.perf_counter()
+        # One batch holds the whole set in any order: nothing to shuffle, nothing to gather.
+        shuffled = request.shuffle and batch < data.examples
+        left = max(0, request.epochs - first) * steps
+        train = programs.ready(model, "train", data, batch, shuffled, kind=program, steps=left, one_core=one_core)
+        test = None
+        if held_out is not None:
+            test_batch = held_out.batch(request.validation_batch_size or request.batch_size)
+            test = programs.ready(model, "test", held_out, test_batch, kind=train.kind)
+    except NotCompilableError as error:
+        warnings.warn(f"mlplab trains this with keras.Model.fit, epoch by epoch uncompiled: {error}", stacklevel=3)
+        for name in begun:
+            _call_once_less(hooks, name)
+        _keras_fit(model, request, hooks, clock)
+        return
+    _warn_of_autologging(model)
+    clock.compile_seconds += seconds + time.perf_counter() - started
+    clock.program = train.kind
     if seed is None:
         seed = int(np.random.randint(2**31))
 
     def work(number: int) -> dict[str, Any]:
-        order = batch_order(data.examples, seed, number) if ready.train.shuffled else None
-        return ready.train.run(model, data, order)
+        order = batch_order(data.examples, seed, number) if shuffled else None
+        # Keras looks whether it is to stop after each execution.
+        return train.run(model, data, order, model.steps_per_execution if model.stop_training else math.inf)
 
-    model.stop_training = False
-    hooks.on_train_begin()
     logs: dict[str, Any] = {}
-    # Set by the BackupAndRestore callback when it found a training to go on with.
-    for number in range(model._initial_epoch or initial_epoch, epochs):
-        hooks.on_epoch_begin(number)
+    for number in range(first, request.epochs):
+        if number > first:
+            hooks.on_epoch_begin(number)
         epoch = _Epoch(functools.partial(work, number))
         yield epoch
         logs = epoch.logs
         clock.train_seconds.append(epoch.seconds)
-        if ready.test is not None and held_out is not None and model._should_eval(number, validation_freq):
+        if test is not None and held_out is not None and model._should_eval(number, request.validation_freq):
             hooks.on_test_begin()
             started = time.perf_counter()
-            val_logs = ready.test.run(model, held_out)
+            val_logs = test.run(model, held_out)
             clock.evaluate_seconds.append(time.perf_counter() - started)
             hooks.on_test_end(val_logs)
             logs = logs | {f"val_{name}": value for name, value in val_logs.items()}
         hooks.on_epoch_end(number, logs)
         if model.stop_training:
             break
-    if epochs > 0 and model.optimizer is not None:
+    if request.epochs > 0 and model.optimizer is not None:
         model.optimizer.finalize_variable_values(model.trainable_weights)
     hooks.on_train_end(logs)
 
@@ -546,13 +523,22 @@ def _wants_batches(callback: keras.callbacks.Callback) -> bool:
     return any(not is_default(getattr(callback, hook)) for hook in hooks)
 
 
-def _keras_fit(model: keras.Model, clock: Clock, **arguments: Any) -> keras.callbacks.History:
+def _call_once_less(hooks: keras.callbacks.CallbackList, name: str) -> None:
+    """Has the next call of a list's method do nothing."""
+    setattr(hooks, name, lambda *_, **__: delattr(hooks, name))
+
+
+def _keras_fit(model: keras.Model, request: _Request, callbacks: Any, clock: Clock) -> None:
     """Keras' own `fit`. The first epoch's seconds hold its compiling too, which cannot be told apart from outside."""
 
     class Timer(keras.callbacks.Callback):  # type: ignore[misc]
-        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        def __init__(self) -> None:
+            super().__init__()
             self.started = time.perf_counter()
             self.trained: float | None = None
+
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            self.started = time.perf_counter()
 
         def on_test_begin(self, logs: Any = None) -> None:
             self.trained = time.perf_counter()
@@ -563,13 +549,13 @@ def _keras_fit(model: keras.Model, clock: Clock, **arguments: Any) -> keras.call
 
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             clock.train_seconds.append((self.trained or time.perf_counter()) - self.started)
+            self.trained = None
 
     clock.program = KERAS
-    callbacks = arguments.pop("callbacks")
     if isinstance(callbacks, keras.callbacks.CallbackList):
         timer = Timer()
         timer.set_model(model)
         callbacks.callbacks.insert(0, timer)
     else:
         callbacks = [Timer(), *tf.nest.flatten(callbacks or [])]
-    return model.fit(callbacks=callbacks, **arguments)
+    model.fit(callbacks=callbacks, **vars(request))

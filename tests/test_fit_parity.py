@@ -397,11 +397,11 @@ MODELS: dict[str, Case] = {
     "VAE": Case(lambda: compiled(VAE(), "adam"), (X,)),
     "GAN": Case(lambda: compiled(GAN(), optimizers.SGD(0.1), optimizers.SGD(0.1)), (X,)),
     "nested, shared": Case(nested),
-    "two outputs, dict": Case(two_outputs, (X, {"label": Y, "value": VALUE}), {"batch_size": 15}),
-    "two outputs, list": Case(P(two_outputs, list), (X, [Y, VALUE]), {"batch_size": 15}),
-    "two outputs, swapped": Case(P(two_outputs, list, True), (X, [VALUE, Y]), {"batch_size": 15}),
-    "two outputs, losses by name": Case(P(two_outputs, tuple), (X, [Y, VALUE]), {"batch_size": 15}),
-    "two outputs, losses by name, swapped": Case(P(two_outputs, tuple, True), (X, [VALUE, Y]), {"batch_size": 15}),
+    "two outputs, dict": Case(two_outputs, (X, {"label": Y, "value": VALUE})),
+    "two outputs, list": Case(P(two_outputs, list), (X, [Y, VALUE])),
+    "two outputs, swapped": Case(P(two_outputs, list, True), (X, [VALUE, Y])),
+    "two outputs, losses by name": Case(P(two_outputs, tuple), (X, [Y, VALUE])),
+    "two outputs, losses by name, swapped": Case(P(two_outputs, tuple, True), (X, [VALUE, Y])),
     "two outputs, weights of each": Case(
         two_outputs,
         (X, {"label": Y, "value": VALUE}),
@@ -473,10 +473,37 @@ class Meddler(keras.callbacks.Callback):
 
 
 class Stopper(keras.callbacks.Callback):
-    """Stops at once."""
+    """Stops at the end of the first epoch, or at the begin of another."""
+
+    def __init__(self, begin: int | None = None) -> None:
+        super().__init__()
+        self.begin = begin
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.model.stop_training = epoch == self.begin
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self.model.stop_training = True
+        self.model.stop_training = self.model.stop_training or self.begin is None
+
+
+class Changer(keras.callbacks.Callback):
+    """Changes what is traced, when training begins, or with the first epoch."""
+
+    def __init__(self, when: str) -> None:
+        super().__init__()
+        self.when = when
+
+    def change(self) -> None:
+        self.model.get_layer("hidden").trainable = False
+        self.model.optimizer.clipvalue = 0.001
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        if self.when == "training":
+            self.change()
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        if self.when == "epoch":
+            self.change()
 
 
 FAST = P(mlp, optimizer=lambda: optimizers.SGD(3.0))
@@ -491,6 +518,10 @@ CALLBACKS: dict[str, Case] = {
     "SwapEMAWeights": Case(EMA, (X, Y), HELD, lambda: [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)]),
     "one that meddles": Case(mlp, (X, Y), HELD, lambda: [Meddler()]),
     "one that stops": Case(mlp, (X, Y), HELD, lambda: [Stopper()]),
+    "one that stops before the first epoch": Case(mlp, (X, Y), HELD, lambda: [Stopper(0)]),
+    "one that stops before the second epoch": Case(P(mlp, steps_per_execution=2), (X, Y), HELD, lambda: [Stopper(1)]),
+    "one that changes the step before training": Case(mlp, (X, Y), HELD, lambda: [Changer("training")]),
+    "one that changes the step before the first epoch": Case(mlp, (X, Y), HELD, lambda: [Changer("epoch")]),
 }
 
 CASES: dict[str, Case] = {
@@ -728,13 +759,14 @@ def test_a_fit_of_a_models_own_is_called() -> None:
 
 
 def test_freezing_a_layer_waits_for_compile() -> None:
-    """As with Keras, a layer frozen between two fits trains on until the model is compiled anew."""
+    """As with Keras, a layer frozen between two fits trains on, with any data, until the model is compiled anew."""
     ours, theirs = twins(mlp)
     arguments: dict[str, Any] = {"batch_size": BATCH, "shuffle": False, "verbose": 0}
     for fit, model in ((P(training.fit, program="epoch"), ours), (keras.Model.fit, theirs)):
         fit(model, X, Y, **arguments)
         model.get_layer("hidden").trainable = False
         fit(model, X, Y, **arguments)
+        fit(model, X[:40], Y[:40], **arguments | {"batch_size": 7})
     assert difference(ours, theirs) <= 1e-5
     kernel = ours.get_layer("hidden").kernel.numpy()
     ours.compile("sgd", SPARSE)

@@ -270,7 +270,7 @@ def test_the_second_of_a_pair_is_trained_as_keras_trains_it(pair: str) -> None:
 def description(model: keras.Model, mode: str = "train") -> str | None:
     arrays = Arrays((X, Y, None))
     programs.build(model, arrays)
-    return sharing.description(model, programs._variables(model, mode), mode, arrays.structure)
+    return sharing.description(model, sharing.variables(model, mode), mode, arrays.structure)
 
 
 def test_models_of_one_kind_are_known_by_their_pieces() -> None:
