@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import keras
 import numpy as np
 
-from mlplab import figures, models, origin, replay, report, results, tracking, training, trial
+from mlplab import figures, models, origin, replay, results, tracking, training, trial
 from mlplab.data import Dataset
 from mlplab.results import (
     FAILED,
@@ -43,7 +43,6 @@ from mlplab.spec import (
     Variant,
     choose,
     datasets_of,
-    experiment_names,
     load_experiment,
 )
 from mlplab.statistics import Verdict, judge, sentences
@@ -75,7 +74,7 @@ class Screen(Protocol):
         """An experiment is over, or was found on record."""
 
     def failed(self, name: str, error: str) -> None:
-        """An experiment of a report raised; the report goes on."""
+        """One of several experiments raised; the others go on."""
 
     def notice(self, text: str) -> None:
         """Something a person should know of where the record goes."""
@@ -124,40 +123,47 @@ class Lab:
         self._resolve(run)
         return record, *tracking.address(run)
 
-    def report(self, folder: Path) -> tuple[Path, dict[str, Record], str, str]:
-        """Runs every experiment of the project that is not on record, and writes the report of all into `folder`.
+    def every(
+        self, name: str, experiments: Sequence[str], folder: Path, write: Callable[[Mapping[str, Record], float], None]
+    ) -> tuple[dict[str, Record], str, str]:
+        """Runs those of the project's experiments that are not on record, in one run, and keeps what is written of all.
+
+        Args:
+            name: of the run.
+            experiments: their names.
+            folder: is made, and is what the run keeps.
+            write: is given the records by name and the seconds that all took, and writes into the folder.
 
         Returns:
-            The HTML page, the records by name, the command that opens the UI and the page of the report's run there.
+            The records by name, the command that opens the UI and the page of the run there.
 
         Raises:
             UsageError: the folder cannot be written to.
             UnavailableError: as `run` raises it.
         """
-        names = experiment_names()
-        for wanted in set().union(*(datasets_of(load_experiment(name)) for name in names)):
+        for wanted in set().union(*(datasets_of(load_experiment(each)) for each in experiments)):
             self._data_of(wanted)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UsageError(f"the report's folder {folder} cannot be made: {error}; name another.") from error
+            raise UsageError(f"the {name}'s folder {folder} cannot be made: {error}; name another.") from error
         started = time.perf_counter()
-        command = self._command(*(self.options.adapt(load_experiment(name)) for name in names))
-        tags = {"mlplab.experiment": "report", "mlplab.kind": "report"}
-        with tracking.parent_run("report", tags, None, command, self._screen.notice) as run:
-            for name in names:
+        command = self._command(*(self.options.adapt(load_experiment(each)) for each in experiments))
+        tags = {"mlplab.experiment": name, "mlplab.kind": name}
+        with tracking.parent_run(name, tags, None, command, self._screen.notice) as run:
+            for each in experiments:
                 try:
-                    self._need(name, run)
+                    self._need(each, run)
                 except Exception:
-                    self._screen.failed(name, traceback.format_exc())
+                    self._screen.failed(each, traceback.format_exc())
             seconds = time.perf_counter() - started
             run.metrics({"seconds": seconds})
-            page, _ = report.write(self.records, folder, origin.circumstances(), seconds)
+            write(self.records, seconds)
             run.folder(folder)
-            incomplete = set(names) - set(self.records) or any(record.failed for record in self.records.values())
+            incomplete = set(experiments) - set(self.records) or any(record.failed for record in self.records.values())
             run.finish("FAILED" if incomplete else "FINISHED")
         self._resolve(run)
-        return page, self.records, *tracking.address(run)
+        return self.records, *tracking.address(run)
 
     def _command(self, *experiments: Experiment) -> str:
         """What is to be done, in a word that differs with whatever decides the numbers."""

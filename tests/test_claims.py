@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from experiments.report.claims import CLAIMS
+from experiments.report.judging import NOT_REPRODUCED, NOT_TESTABLE, REPRODUCED, STATUSES, Claim, judge
+from experiments.report.looks import FOUND, roughness
 from mlplab import statistics
-from mlplab.claims import CLAIMS, FOUND, NOT_REPRODUCED, NOT_TESTABLE, REPRODUCED, STATUSES, Claim, judge, roughness
 from mlplab.results import DIVERGED, FAILED, Candidate, Predictions, Record, Result, SearchResult, measures, significant
 from mlplab.spec import Comparison, Options, Overview, Prediction, Search, Variant, experiment_names, load_experiment
 

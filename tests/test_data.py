@@ -587,8 +587,9 @@ def test_damaged_data_are_refused_before_there_is_a_run(world: World, store: Any
 
     The report needs MNIST, which is good here, and CIFAR-10, which is not.
     """
+    from experiments.report.__main__ import report
     from mlplab.run import Lab
-    from mlplab.spec import Options, load_experiment
+    from mlplab.spec import Options, experiment_names, load_experiment
 
     class Silent:
         def __getattr__(self, name: str) -> Any:
@@ -600,7 +601,7 @@ def test_damaged_data_are_refused_before_there_is_a_run(world: World, store: Any
     names = {"run": "cifar_baseline", "search": "random_search"}
     with pytest.raises(UnavailableError, match=r"cifar10\.npz' is damaged"):
         if command == "report":
-            lab.report(world.data_dir.parent / "report")
+            report(lab, world.data_dir.parent / "report", experiment_names())
         else:
             lab.run(load_experiment(names[command]))
     assert store.search_runs([e.experiment_id for e in store.search_experiments()], run_view_type=3) == []

@@ -10,6 +10,7 @@ from conftest import PATIENCE
 from test_readme import COMMANDS, REPORT
 from test_run import Quiet, Screen, artifacts, below, read
 
+from experiments.report.__main__ import report
 from mlplab import data, run
 from mlplab.results import Record
 from mlplab.spec import SMOKE_EPOCHS, Comparison, Options, Search, experiment_names, load_experiment
@@ -45,7 +46,7 @@ def reported(project, environment, empty_store, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         second = lab()
-        second.report(folder / "two")
+        report(second, folder / "two", experiment_names())
         client = mlflow.MlflowClient()
         runs = client.search_runs(["0"], order_by=["attributes.start_time ASC"])
         first = {}
@@ -113,14 +114,13 @@ def test_the_report_is_one_page_with_every_figure_and_an_artifact(reported):
         assert text.rstrip().endswith("</html>")
         for experiment in experiment_names():
             assert experiment in text
-    for report in (parent, second):
-        assert {"report.html", "report.md", "figures"} <= artifacts(client, report.info.run_id)
+    for each in (parent, second):
+        assert {"report.html", "report.md", "figures"} <= artifacts(client, each.info.run_id)
 
 
 def test_a_report_goes_on_where_an_experiment_raises(store, monkeypatch, tmp_path):
     """An experiment that raises is said, the report of the rest is written, and its run ends FAILED."""
     names = ["batch_1000", "cifar_baseline"]
-    monkeypatch.setattr(run, "experiment_names", lambda: names)
     compare = run.Lab._compare
 
     def broken(self, comparison, parent):
@@ -130,10 +130,10 @@ def test_a_report_goes_on_where_an_experiment_raises(store, monkeypatch, tmp_pat
 
     monkeypatch.setattr(run.Lab, "_compare", broken)
     mine = lab()
-    page, records, _, _ = mine.report(tmp_path / "report")
+    records, _, _ = report(mine, tmp_path / "report", names)
     assert set(records) == {"cifar_baseline"}
     assert "the disk is full" in mine._screen.errors[0]
-    assert "batch_1000" in page.read_text()
+    assert "batch_1000" in (tmp_path / "report" / "report.html").read_text()
     statuses = {r.info.run_name: r.info.status for r in store.search_runs(["0"])}
     assert statuses["report"] == statuses["batch_1000"] == "FAILED"
     assert statuses["cifar_baseline"] == "FINISHED"
@@ -152,4 +152,4 @@ def test_the_report_refuses_a_folder_it_cannot_make(tmp_path: Path):
     """A file in the folder's place is said before anything runs."""
     (tmp_path / "taken").write_text("")
     with pytest.raises(run.UsageError, match="taken"):
-        lab().report(tmp_path / "taken")
+        report(lab(), tmp_path / "taken", experiment_names())

@@ -9,17 +9,19 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = sorted((ROOT / "mlplab").glob("*.py"))
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
+REPORT = sorted((ROOT / "experiments" / "report").glob("*.py"))
 
 # From what imports to what is imported. A module imports from the layers below its own, and not from its own.
 LAYERS = (
     {"__main__"},
+    {"command_line"},
     {"run", "terminal"},
     {"replay", "search"},
     {"cluster"},
-    {"report", "registry", "trial"},
+    {"registry", "trial"},
     {"training", "tracking"},
     {"delivery", "programs"},
-    {"models", "data", "figures", "claims", "origin", "spool", "steps", "backend"},
+    {"models", "data", "figures", "origin", "spool", "steps", "backend"},
     {"results", "arrays", "ranges", "sharing"},
     {"statistics"},
     {"spec"},
@@ -65,9 +67,15 @@ def test_a_module_imports_from_lower_layers_only(path: Path) -> None:
     assert not upward, f"{path.name} imports {sorted(upward)}, which are not below it"
 
 
+def test_nothing_of_the_package_imports_the_experiments() -> None:
+    """The report is made of what the package gives, and the package knows no report."""
+    assert REPORT
+    assert [path.stem for path in PACKAGE if "experiments" in roots(path)] == []
+
+
 def test_only_delivery_tracking_and_registry_import_mlflow() -> None:
     """MLflow's store is behind one module and its registry behind another: nothing else imports it."""
-    assert [path.stem for path in PACKAGE + EXPERIMENTS if "mlflow" in roots(path)] == [
+    assert [path.stem for path in PACKAGE + EXPERIMENTS + REPORT if "mlflow" in roots(path)] == [
         "delivery",
         "registry",
         "tracking",
@@ -82,11 +90,16 @@ def test_the_spec_and_the_package_import_the_standard_library_only() -> None:
 
 def test_the_command_line_imports_nothing_heavy_at_its_top() -> None:
     """Before a command is known to be right, only the standard library and the spec are imported."""
-    tree = ast.parse((ROOT / "mlplab" / "__main__.py").read_text())
-    top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    files = [ROOT / "mlplab" / "__main__.py", ROOT / "mlplab" / "command_line.py", REPORT[1]]
+    trees = [ast.parse(path.read_text()) for path in files]
+    top = [node for tree in trees for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
     names = {alias.name for node in top if isinstance(node, ast.Import) for alias in node.names}
     names |= {str(node.module) for node in top if isinstance(node, ast.ImportFrom)}
-    assert {name for name in names if name.partition(".")[0] not in sys.stdlib_module_names} == {"mlplab.spec"}
+    assert {name for name in names if name.partition(".")[0] not in sys.stdlib_module_names} == {
+        "mlplab",
+        "mlplab.command_line",
+        "mlplab.spec",
+    }
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from test_claims import FIVE, FULL, records
 
-from mlplab import figures, report, results
-from mlplab.claims import CLAIMS
+from experiments.report import page as report
+from experiments.report.claims import CLAIMS
+from mlplab import figures, results
 from mlplab.results import DIVERGED, FAILED, Record
 from mlplab.spec import Comparison, Options, experiment_names
 from mlplab.statistics import Verdict, judge

@@ -27,9 +27,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
 from test_run import SEARCH, InterruptedWhen, Quiet, below, perform
 
+from experiments.report.looks import choices_text
 from mlplab import cluster, figures, models, programs, results, tracking, training
 from mlplab import search as searching
-from mlplab.claims import choices_text
 from mlplab.results import Candidate, Result, SearchResult
 from mlplab.search import Classifier, Found, Scored, candidates, random_search
 from mlplab.spec import Range, Search, UsageError, Variant

@@ -19,8 +19,11 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from mlplab import claims, figures, results
-from mlplab.claims import CLAIMS, NOT_REPRODUCED, NOT_TESTABLE, REPRODUCED, Claim, Records, Verdict
+from experiments.report import judging
+from experiments.report.claims import CLAIMS
+from experiments.report.judging import NOT_REPRODUCED, NOT_TESTABLE, REPRODUCED, Claim, Records, Verdict
+from experiments.report.looks import choices_text
+from mlplab import figures, results
 from mlplab.results import DIVERGED, FAILED, FINISHED, Outcome, Record, Result
 from mlplab.spec import SELECTION_METRICS, Comparison, Overview, Search, better, load_experiment
 
@@ -178,8 +181,8 @@ def write(records: Records, folder: Path, circumstances: Mapping[str, str], seco
 
 def _page(records: Records, circumstances: Mapping[str, str], seconds: float, images: dict[str, bytes]) -> list[Block]:
     """The report as blocks; the pictures that they show are added to `images`."""
-    verdicts = [(claim, claims.judge(claim, records)) for claim in CLAIMS]
-    counts = {status: sum(verdict.status == status for _, verdict in verdicts) for status in claims.STATUSES}
+    verdicts = [(claim, judging.judge(claim, records)) for claim in CLAIMS]
+    counts = {status: sum(verdict.status == status for _, verdict in verdicts) for status in judging.STATUSES}
     page: list[Block] = [
         Heading(1, TITLE),
         Paragraph(f"A student report compared ways to train small multilayer perceptrons. {_what_is_here(records)}"),
@@ -218,7 +221,7 @@ def _what_is_here(records: Records) -> str:
     found = [record for name, record in records.items() if _in_the_report(name)]
     if not found:
         return "None of its experiments has a record here: its figures and claims are listed with nothing beside them."
-    changed = sum(bool(claims.unlike(record)) for record in found)
+    changed = sum(bool(judging.unlike(record)) for record in found)
     if not changed:
         return (
             "Here its experiments are run anew at its own settings: each figure is drawn again under its number, each "
@@ -237,7 +240,7 @@ def _in_the_report(experiment: str) -> bool:
 
 
 def _how_judged(records: Records) -> str:
-    alone = f"a difference below {claims.SEED_POINTS:g} points of accuracy is not a verdict"
+    alone = f"a difference below {judging.SEED_POINTS:g} points of accuracy is not a verdict"
     last = (
         "Numbers of accuracy and loss are those of the last epoch, as in the report; where it calls something the "
         "best, the best validation accuracy over the epochs counts"
@@ -272,7 +275,7 @@ def _warnings(records: Records) -> list[str]:
     for notice in dict.fromkeys(r.notice for r in records.values() if r.notice):
         about = [name for name in EXPERIMENTS if name in records and records[name].notice == notice]
         found.append(f"{notice} ({', '.join(about)})")
-    changed = {name: claims.shortened(records[name]) for name in EXPERIMENTS if name in records}
+    changed = {name: judging.shortened(records[name]) for name in EXPERIMENTS if name in records}
     if any(changed.values()):
         listed = "; ".join(f"{name}: {how}" for name, how in changed.items() if how)
         found.append(
@@ -369,7 +372,7 @@ def _tables(record: Record, records: Records) -> list[Block]:
 
 def _circumstances(record: Record) -> str:
     """On what and for how long a record was trained, where that is not what its experiment says."""
-    shortened = claims.shortened(record)
+    shortened = judging.shortened(record)
     return f"Data: {record.data}.{f' Run shorter than planned: {shortened}.' if shortened else ''}"
 
 
@@ -592,7 +595,7 @@ def _search_caption(record: Record, kind: str) -> str:
     assert record.search is not None
     means = [c.mean for c in record.search.candidates if math.isfinite(c.mean)]
     span = f"mean accuracies from {min(means):.4f} to {max(means):.4f}" if means else "no mean accuracy"
-    best = f" Best: {claims.choices_text(record.search.best.choices)}." if means else ""
+    best = f" Best: {choices_text(record.search.best.choices)}." if means else ""
     return f"The search's {_count(len(record.search.candidates), 'candidate')}, {SEARCH_PICTURES[kind]}: {span}.{best}"
 
 

@@ -1,0 +1,1 @@
+"""The student report: what it claims, how each claim is judged on the records of its experiments, and its page."""
