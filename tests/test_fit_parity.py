@@ -591,8 +591,8 @@ def assert_as_keras(name: str, program: str | None) -> None:
     assert clock.program == ("graph" if name in NOT_FOR_XLA else program or "graph")
 
 
-QUICK = [name for i, name in enumerate(CASES) if i % 3 == 0 or name.startswith("model")]
-COMPILED = [name for i, name in enumerate(CASES) if i % 12 == 0]
+QUICK = [name for i, name in enumerate(CASES) if i % 4 == 0 or name.startswith("model")]
+COMPILED = [name for i, name in enumerate(CASES) if i % 16 == 0]
 
 
 @pytest.mark.parametrize("name", QUICK)
