@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import mlflow
 from quiet import Quiet
 
-from mlplab import data, run, trial
+from mlplab import data, run, seed_group, tracking, trial
 from mlplab.results import Result
 from mlplab.spec import Comparison, Options, Variant
 
@@ -56,9 +56,9 @@ def main() -> None:
         trial.train([Result(variant=variant)], comparison.select, mnist, device, lambda result: None)
 
     def tracked() -> None:
-        with run.tracking.parent_run("tracking", {}, mnist) as parent:
+        with tracking.parent_run("tracking", {}, mnist) as parent:
             started.append(time.perf_counter())
-            run.Family(parent, variant, comparison, mnist).train([0], device, Quiet())  # type: ignore[arg-type]
+            seed_group.SeedGroup(parent, variant, comparison, mnist).train([0], device, Quiet())  # type: ignore[arg-type]
 
     def whole() -> None:
         started.append(time.perf_counter())

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mlplab import __main__ as command_line
-from mlplab import models, origin, run, tracking, trial
+from mlplab import labels, models, origin, run, seed_group, tracking, trial
 from mlplab import spec as spec_module
 from mlplab.spec import Comparison, Options, Prediction, Search, UnavailableError, UsageError, Variant
 
@@ -151,7 +151,7 @@ def test_every_epoch_is_recorded(recorded):
         child = children[result.variant.name]
         table = list(csv.DictReader(read(client, child.info.run_id, "history.csv").splitlines()))
         assert len(table) == 6
-        for name in run.CURVES:
+        for name in seed_group.CURVES:
             points = sorted(client.get_metric_history(child.info.run_id, name), key=lambda m: m.step)
             assert [p.step for p in points] == [1, 2, 3, 4, 5, 6]
             values = [p.value for p in points]
@@ -512,7 +512,7 @@ def test_a_comparison_killed_goes_on_from_its_checkpoint(store, dataset, monkeyp
             k: v for k, v in other.history.items() if "seconds" not in k
         }
         assert one.test == other.test
-        for name in run.CURVES:
+        for name in seed_group.CURVES:
             steps = [m.step for m in store.get_metric_history(one.run_id, name)]
             assert sorted(steps) == list(range(1, 7))
 
@@ -599,9 +599,9 @@ def test_a_prediction_asks_the_logged_model_of_a_variant(store, dataset, monkeyp
 )
 def test_a_fingerprint_tells_what_decides_the_numbers(dataset, monkeypatch, change):
     """Another seed, epoch count, choice, data set or version is another fingerprint; another wording is not."""
-    print_of = run._fingerprint(COMPARISON, dataset)
-    assert run._fingerprint(change(COMPARISON), dataset) != print_of
-    assert run._fingerprint(replace(COMPARISON, question="Other words?"), dataset) == print_of
-    assert run._fingerprint(COMPARISON, replace(dataset, digest="0" * 32)) != print_of
+    print_of = labels.fingerprint(COMPARISON, dataset)
+    assert labels.fingerprint(change(COMPARISON), dataset) != print_of
+    assert labels.fingerprint(replace(COMPARISON, question="Other words?"), dataset) == print_of
+    assert labels.fingerprint(COMPARISON, replace(dataset, digest="0" * 32)) != print_of
     monkeypatch.setattr(origin, "versions", lambda: {"keras": "4.0"})
-    assert run._fingerprint(COMPARISON, dataset) != print_of
+    assert labels.fingerprint(COMPARISON, dataset) != print_of

@@ -1,0 +1,155 @@
+"""What a comparison's run says of its trainings: tables, figures, verdicts, winner; and the models worth serving."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from mlplab import figures, labels, models, results, tracking
+from mlplab.data import Dataset
+from mlplab.results import Outcome, Result, Target
+from mlplab.seed_group import SeedGroup
+from mlplab.spec import Comparison
+from mlplab.statistics import Verdict, judge, sentences
+
+EXPORTED_OPTIMIZER = "rmsprop"
+"""The best variant with this optimizer has its model logged besides the winner's: it is the one that is served."""
+
+MOST_SENTENCES = 15
+"""With more verdicts a run's description names the file that has them; MLflow cuts long descriptions off."""
+
+
+def conclude(
+    parent: tracking.Run,
+    comparison: Comparison,
+    data: Dataset,
+    families: Sequence[SeedGroup],
+    trained: Sequence[tuple[Result, tracking.Run]],
+) -> list[Verdict]:
+    """What the parent run says of its trainings: tables, figures, verdicts, winner; and the models worth serving."""
+    found = [result for result, _ in trained]
+    refusal = results.unpaired(found)
+    many = len(comparison.variants) > 1 and not refusal
+    verdicts = judge(results.measures(comparison, found), comparison.against) if many else []
+    targets = results.targets(comparison, found)
+    table = results.to_markdown(comparison, found)
+    ranked = [o for o in results.rank(comparison, found) if math.isfinite(o.best(comparison.select)) and not o.failed]
+    parent.text(results.to_csv(comparison, found), "comparison.csv")
+    parent.text(table, "comparison.md")
+    for metric in figures.METRICS:
+        parent.figure(figures.comparison_curves(metric, found, data.label), f"{metric}.png")
+    parent.figure(figures.training_times(found, data.label), "training_time.png")
+    if rates := figures.learning_rates(found, comparison.select, data.label):
+        parent.figure(rates, "learning_rates.png")
+    _record_verdicts(parent, verdicts, targets, data)
+    says = sentences(verdicts)
+    if len(says) > MOST_SENTENCES:
+        says = [f"{len(says)} verdicts are in verdicts.json."]
+    if refusal:
+        says = [f"No verdicts: {refusal}"]
+    parent.tags({"mlflow.note.content": _note(parent, comparison, data, found, ranked, says, targets)})
+    runs = {result.run_id: run for result, run in trained}
+    _describe(comparison, ranked, runs, {family.variant.name: family.run for family in families})
+    if not ranked:
+        return verdicts
+    winner = ranked[0]
+    leads = winner.representative.run_id
+    parent.tags({"winner": winner.variant.name, "winner.run_id": leads, "winner.metric": comparison.select})
+    parent.metrics({f"winner_{comparison.select}": winner.best(comparison.select)})
+    served = next((o for o in ranked if o.variant.optimizer == EXPORTED_OPTIMIZER), winner)
+    for result in {id(o): o.representative for o in (winner, served)}.values():
+        _log_model(runs[result.run_id], result, comparison, data)
+    return verdicts
+
+
+def _describe(
+    comparison: Comparison,
+    ranked: Sequence[Outcome],
+    runs: Mapping[str, tracking.Run],
+    over: Mapping[str, tracking.Run | None],
+) -> None:
+    """Says of each training's run, and of each variant's over its seeds, what it came to.
+
+    A place among the variants is by the mean: it stands on the variant's run, and on none of its seeds.
+
+    Args:
+        runs: by the id of a training's run.
+        over: name of a variant -> its run over the seeds, None where it has one seed.
+    """
+    select, of = comparison.select, f"of {len(comparison.variants)} in {comparison.name}"
+    for place, outcome in enumerate(ranked, start=1):
+        name, many = outcome.variant.name, len(comparison.each_seed)
+        for result in (result for result in outcome.results if result.best_epoch):
+            value = f"{select} {result.best(select):.4f} at epoch {result.best_epoch} of {result.epochs}"
+            number = f"number {place} {of}" if many == 1 else f"seed {result.seed} of {name}, see the run above this"
+            runs[result.run_id].tags({"mlflow.note.content": f"{value}: {number}"})
+        if run := over[name]:
+            mean, low, high = outcome.over_seeds(lambda result: result.best(select))
+            interval = f" [{low:.4f}, {high:.4f}]" if math.isfinite(high - low) else ""
+            state = f" ({outcome.state})" if outcome.state else ""
+            value = f"{select} {mean:.4f}{interval}, mean of {many} seeds{state} at their best epochs"
+            run.tags({"mlflow.note.content": f"{value}: number {place} {of} by the mean"})
+
+
+def _record_verdicts(
+    parent: tracking.Run, verdicts: Sequence[Verdict], targets: Sequence[Target], data: Dataset
+) -> None:
+    """Verdicts and times to targets as a JSON file and figures of the comparison's run."""
+    said = {"verdicts": [asdict(verdict) for verdict in verdicts], "targets": [asdict(target) for target in targets]}
+    parent.text(json.dumps(_finite(said), indent=2, allow_nan=False), "verdicts.json")
+    for measure in dict.fromkeys(verdict.measure for verdict in verdicts if math.isfinite(verdict.low)):
+        shown = [verdict for verdict in verdicts if verdict.measure == measure]
+        parent.figure(figures.differences(shown, data.label), f"differences_{measure}.png")
+    for metric, target in dict.fromkeys((target.metric, target.target) for target in targets):
+        each = [found for found in targets if (found.metric, found.target) == (metric, target)]
+        parent.figure(figures.reached(each, data.label), f"reached_{metric}_{target:g}.png")
+
+
+def _finite(value: Any) -> Any:
+    """`value` as strict JSON takes it: what is no finite number is null."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _note(
+    parent: tracking.Run,
+    comparison: Comparison,
+    data: Dataset,
+    found: Sequence[Result],
+    ranked: Sequence[Outcome],
+    says: Sequence[str],
+    targets: Sequence[Target],
+) -> str:
+    """The comparison's description, as Markdown for MLflow's UI."""
+
+    def wide(cells: Sequence[Sequence[str]]) -> str:
+        # The UI sets a table's cells without a space between them.
+        return results.markdown([[f"{cell}&nbsp;&nbsp;" for cell in row] for row in cells])
+
+    curves = tracking.curves_address(parent, f"best_{comparison.select}", not comparison.maximizes)
+    parts = [
+        f"**{comparison.question}**",
+        wide(results.to_cells(comparison, found)),
+        f"Best by {comparison.select}: **{ranked[0].variant.name}**." if ranked else "No variant has a result.",
+        "\n".join(f"- {sentence}" for sentence in says),
+        wide(results.target_cells(targets)) if targets else "",
+        f"Note: {disturbance}." if (disturbance := results.disturbance(found)) else "",
+        f"Data: {data.label}.",
+        f"[Curves of the variants]({curves})",
+        f"> **{data.notice}**" if data.notice else "",
+    ]
+    return "\n\n".join(part.strip("\n") for part in parts if part)
+
+
+def _log_model(run: tracking.Run, result: Result, comparison: Comparison, data: Dataset) -> None:
+    model = models.build(result.variant, data.features, data.classes, result.seed)
+    model.set_weights(result.weights)
+    leads = {**labels.of_data(data), "comparison": comparison.name, "variant": result.variant.name}
+    example = data.test.x[:2].astype(np.float32)
+    run.model(model, example, data.classes, leads | {"run_id": run.run_id})

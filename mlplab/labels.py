@@ -1,0 +1,44 @@
+"""What runs are labelled with: by this the store, and whoever reads it, finds them again."""
+
+import hashlib
+import json
+from dataclasses import asdict
+from typing import Any
+
+from mlplab import origin
+from mlplab.data import Dataset
+from mlplab.spec import Comparison, Experiment, Search, Variant
+
+LOAD, SHARED = "machine.load", "shared"
+"""The tag that says what else the machine did while a run was trained: `shared` with other trainings on purpose, or
+busy with other processes. No tag: nothing that would be felt."""
+
+
+# A run's page lists all metrics and tags, and a reader has to find the way among them: at most sixteen of either. What
+# else is known of a training is in its artifacts: history.csv and training.json.
+
+
+def of_data(data: Dataset) -> dict[str, str]:
+    """Which data, which code and which machine, of every run."""
+    return {"dataset": data.label, "dataset.digest": data.digest, **origin.tags()}
+
+
+def of_kind(experiment: Experiment) -> dict[str, str]:
+    """Which experiment, and what kind of one, of its run."""
+    return {"mlplab.experiment": experiment.name, "mlplab.kind": type(experiment).__name__.lower()}
+
+
+def fingerprint(experiment: Comparison | Search, data: Dataset) -> str:
+    """What decides an experiment's numbers, in 32 hex digits: its spec and seed, the data, the code, the versions."""
+    spec = {k: v for k, v in json.loads(experiment.to_json()).items() if k not in ("question", "base", "variants")}
+    return digest([spec, asdict(experiment.base) if isinstance(experiment, Search) else "", data.digest])
+
+
+def candidate_fingerprint(spec: Search, candidate: Variant, data: Dataset) -> str:
+    """The same of a search's candidate, with what its folds depend on."""
+    return digest([asdict(candidate.but(name="")), spec.folds, spec.seed, data.digest])
+
+
+def digest(what: Any) -> str:
+    """Of what JSON can hold, the code and the versions: 32 hex digits."""
+    return hashlib.sha256(json.dumps([what, origin.code(), origin.versions()]).encode()).hexdigest()[:32]

@@ -1,0 +1,353 @@
+"""A variant's trainings, one a seed, and what each leaves in its run."""
+
+import math
+import statistics
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from mlplab import figures, labels, replay, results, tracking, trial
+from mlplab.data import Dataset
+from mlplab.results import FAILED, Result
+from mlplab.spec import SELECTION_METRICS, Comparison, Variant
+from mlplab.trial import Device, Watch
+
+if TYPE_CHECKING:
+    from mlplab import cluster
+
+
+class SeedGroup:
+    """A variant's place in the store: the run of its one seed, or a run over those of its seeds, which has their means.
+
+    The UI folds the seeds under it, and the charts of a comparison's runs show a curve a variant.
+    """
+
+    def __init__(
+        self,
+        parent: tracking.Run,
+        variant: Variant,
+        comparison: Comparison,
+        data: Dataset,
+        run: tracking.Run | None = None,
+    ) -> None:
+        self.variant, self.comparison, self.data = variant, comparison, data
+        self.parent, self.run = parent, run
+        names = list(comparison.variants)
+        (colour, _) = figures.looks(names)[names.index(variant.name)]
+        self._tags = {"mlplab.experiment": comparison.name, "mlplab.variant": variant.name, "mlflow.runColor": colour}
+        self._tags |= labels.of_data(data)
+        self._params = {**variant.params(), "dataset": data.name}
+        self.trained: list[tuple[Result, tracking.Run]] = []
+
+    @classmethod
+    def open(cls, parent: tracking.Run, variant: Variant, comparison: Comparison, data: Dataset) -> "SeedGroup":
+        """A variant's place under the comparison's run."""
+        made = cls(parent, variant, comparison, data)
+        if len(comparison.each_seed) > 1:
+            seeds = ",".join(map(str, comparison.each_seed))
+            tags = made._tags | {"mlplab.kind": "variant"}
+            made.parent = made.run = parent.child(variant.name, made._params | {"seeds": seeds}, tags, data)
+        return made
+
+    def train_next(self, seed: int, device: Device, watch: Watch) -> None:
+        """Trains the variant with a seed; or with all seeds at the first one's turn, and then times each at its own."""
+        seeds = self.comparison.each_seed
+        together = trial.side_by_side(self.variant, len(seeds), self.data)
+        if not together or not self.trained:
+            self.train(seeds if together else [seed], device, watch, together)
+        result, run = self.trained[seeds.index(seed)]
+        if together and not run.finished and result.status != FAILED:
+            trial.time_alone(result, self.data, device)
+            self._end(result, run)
+
+    def recall(self, seed: int, watch: Watch) -> bool:
+        """Takes a training that was over before the command went on; whether there was one."""
+        kept = self.parent.recall(self._name(seed), "result")
+        if kept:
+            result = _kept(kept)
+            self.trained.append((result, self.parent.adopt(self._name(seed), self.parent.resolved(result.run_id))))
+            watch.recalled(result)
+        return kept is not None
+
+    def take(self, seed: int, outcome: "cluster.Outcome[tuple[dict[str, Any], list[np.ndarray]]]") -> Result:
+        """Takes what a worker has trained; where it could not, a run here says why."""
+        if outcome.error is None:
+            result = _kept(outcome.get())
+            run = self.parent.adopt(
+                self._name(seed), result.run_id, "FAILED" if result.status == FAILED else "FINISHED"
+            )
+            if result.status != FAILED:
+                _keep(result, run)
+        else:
+            result, run = self._open(seed)
+            result.status, result.error = FAILED, "".join(traceback.format_exception(outcome.error))
+            run.text(result.error, "traceback.txt")
+            run.finish("FAILED")
+        self.trained.append((result, run))
+        return result
+
+    def train(
+        self,
+        seeds: Sequence[int],
+        device: Device,
+        watch: Watch,
+        together: bool = False,
+        worker: Mapping[str, str] | None = None,
+    ) -> None:
+        """Trains the variant with seeds, each in a run of its own; what raises becomes failed results.
+
+        Args:
+            together: whether each is to be timed alone after it, and its run ended then.
+            worker: tags that say where this is, on a worker that shares its machine with others.
+        """
+        data, select = self.data, self.comparison.select
+        every = [self._open(seed) for seed in seeds]
+        self.trained += every
+        for result, run in every:
+            if run.finished:
+                watch.recalled(result)
+        opened = [(result, run) for result, run in every if not run.finished]
+        runs = {id(result): run for result, run in opened}
+        if not opened:
+            return
+
+        def report(result: Result) -> None:
+            # After the first epoch of one that goes on: what had not reached the journal, too, so that its points come
+            # in order; the rest is not said twice.
+            said = 0 if result.epochs == result.resumed_at + 1 else result.epochs - 1
+            for epoch in range(said + 1, result.epochs + 1):
+                runs[id(result)].metrics(_curves(result, epoch), step=epoch)
+            watch.epoch(result)
+
+        for result, run in opened:
+            result.shared = worker is not None
+            run.tags({labels.LOAD: f"{labels.SHARED}: {', core '.join(worker.values())}"} if worker is not None else {})
+            watch.started(result)
+        try:
+            alone = [result for result, _ in opened]
+            program = trial.program(self.comparison, data)
+            fitted = trial.train(alone, select, data, device, report, [run for _, run in opened], program)
+            for (result, run), model in zip(opened, fitted, strict=True):
+                self._record(result, run, model)
+        except Exception:
+            for result, run in opened:
+                result.status, result.error = FAILED, traceback.format_exc()
+                run.text(result.error, "traceback.txt")
+        for result, run in opened:
+            if not together or result.status == FAILED:
+                self._end(result, run)
+            watch.ended(result)
+
+    def _end(self, result: Result, run: tracking.Run) -> None:
+        """What a training's run holds of it as a whole, once its seconds are known, and the run's end."""
+        if result.status != FAILED:
+            if result.resumed_at or math.isfinite(result.solo_epoch_seconds):
+                # What had not reached the journal, or was not known before; nothing is said twice.
+                for epoch in range(1, result.epochs + 1):
+                    run.metrics(_curves(result, epoch), step=epoch)
+            run.metrics(_summary(result))
+            run.text(results.history_csv(result), "history.csv")
+            run.text(replay.record(result, self.comparison.select, self.data), replay.RECORD)
+        run.tags(_traits(result, self.comparison))
+        if result.status != FAILED:
+            _keep(result, run)
+        run.finish("FAILED" if result.status == FAILED else "FINISHED")
+        run.drop(trial.CHECKPOINT)
+
+    def _open(self, seed: int) -> tuple[Result, tracking.Run]:
+        variant = self.variant
+        result = Result(variant=variant, seed=seed, steps_per_epoch=variant.steps_per_epoch(len(self.data.train)))
+        tags = self._tags | {"mlplab.kind": "training"}
+        run = self.parent.child(self._name(seed), self._params | {"seed": seed}, tags, self.data)
+        if run.finished and (kept := run.kept("result")):
+            result = _kept(kept)
+        else:
+            run.finished = False
+        result.run_id = run.run_id
+        return result, run
+
+    def _name(self, seed: int) -> str:
+        many = len(self.comparison.each_seed) > 1
+        return f"seed {seed}: {self.variant.name}" if many else self.variant.name
+
+    def _record(self, result: Result, run: tracking.Run, model: keras.Model) -> None:
+        """What the trained model leaves in its run."""
+        run.params({"parameters": result.parameters})
+        run.text(_layers(model), "model_summary.txt")
+        run.figure(figures.learning_curves(result, self.data.label), "learning_curves.png")
+        run.file("model.keras", model.save)
+
+    def conclude(self) -> None:
+        """Ends the run over the seeds, with their means at each epoch and of the whole."""
+        if self.run is None:
+            return
+        found = [result for result, _ in self.trained if result.status != FAILED]
+        for epoch in range(1, max((result.epochs for result in found), default=0) + 1):
+            means = means_of([_curves(r, epoch) for r in found if r.epochs >= epoch])
+            self.run.metrics({name: means[name] for name in CURVES if name in means}, step=epoch)
+        if found:
+            self.run.metrics(means_of([_summary(result) for result in found]))
+            if math.isfinite(found[0].group_seconds):
+                self.run.metrics({"group_seconds": found[0].group_seconds})
+            self.run.figure(figures.learning_curves(found, self.data.label), "learning_curves.png")
+        self.run.finish("FAILED" if len(found) < len(self.trained) else "FINISHED")
+
+
+def _keep(result: Result, run: tracking.Run) -> None:
+    """Keeps a training that is over, so that the command need not train it again if it has to go on."""
+    run.keep("result", result.to_dict(), result.weights or [])
+
+
+def _kept(kept: tuple[dict[str, Any], list[np.ndarray]]) -> Result:
+    """What `_keep` kept."""
+    values, weights = kept
+    result = Result.from_dict(values)
+    result.weights = weights or None
+    return result
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A training as a worker is told of it; `comparison` as JSON."""
+
+    comparison: str
+    variant: str
+    seed: int
+    data: "cluster.Reference"
+    under: tracking.Place
+
+
+class _Told:
+    """Watches a training on a worker, and tells the process that waits for it."""
+
+    def started(self, result: Result) -> None:
+        """A training begins, perhaps anew after a worker's death."""
+        from mlplab import cluster
+
+        cluster.tell((result.variant.name, result.seed, None))
+
+    def recalled(self, result: Result) -> None:
+        """Nothing is recalled on a worker."""
+
+    def epoch(self, result: Result) -> None:
+        """An epoch is over."""
+        from mlplab import cluster
+
+        cluster.tell((result.variant.name, result.seed, {name: values[-1] for name, values in result.history.items()}))
+
+    def ended(self, result: Result) -> None:
+        """That it is over its outcome says."""
+
+
+def _train(task: _Task) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """On a worker: trains in a run under the one that the task names; the result as `_keep` keeps it."""
+    from mlplab import cluster
+
+    comparison, data = Comparison.from_json(task.comparison), task.data.load()
+    (variant,) = (variant for variant in comparison.resolved() if variant.name == task.variant)
+    with tracking.under(task.under) as parent:
+        family = SeedGroup(parent, variant, comparison, data)
+        worker = cluster.place()
+        family.train([task.seed], task.data.device(), _Told(), worker=worker)
+        ((result, run),) = family.trained
+    result.run_id = run.run_id
+    return result.to_dict(), result.weights or []
+
+
+def spread(
+    turns: Sequence[tuple[SeedGroup, int]],
+    comparison: Comparison,
+    data: Dataset,
+    watch: Watch,
+    jobs: int,
+    address: str | None,
+) -> None:
+    """Has workers train groups' seeds, and takes what they come to.
+
+    Args:
+        turns: groups and seeds in the order in which they are to be trained.
+        jobs, address: where, see `mlplab.cluster.workers`.
+    """
+    from mlplab import cluster
+
+    reference, text = cluster.Reference.to(data), comparison.to_json()
+    shown = {
+        (f.variant.name, seed): Result(
+            variant=f.variant, seed=seed, steps_per_epoch=f.variant.steps_per_epoch(len(data.train))
+        )
+        for f, seed in turns
+    }
+
+    def on_message(message: Any) -> None:
+        variant, seed, values = message
+        result = shown[variant, seed]
+        if values is None:
+            result.history.clear()
+            watch.started(result)
+        else:
+            result.add(values)
+            watch.epoch(result)
+
+    tasks = {
+        _Task(text, group.variant.name, seed, reference, group.parent.place): group
+        for group, seed in turns
+        if not group.recall(seed, watch)
+    }
+    with cluster.workers(address, jobs, on_message) as workers:
+        for task, outcome in workers.map(_train, tasks):
+            watch.ended(tasks[task].take(task.seed, outcome))
+    for group, _ in turns:
+        group.trained.sort(key=lambda each: comparison.each_seed.index(each[0].seed))
+
+
+def means_of(each: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of every metric that all have."""
+    names = [name for name in each[0] if all(name in values for values in each)]
+    return {name: statistics.fmean(values[name] for values in each) for name in names}
+
+
+CURVES = ("loss", "accuracy", "val_loss", "val_accuracy", "train_eval_loss", "train_eval_accuracy", "train_seconds")
+
+
+def _curves(result: Result, epoch: int) -> dict[str, float]:
+    """The metrics of a training after an epoch; the learning rate where it does not stay what the params say."""
+    names = [*CURVES, *(["learning_rate"] if result.variant.decay else [])]
+    return {name: result.history[name][epoch - 1] for name in names if name in result.history}
+
+
+def _summary(result: Result) -> dict[str, float]:
+    """The metrics of a training as a whole: values at the best epoch, the test set's there, and the other clocks.
+
+    What a curve has last the store shows as that curve's value.
+    """
+    found = {f"test_{name}": value for name, value in result.test.items()}
+    if result.best_epoch:
+        found |= {"best_epoch": result.best_epoch, "gap": result.gap}
+        found |= {f"best_{metric}": result.best(metric) for metric in SELECTION_METRICS}
+    return {**found, "compile_seconds": result.compile_seconds, "evaluate_seconds": result.evaluate_seconds}
+
+
+def _traits(result: Result, comparison: Comparison) -> dict[str, str]:
+    """What a training's run is tagged with when it is over."""
+    start = trial.digest([value.encode() for value in result.start.values()])
+    tags = {"mlplab.status": result.status, "weights.start": start, "weights.end": result.end}
+    tags |= {"batch_order": result.order or "one batch", "program": result.program}
+    tags |= {"mlplab.resumed_at": f"epoch {result.resumed_at}"} if result.resumed_at else {}
+    if result.disturbed and not result.shared:
+        tags[labels.LOAD] = f"busy: other processes kept {result.busy:.1f} cores"
+    reached = []
+    for metric, target in comparison.targets.items():
+        when = results.reaching(result, metric, target)
+        how = f"after {when.epochs} epochs ({when.steps:,} steps)" if when.reached else f"not in {when.epochs} epochs"
+        reached.append(f"{metric} {target:g} {how}")
+    return {**tags, "reached": "; ".join(reached)} if reached else tags
+
+
+def _layers(model: keras.Model) -> str:
+    lines: list[str] = []
+    model.summary(line_length=100, print_fn=lines.append)
+    return "\n".join(lines) + "\n"
