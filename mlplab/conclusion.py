@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mlplab import figures, labels, models, results, tracking
+from mlplab import figures, labels, models, results, tables, tracking
 from mlplab.data import Dataset
 from mlplab.results import Outcome, Result, Target
 from mlplab.seed_group import SeedGroup
@@ -35,9 +35,9 @@ def conclude(
     many = len(comparison.variants) > 1 and not refusal
     verdicts = judge(results.measures(comparison, found), comparison.against) if many else []
     targets = results.targets(comparison, found)
-    table = results.to_markdown(comparison, found)
+    table = tables.to_markdown(comparison, found)
     ranked = [o for o in results.rank(comparison, found) if math.isfinite(o.best(comparison.select)) and not o.failed]
-    parent.text(results.to_csv(comparison, found), "comparison.csv")
+    parent.text(tables.to_csv(comparison, found), "comparison.csv")
     parent.text(table, "comparison.md")
     for metric in figures.METRICS:
         parent.figure(figures.comparison_curves(metric, found, data.label), f"{metric}.png")
@@ -130,15 +130,15 @@ def _note(
 
     def wide(cells: Sequence[Sequence[str]]) -> str:
         # The UI sets a table's cells without a space between them.
-        return results.markdown([[f"{cell}&nbsp;&nbsp;" for cell in row] for row in cells])
+        return tables.markdown([[f"{cell}&nbsp;&nbsp;" for cell in row] for row in cells])
 
     curves = tracking.curves_address(parent, f"best_{comparison.select}", not comparison.maximizes)
     parts = [
         f"**{comparison.question}**",
-        wide(results.to_cells(comparison, found)),
+        wide(tables.to_cells(comparison, found)),
         f"Best by {comparison.select}: **{ranked[0].variant.name}**." if ranked else "No variant has a result.",
         "\n".join(f"- {sentence}" for sentence in says),
-        wide(results.target_cells(targets)) if targets else "",
+        wide(tables.target_cells(targets)) if targets else "",
         f"Note: {disturbance}." if (disturbance := results.disturbance(found)) else "",
         f"Data: {data.label}.",
         f"[Curves of the variants]({curves})",

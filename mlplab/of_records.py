@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from mlplab import figures, labels, results, tracking
+from mlplab import figures, labels, tables, tracking
 from mlplab.data import Dataset
 from mlplab.results import Predictions, Record
 from mlplab.spec import Overview, Prediction, choose
@@ -37,6 +37,6 @@ def predict(spec: Prediction, of: Record, data: Dataset, run: tracking.Run) -> P
 def overview(spec: Overview, needed: Sequence[Record], run: tracking.Run) -> None:
     """Lists the times of records' trainings."""
     run.figure(figures.overview_times(needed), "training_time.png")
-    table = results.markdown(results.time_cells(needed))
+    table = tables.markdown(tables.time_cells(needed))
     run.text(table, "training_times.md")
     run.tags({"mlflow.note.content": f"**{spec.question}**\n\n{table}\nData: {needed[0].data}."})

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mlplab import cluster, figures, labels, results, search, tracking, training
+from mlplab import cluster, figures, labels, results, search, tables, tracking, training
 from mlplab.data import Dataset
 from mlplab.results import FAILED, Candidate, Result, SearchResult
 from mlplab.seed_group import means_of
@@ -81,7 +81,7 @@ def run_search(
     run.metrics({"best_score": best.mean, "best_score_std": best.std})
     run.metrics({f"refit_test_{k}": v for k, v in refit.test.items()})
     run.metrics({f"refit_val_{k}": v for k, v in validated.items()})
-    table = results.markdown(results.search_cells(found_all))
+    table = tables.markdown(tables.search_cells(found_all))
     says = ", ".join(f"{name} {results.choice_text(value)}" for name, value in best.choices.items())
     verdict = f"Best of {len(done.candidates)} candidates by mean accuracy over {spec.folds} folds: **{says}**."
     run.tags({"mlflow.note.content": f"**{spec.question}**\n\n{table}\n{verdict} Data: {data.label}."})

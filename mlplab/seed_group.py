@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from mlplab import figures, labels, replay, results, tracking, trial
+from mlplab import figures, labels, replay, results, tables, tracking, trial
 from mlplab.data import Dataset
 from mlplab.results import FAILED, Result
 from mlplab.spec import SELECTION_METRICS, Comparison, Variant
@@ -150,7 +150,7 @@ class SeedGroup:
                 for epoch in range(1, result.epochs + 1):
                     run.metrics(_curves(result, epoch), step=epoch)
             run.metrics(_summary(result))
-            run.text(results.history_csv(result), "history.csv")
+            run.text(tables.history_csv(result), "history.csv")
             run.text(replay.record(result, self.comparison.select, self.data), replay.RECORD)
         run.tags(_traits(result, self.comparison))
         if result.status != FAILED:

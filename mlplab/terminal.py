@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from mlplab import results
+from mlplab import results, tables
 from mlplab.data import Dataset
 from mlplab.results import FAILED, FINISHED, Record, Result
 from mlplab.spec import Comparison, Experiment, Search, Variant
@@ -67,10 +67,10 @@ class Screen:
         if record.reused:
             self.out.print(f"{name}: on record already, in run {record.run_id}")
         elif isinstance(experiment, Comparison):
-            cells = results.to_cells(experiment, record.results)
+            cells = tables.to_cells(experiment, record.results)
             self.out.print(table(cells, f"{name} on {record.data}, best by {experiment.select} first"))
             if targets := results.targets(experiment, record.results):
-                self.out.print(table(results.target_cells(targets), "How soon the targets were reached"))
+                self.out.print(table(tables.target_cells(targets), "How soon the targets were reached"))
             if refusal := results.unpaired(record.results):
                 self.out.print(f"No verdicts: {refusal}", style="bold yellow")
             for sentence in sentences(record.verdicts):
@@ -78,7 +78,7 @@ class Screen:
             if disturbance := results.disturbance(record.results):
                 self.out.print(f"Note: {disturbance}.", style="bold yellow", soft_wrap=True)
         elif record.search:
-            cells = results.search_cells(record.search)
+            cells = tables.search_cells(record.search)
             self.out.print(table(cells, f"{name} on {record.data}, best mean accuracy over the folds first"))
         elif record.predictions:
             found = record.predictions

@@ -23,7 +23,7 @@ LAYERS = (
     {"registry", "trial", "labels"},
     {"training", "tracking"},
     {"delivery", "programs"},
-    {"models", "data", "figures", "origin", "spool", "steps", "backend"},
+    {"models", "data", "figures", "tables", "origin", "spool", "steps", "backend"},
     {"results", "arrays", "ranges", "sharing"},
     {"statistics"},
     {"spec"},

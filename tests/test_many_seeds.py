@@ -15,9 +15,10 @@ from rich.console import Console
 from test_run import InterruptedWhen, Quiet, artifacts, assert_readable, below, perform, read
 
 from mlplab import figures, programs, terminal, tracking, training
-from mlplab.results import Record, measures, outcomes, target_cells, targets, to_cells
+from mlplab.results import Record, measures, outcomes, targets
 from mlplab.spec import Comparison, Variant
 from mlplab.statistics import mean_interval
+from mlplab.tables import target_cells, to_cells
 
 SEEDS = (7, 8, 9)
 COMPARISON = Comparison(

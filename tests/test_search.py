@@ -28,7 +28,7 @@ from sklearn.preprocessing import MinMaxScaler
 from test_run import SEARCH, InterruptedWhen, Quiet, below, perform
 
 from experiments.report.looks import choices_text
-from mlplab import cluster, figures, models, programs, results, tracking, training
+from mlplab import cluster, figures, models, programs, tables, tracking, training
 from mlplab import search as searching
 from mlplab.results import Candidate, Result, SearchResult
 from mlplab.search import Classifier, Found, Scored, candidates, random_search
@@ -762,7 +762,7 @@ def test_what_does_not_apply_is_shown_as_such(tmp_path: Path) -> None:
     result = with_optimizers(8, {"optimizer": ["sgd", "adam"], "momentum": [0.0, 0.9]})
     having = sum("momentum" in candidate.choices for candidate in result.candidates)
     assert 0 < having < 8
-    assert [row[2] for row in results.search_cells(result)[1:]].count("–") == 8 - having
+    assert [row[2] for row in tables.search_cells(result)[1:]].count("–") == 8 - having
     parallel, slices = figures.search_parallel(result, "MNIST"), figures.search_slices(result, "MNIST")
     assert "–: does not apply" in parallel.axes[0].get_xlabel()
     assert [text.get_text() for text in parallel.axes[0].texts].count("–") == 1
@@ -786,7 +786,7 @@ def test_a_candidate_that_failed_is_in_the_table_without_a_score() -> None:
     """One of whose folds some or all failed comes last, with what it has."""
     found = searched(4, 1)
     found.candidates[1].scores[2] = math.nan
-    header, *rows = results.search_cells(found)
+    header, *rows = tables.search_cells(found)
     place, mean = header.index("mean score"), header.index("folds")
     assert [row[0] for row in rows[-2:]] == ["1", "2"]
     assert [row[place : place + 2] for row in rows[-2:]] == [["–", "–"]] * 2

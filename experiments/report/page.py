@@ -23,7 +23,7 @@ from experiments.report import judging
 from experiments.report.claims import CLAIMS
 from experiments.report.judging import NOT_REPRODUCED, NOT_TESTABLE, REPRODUCED, Claim, Records, Verdict
 from experiments.report.looks import choices_text
-from mlplab import figures, results
+from mlplab import figures, results, tables
 from mlplab.results import DIVERGED, FAILED, FINISHED, Outcome, Record, Result
 from mlplab.spec import SELECTION_METRICS, Comparison, Overview, Search, better, load_experiment
 
@@ -353,18 +353,18 @@ def _tables(record: Record, records: Records) -> list[Block]:
     experiment = record.experiment
     if isinstance(experiment, Comparison):
         return [
-            Table(results.to_cells(experiment, record.results)),
+            Table(tables.to_cells(experiment, record.results)),
             Paragraph(f"{_circumstances(record)} {_what_is_shown(experiment, len(record.seeds))}"),
             *_verdicts(record),
             *_targets(experiment, record.results),
         ]
     if isinstance(experiment, Overview):
-        return [Table(results.time_cells(_shown(experiment, records)))]
+        return [Table(tables.time_cells(_shown(experiment, records)))]
     if record.search:
         scores = {"validation": record.search.validation, "test": record.search.refit.test}
         said = [f"{part} accuracy {score['accuracy']:.4f}" for part, score in scores.items() if "accuracy" in score]
         refitted = f"The best, trained again on all training images: {', '.join(said) or 'no accuracy'}."
-        return [Table(results.search_cells(record.search)), Paragraph(f"{refitted} {_circumstances(record)}")]
+        return [Table(tables.search_cells(record.search)), Paragraph(f"{refitted} {_circumstances(record)}")]
     if record.predictions:
         return [Paragraph(f"Model: {record.predictions.model_uri}. Data: {record.data}.")]
     return []
@@ -394,7 +394,7 @@ def _verdicts(record: Record) -> list[Block]:
 def _targets(comparison: Comparison, found: Sequence[Result]) -> list[Block]:
     """How soon the variants reached the comparison's targets."""
     targets = results.targets(comparison, found)
-    return [Table(results.target_cells(targets))] if targets else []
+    return [Table(tables.target_cells(targets))] if targets else []
 
 
 def _times_table(records: Records, seconds: float) -> Table:
