@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mlplab import figures, labels, models, results, tables, tracking
+from mlplab import figures, labels, models, results, tables, tracking, verdict_figures
 from mlplab.data import Dataset
 from mlplab.results import Outcome, Result, Target
 from mlplab.seed_group import SeedGroup
@@ -102,10 +102,10 @@ def _record_verdicts(
     parent.text(json.dumps(_finite(said), indent=2, allow_nan=False), "verdicts.json")
     for measure in dict.fromkeys(verdict.measure for verdict in verdicts if math.isfinite(verdict.low)):
         shown = [verdict for verdict in verdicts if verdict.measure == measure]
-        parent.figure(figures.differences(shown, data.label), f"differences_{measure}.png")
+        parent.figure(verdict_figures.differences(shown, data.label), f"differences_{measure}.png")
     for metric, target in dict.fromkeys((target.metric, target.target) for target in targets):
         each = [found for found in targets if (found.metric, found.target) == (metric, target)]
-        parent.figure(figures.reached(each, data.label), f"reached_{metric}_{target:g}.png")
+        parent.figure(verdict_figures.reached(each, data.label), f"reached_{metric}_{target:g}.png")
 
 
 def _finite(value: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mlplab import cluster, figures, labels, results, search, tables, tracking, training
+from mlplab import cluster, figures, labels, results, search, search_figures, tables, tracking, training
 from mlplab.data import Dataset
 from mlplab.results import FAILED, Candidate, Result, SearchResult
 from mlplab.seed_group import means_of
@@ -73,9 +73,9 @@ def run_search(
     found_all = SearchResult(candidates=done.candidates, refit=refit, validation=validated)
     best = found_all.best
     run.text(_columns(done.cv_results), "cv_results.csv")
-    run.figure(figures.search_parallel(found_all, data.label), "parallel_coordinates.png")
-    run.figure(figures.search_slices(found_all, data.label), "slices.png")
-    run.figure(figures.search_budget(found_all, data.label), "budget.png")
+    run.figure(search_figures.parallel(found_all, data.label), "parallel_coordinates.png")
+    run.figure(search_figures.slices(found_all, data.label), "slices.png")
+    run.figure(search_figures.budget(found_all, data.label), "budget.png")
     run.figure(figures.learning_curves(refit, data.label), "learning_curves.png")
     run.params({f"best.{name}": value for name, value in best.choices.items()})
     run.metrics({"best_score": best.mean, "best_score_std": best.std})

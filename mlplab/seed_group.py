@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from mlplab import figures, labels, replay, results, tables, tracking, trial
+from mlplab import drawing, figures, labels, replay, results, tables, tracking, trial
 from mlplab.data import Dataset
 from mlplab.results import FAILED, Result
 from mlplab.spec import SELECTION_METRICS, Comparison, Variant
@@ -37,7 +37,7 @@ class SeedGroup:
         self.variant, self.comparison, self.data = variant, comparison, data
         self.parent, self.run = parent, run
         names = list(comparison.variants)
-        (colour, _) = figures.looks(names)[names.index(variant.name)]
+        (colour, _) = drawing.looks(names)[names.index(variant.name)]
         self._tags = {"mlplab.experiment": comparison.name, "mlplab.variant": variant.name, "mlflow.runColor": colour}
         self._tags |= labels.of_data(data)
         self._params = {**variant.params(), "dataset": data.name}

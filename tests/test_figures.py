@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from mlplab import figures
+from mlplab import drawing, figures, search_figures, verdict_figures
 from mlplab.results import DIVERGED, FAILED, Candidate, Record, Result, SearchResult, Target
 from mlplab.spec import Comparison, Variant, experiment_names, load_experiment
 from mlplab.statistics import (
@@ -192,20 +192,22 @@ def pictures() -> dict[str, Callable[[], Figure]]:
 
 
 OTHERS: dict[str, Callable[[], Figure]] = {
-    "differences": lambda: figures.differences(POINTS, DATA),
-    "differences_none": lambda: figures.differences(POINTS[-1:], DATA),
-    "differences_long": lambda: figures.differences([replace(POINTS[0], a=LONG.format(1), b=LONG.format(2))] * 3, DATA),
-    "differences_times": lambda: figures.differences(TIMES, DATA),
-    "differences_near": lambda: figures.differences(TIMES[1:], DATA),
-    "reached": lambda: figures.reached(TARGETS, DATA),
-    "reached_one_seed": lambda: figures.reached(ONE_TARGETS, DATA),
+    "differences": lambda: verdict_figures.differences(POINTS, DATA),
+    "differences_none": lambda: verdict_figures.differences(POINTS[-1:], DATA),
+    "differences_long": lambda: verdict_figures.differences(
+        [replace(POINTS[0], a=LONG.format(1), b=LONG.format(2))] * 3, DATA
+    ),
+    "differences_times": lambda: verdict_figures.differences(TIMES, DATA),
+    "differences_near": lambda: verdict_figures.differences(TIMES[1:], DATA),
+    "reached": lambda: verdict_figures.reached(TARGETS, DATA),
+    "reached_one_seed": lambda: verdict_figures.reached(ONE_TARGETS, DATA),
     "rates": lambda: rates(at_rates()),
     "rates_one_seed": lambda: rates(at_rates(seeds=1)),
     "rates_sgd": lambda: rates(at_rates(("sgd",)), "val_loss"),
-    "budget": lambda: figures.search_budget(searched(9, 2), DATA),
-    "budget_one": lambda: figures.search_budget(searched(1), DATA),
-    "budget_few": lambda: figures.search_budget(searched(3), DATA),
-    "budget_none": lambda: figures.search_budget(searched(2, 2), DATA),
+    "budget": lambda: search_figures.budget(searched(9, 2), DATA),
+    "budget_one": lambda: search_figures.budget(searched(1), DATA),
+    "budget_few": lambda: search_figures.budget(searched(3), DATA),
+    "budget_none": lambda: search_figures.budget(searched(2, 2), DATA),
 }
 PICTURES = pictures() | OTHERS
 # Accuracy is laid out as the loss is, whose label is longer; times by the names and the number of the variants.
@@ -296,7 +298,7 @@ def test_a_variant_has_one_colour_in_every_figure(case: str) -> None:
     results = CASES[case]
     bars = [to_hex(bar.get_facecolor()) for bar in picture(f"{case}_time").axes[0].patches]
     assert len(bars) == len(results)
-    assert set(bars) <= set(figures.COLOURS)
+    assert set(bars) <= set(drawing.COLOURS)
     for metric in figures.METRICS:
         for axes in picture(f"{case}_{metric}").axes:
             assert [line.get_color() for line in axes.lines] == bars
@@ -311,12 +313,12 @@ def test_a_variant_of_the_projects_experiments_has_its_colour_wherever_it_is_sho
         experiment = load_experiment(name)
         if isinstance(experiment, Comparison):
             names = list(experiment.variants)
-            mine = dict(zip(names, figures.looks(names), strict=True))
+            mine = dict(zip(names, drawing.looks(names), strict=True))
             assert len(set(mine.values())) == len(names)
             for variant, look in mine.items():
                 assert looks.setdefault(variant, look) == look
-    assert figures.looks(["a stranger", "Adam"])[1] == looks["Adam"]
-    assert figures.looks(["a stranger", "Adam"])[0] != looks["Adam"]
+    assert drawing.looks(["a stranger", "Adam"])[1] == looks["Adam"]
+    assert drawing.looks(["a stranger", "Adam"])[0] != looks["Adam"]
 
 
 def test_the_legend_names_every_variant_with_its_line() -> None:
@@ -586,7 +588,7 @@ def test_an_interval_without_width_or_ends_is_explained() -> None:
     Where no other verdict was made, the 95 % interval decides, and no correction is spoken of.
     """
     measure = Measure(name="val_accuracy", values={"a": [0.9] * 3, "b": [0.8] * 3}, maximizes=True, margin=0.002)
-    figure = figures.differences(judge([measure], "b"), DATA)
+    figure = verdict_figures.differences(judge([measure], "b"), DATA)
     assert [text.get_text() for text in figure.axes[0].texts] == ["+10.00 [+10.00, +10.00], 3 seeds\n(all equal)"]
     assert [line.get_linewidth() for line in figure.axes[0].lines[1:]] == [3.5, 1.5]
     assert caption_of(figure) == "thick: 95 % interval"
@@ -595,7 +597,7 @@ def test_an_interval_without_width_or_ends_is_explained() -> None:
 def test_a_corrected_interval_does_not_flatten_the_others() -> None:
     """One that is very much wider than the 95 % interval is cut off at the axes' edge, and the caption says so."""
     wide = replace(POINTS[0], low_corrected=-1.0, high_corrected=1.0)
-    figure = figures.differences([wide, POINTS[1]], DATA)
+    figure = verdict_figures.differences([wide, POINTS[1]], DATA)
     low, high = figure.axes[0].get_xlim()
     assert -2.5 < low < -0.2
     assert 1.43 < high < 3.5
@@ -605,10 +607,10 @@ def test_a_corrected_interval_does_not_flatten_the_others() -> None:
 def test_a_figure_shows_the_numbers_of_the_sentence() -> None:
     """An end that excludes no difference is not rounded to none, in points, nats and ratios."""
     near = verdict("a", "b", 0.0123, 0.01229, UNDECIDED)
-    axes = figures.differences([near], DATA).axes[0]
+    axes = verdict_figures.differences([near], DATA).axes[0]
     assert axes.texts[0].get_text() == "+1.230 [+0.001, +2.459], 10 seeds"
     ratio = verdict("a", "b", 1.1, 0.099, UNDECIDED, measure="train_seconds", margin=0.05)
-    axes = figures.differences([ratio], DATA).axes[0]
+    axes = verdict_figures.differences([ratio], DATA).axes[0]
     assert axes.texts[0].get_text() == "1.100 [1.001, 1.199], 10 seeds"
 
 
@@ -639,7 +641,7 @@ def test_the_share_that_reached_a_target_is_of_all_seeds() -> None:
     axes = figure.axes[0]
     assert figure.get_suptitle().startswith("How soon validation accuracy ≥ 0.97 was reached")
     curves, ticks = axes.lines[0::2], axes.lines[1::2]
-    colours = [colour for colour, _ in figures.looks([target.variant for target in TARGETS])]
+    colours = [colour for colour, _ in drawing.looks([target.variant for target in TARGETS])]
     assert [line.get_color() for line in curves] == [line.get_color() for line in ticks] == colours
     rises = [list(curve.get_xdata()[1:-1]) for curve in curves]
     assert rises == [[2.0], [1.0, 1.2, 1.2, 3.0], [], [3.0, 4.0]]
@@ -717,11 +719,11 @@ def test_few_candidates_have_no_band() -> None:
     expected = "best to expect of so many of these candidates"
     so_far = "best so far, in the order drawn"
     for many, marks in ((1, [so_far]), (2, [expected, so_far]), (4, [expected, so_far])):
-        figure = figures.search_budget(searched(many + 1, 1), DATA)
+        figure = search_figures.budget(searched(many + 1, 1), DATA)
         assert not figure.axes[0].collections
         assert named(figure) == marks
         assert "no band: a bootstrap needs 5 candidates" in figure.legends[0].get_title().get_text()
-    enough = figures.search_budget(searched(5), DATA)
+    enough = search_figures.budget(searched(5), DATA)
     assert len(enough.axes[0].collections) == 1
     assert enough.legends[0].get_title().get_text() == ""
     assert picture("budget_none").axes[0].get_xticks().size == 0
@@ -729,7 +731,7 @@ def test_few_candidates_have_no_band() -> None:
 
 def test_a_crowd_takes_no_look_from_the_projects_other_comparisons() -> None:
     """Of one data set, the variants of a comparison that has more of them than there are colours come last."""
-    places = figures._places()
+    places = drawing._places()
     comparisons = [e for e in map(load_experiment, experiment_names()) if isinstance(e, Comparison)]
     for dataset in ("mnist", "cifar10"):
         mine = [comparison for comparison in comparisons if comparison.dataset == dataset]

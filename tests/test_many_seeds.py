@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 from test_run import InterruptedWhen, Quiet, artifacts, assert_readable, below, perform, read
 
-from mlplab import figures, programs, terminal, tracking, training
+from mlplab import figures, programs, terminal, tracking, training, verdict_figures
 from mlplab.results import Record, measures, outcomes, targets
 from mlplab.spec import Comparison, Variant
 from mlplab.statistics import mean_interval
@@ -376,5 +376,5 @@ def test_a_busy_machine_is_said(recorded, dataset, store, monkeypatch):
         assert verdict["sentence"] in note
         assert verdict["sentence"] in out.file.getvalue()
     times = [verdict for verdict in record.verdicts if verdict.measure == "train_seconds"]
-    legend = figures.differences(times, record.data).legends[0]
+    legend = verdict_figures.differences(times, record.data).legends[0]
     assert busy in legend.get_title().get_text().replace("\n", " ")

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlplab import figures
+from mlplab import verdict_figures
 from mlplab.results import (
     COLUMNS,
     DIVERGED,
@@ -209,7 +209,7 @@ def arriving(name: str, arrivals: list[int | None], epoch_seconds: float = 1.0, 
 
 def drawn(found: list[Target]) -> list[tuple[list[float], list[float], str]]:
     """Of each variant's curve in the figure: where it rises, to which share, and what the legend says."""
-    figure = figures.reached(found, "digits")
+    figure = verdict_figures.reached(found, "digits")
     curves = figure.axes[0].lines[::2]
     said = [text.get_text().split("\n")[-1] for text in figure.legends[0].texts]
     return [
@@ -294,7 +294,7 @@ def test_one_seed_reached_a_target_or_did_not() -> None:
         ["b", "val_accuracy ≥ 0.8", "not in 10 epochs"],
     ]
     assert drawn(found) == [([4.0], [1.0], "after 4 epochs"), ([], [], "not in 10 epochs")]
-    axes = figures.reached(found, "digits").axes[0]
+    axes = verdict_figures.reached(found, "digits").axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["not yet", "reached"]
     assert axes.get_ylabel() == ""
 
@@ -324,7 +324,7 @@ def test_a_target_is_timed_where_the_clock_can_tell(
     found = targets(TARGETS, arriving("a", [5], QUICK) + arriving("b", [5], epoch_seconds, **changes))
     assert [one.unit for one in found] == [unit] * 2
     label = {"seconds": "training time (s)", "epochs": "epochs of training", "steps": "steps of training"}[unit]
-    assert figures.reached(found, "digits").axes[0].get_xlabel() == label
+    assert verdict_figures.reached(found, "digits").axes[0].get_xlabel() == label
     assert found[1].says == says
 
 

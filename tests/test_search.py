@@ -28,7 +28,7 @@ from sklearn.preprocessing import MinMaxScaler
 from test_run import SEARCH, InterruptedWhen, Quiet, below, perform
 
 from experiments.report.looks import choices_text
-from mlplab import cluster, figures, models, programs, tables, tracking, training
+from mlplab import cluster, models, programs, search_figures, tables, tracking, training
 from mlplab import search as searching
 from mlplab.results import Candidate, Result, SearchResult
 from mlplab.search import Classifier, Found, Scored, candidates, random_search
@@ -711,7 +711,7 @@ def searched(candidates: int = 12, failed: int = 1) -> SearchResult:
 
 def test_the_parallel_coordinates_have_an_axis_for_each_field(tmp_path: Path) -> None:
     """One axis a searched field and one for the accuracy, a line for each candidate with a score, the best thick."""
-    figure = figures.search_parallel(searched(), "CIFAR-10")
+    figure = search_figures.parallel(searched(), "CIFAR-10")
     axes = figure.axes[0]
     names = [label.get_text() for label in axes.get_xticklabels()]
     assert names == ["learning rate", "dropout", "batch size", "hidden", "mean accuracy"]
@@ -730,7 +730,7 @@ def drawn_lines(axes: Any) -> list[Any]:
 @pytest.mark.parametrize("candidates", [1, 4, 60])
 def test_no_line_of_the_parallel_coordinates_crosses_a_name(tmp_path: Path, candidates: int) -> None:
     """Lines end at either side of an axis' names, of numbers and texts, few and many candidates."""
-    figure = figures.search_parallel(with_optimizers(candidates, SPACE | {"optimizer": ["sgd", "adam"]}), "CIFAR-10")
+    figure = search_figures.parallel(with_optimizers(candidates, SPACE | {"optimizer": ["sgd", "adam"]}), "CIFAR-10")
     figure.savefig(tmp_path / "figure.png")
     axes = figure.axes[0]
     boxes = [text.get_window_extent() for text in axes.texts]
@@ -763,7 +763,7 @@ def test_what_does_not_apply_is_shown_as_such(tmp_path: Path) -> None:
     having = sum("momentum" in candidate.choices for candidate in result.candidates)
     assert 0 < having < 8
     assert [row[2] for row in tables.search_cells(result)[1:]].count("–") == 8 - having
-    parallel, slices = figures.search_parallel(result, "MNIST"), figures.search_slices(result, "MNIST")
+    parallel, slices = search_figures.parallel(result, "MNIST"), search_figures.slices(result, "MNIST")
     assert "–: does not apply" in parallel.axes[0].get_xlabel()
     assert [text.get_text() for text in parallel.axes[0].texts].count("–") == 1
     momentum = slices.axes[1]
@@ -776,7 +776,7 @@ def test_what_does_not_apply_is_shown_as_such(tmp_path: Path) -> None:
 
 def test_the_slices_have_a_panel_for_each_field(tmp_path: Path) -> None:
     """One panel a searched field, accuracy against its values; magnitudes on a logarithmic axis."""
-    figure = figures.search_slices(searched(), "CIFAR-10")
+    figure = search_figures.slices(searched(), "CIFAR-10")
     assert [axes.get_xlabel() for axes in figure.axes] == ["learning rate", "dropout", "batch size", "hidden"]
     assert [axes.get_xscale() for axes in figure.axes] == ["log", "linear", "linear", "linear"]
     figure.savefig(tmp_path / "figure.png")
@@ -798,11 +798,11 @@ def test_a_candidate_that_failed_is_in_the_table_without_a_score() -> None:
 def test_figures_of_a_single_or_failed_candidate(tmp_path: Path) -> None:
     """One candidate, or none that has a score, still makes a figure, which names nothing that it does not show."""
     one, none = searched(1, 0), searched(2, 2)
-    parallel, slices = figures.search_parallel(one, "CIFAR-10"), figures.search_slices(one, "CIFAR-10")
+    parallel, slices = search_figures.parallel(one, "CIFAR-10"), search_figures.slices(one, "CIFAR-10")
     assert parallel.axes[0].get_xlabel() == ""
     assert len(parallel.axes) == 1  # accuracies of one have no scale of colours
     assert [text.get_text() for text in slices.legends[0].texts] == ["one fold", "best candidate"]
-    empty = figures.search_parallel(none, "CIFAR-10"), figures.search_slices(none, "CIFAR-10")
+    empty = search_figures.parallel(none, "CIFAR-10"), search_figures.slices(none, "CIFAR-10")
     for figure in empty:
         assert "no candidate has a score" in [text.get_text() for text in figure.axes[0].texts]
     assert [text.get_text() for text in empty[1].legends[0].texts] == ["2 of 2 candidates failed"]

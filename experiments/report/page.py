@@ -23,7 +23,7 @@ from experiments.report import judging
 from experiments.report.claims import CLAIMS
 from experiments.report.judging import NOT_REPRODUCED, NOT_TESTABLE, REPRODUCED, Claim, Records, Verdict
 from experiments.report.looks import choices_text
-from mlplab import figures, results, tables
+from mlplab import figures, results, search_figures, tables, verdict_figures
 from mlplab.results import DIVERGED, FAILED, FINISHED, Outcome, Record, Result
 from mlplab.spec import SELECTION_METRICS, Comparison, Overview, Search, better, load_experiment
 
@@ -458,9 +458,9 @@ def _drawings(kind: str, variant: str, record: Record, records: Records) -> list
     if kind in SEARCH_PICTURES and record.search:
         search = record.search
         draw = {
-            "parallel": figures.search_parallel,
-            "slices": figures.search_slices,
-            "budget": figures.search_budget,
+            "parallel": search_figures.parallel,
+            "slices": search_figures.slices,
+            "budget": search_figures.budget,
         }[kind]
         return [(f"candidates of the search, {kind}", _search_caption(record, kind), lambda: draw(search, data))]
     if kind == "overview" and isinstance(record.experiment, Overview):
@@ -488,7 +488,7 @@ def _of_comparison(kind: str, record: Record, comparison: Comparison) -> list[Dr
             f"Differences of {select} between variants on the same seed, means with their 95 % intervals. Within "
             f"{scale * comparison.margin:g} {unit} they count as practically none."
         )
-        return [(f"differences of {select}", caption, lambda: figures.differences(verdicts, data))]
+        return [(f"differences of {select}", caption, lambda: verdict_figures.differences(verdicts, data))]
     drawn: list[Drawing] = []
     targets = results.targets(comparison, record.results) if kind == "reached" else []
     for metric, value in dict.fromkeys((target.metric, target.target) for target in targets):
@@ -497,7 +497,7 @@ def _of_comparison(kind: str, record: Record, comparison: Comparison) -> list[Dr
         listed = ", ".join(f"{one.variant} {one.count}" for one in those)
         unit = those[0].unit
         caption = f"Share of all trainings that had reached {metric} {sign} {value:g}, by {unit} of training: {listed}."
-        drawn.append((f"{metric} {value:g} reached", caption, partial(figures.reached, those, data)))
+        drawn.append((f"{metric} {value:g} reached", caption, partial(verdict_figures.reached, those, data)))
     return drawn
 
 

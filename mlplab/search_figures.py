@@ -1,0 +1,230 @@
+"""From a search to figures."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, NullLocator
+
+from mlplab.drawing import COLOURS, add_legend, new_figure
+from mlplab.results import (
+    Candidate,
+    SearchResult,
+    choice_text,
+    significant,
+)
+from mlplab.statistics import (
+    expected_best,
+)
+
+RESAMPLES = 1_000
+BAND_FROM = 5
+"""Of fewer candidates no bootstrap tells how far another search might come."""
+NOT_APPLYING = -0.14
+"""Where a line crosses the axis of a field that does not apply to its candidate; the axis goes from 0 to 1."""
+
+
+def budget(search: SearchResult, data: str) -> Figure:
+    """Best mean accuracy to expect of k of a random search's candidates, against k; failed ones are left out.
+
+    A band of 95 % of bootstrap samples of k is drawn from `BAND_FROM` candidates on.
+    """
+    figure = new_figure("Random search: accuracy by budget", data, 10)
+    axes = figure.subplots()
+    scores = np.array([candidate.mean for candidate in _scored(search)])
+    if len(scores):
+        many = np.arange(1, len(scores) + 1)
+        marks: list[Artist] = []
+        without = f"no band: a bootstrap needs {BAND_FROM} candidates with a score"
+        if len(scores) > 1:
+            style: dict[str, Any] = {"marker": "o" if len(scores) <= 50 else "", "markersize": 4, "linewidth": 1.8}
+            style["label"] = "best to expect of so many of these candidates"
+            marks += axes.plot(many, expected_best(scores), color=COLOURS[0], **style)
+        if len(scores) >= BAND_FROM:
+            without = ""
+            again = np.random.default_rng(0).choice(scores, (RESAMPLES, len(scores)))
+            low, high = np.quantile(np.maximum.accumulate(again, axis=1), (0.025, 0.975), axis=0)
+            band = axes.fill_between(many, low, high, color=COLOURS[0], alpha=0.2, linewidth=0)
+            band.set_label("95 % of bootstrap samples of so many")
+            marks.append(band)
+        # A step for each candidate, the last one's, too.
+        far, reached = [*many, len(scores) + 0.5], np.maximum.accumulate([*scores, scores[-1]])
+        label = "best so far, in the order drawn"
+        marks += axes.step(far, reached, where="post", color="0.5", linewidth=1, label=label)
+        add_legend(figure, marks, below=True, title=without)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
+    else:
+        axes.set(xticks=[], yticks=[])
+        axes.text(0.5, 0.5, "no candidate has a score", transform=axes.transAxes, ha="center", color="0.4")
+    axes.set_xlim(0.5, max(1, len(scores)) + 0.5)
+    axes.set_xlabel(_counted(search, "candidates with a score"))
+    axes.set_ylabel("mean accuracy over the folds (share of images)")
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def parallel(search: SearchResult, data: str) -> Figure:
+    """A random search as lines across one axis for each searched field and one for the accuracy they led to.
+
+    A line stops at either side of an axis' names, so that it crosses none.
+    """
+    fields = search.fields
+    figure = new_figure("Random search: every candidate", data, max(8, 1.8 * len(fields) + 4), 4.8)
+    axes = figure.subplots()
+    scored = sorted(_scored(search), key=lambda candidate: candidate.mean)
+    scales = [_Scale([c.choices[name] for c in search.candidates if name in c.choices]) for name in fields]
+    accuracy = _Scale([candidate.mean for candidate in scored] or [0.0, 1.0])
+    ticks = [_spaced([(scale.place(value), text) for value, text in scale.ticks]) for scale in (*scales, accuracy)]
+    missing = [any(name not in candidate.choices for candidate in scored) for name in fields]
+    for names, lacks in zip(ticks, missing, strict=False):
+        names += [(NOT_APPLYING, "–")] * lacks
+    widths = [0.08 + 0.045 * max(len(text) for _, text in names) for names in ticks]
+    # The names of the first axis are left of it, of the last one right: no line goes there.
+    left = [0.0, *(column - width / 2 for column, width in enumerate(widths[1:-1], start=1)), len(fields)]
+    right = [0.0, *(column + width / 2 for column, width in enumerate(widths[1:-1], start=1)), len(fields)]
+    for column, names in enumerate(ticks):
+        for edge in {left[column], right[column]}:
+            axes.axvline(edge, color="0.75", linewidth=1)
+        at, side = (-0.04, "right") if column == 0 else (column, "center")
+        at, side = (column + 0.04, "left") if column == len(fields) else (at, side)
+        for height, text in names:
+            axes.text(at, height, text, fontsize=9, va="center", ha=side)
+    colours = ScalarMappable(Normalize(*accuracy.ends), "viridis_r")
+    for candidate in scored:
+        # Lines of equal choices would lie on each other.
+        apart = 0.03 * (scored.index(candidate) / (len(scored) - 1) - 0.5) if len(scored) > 1 else 0.0
+        path: list[tuple[float, float]] = []
+        for column, (name, scale) in enumerate(zip(fields, scales, strict=True)):
+            height = scale.place(candidate.choices[name]) if name in candidate.choices else NOT_APPLYING
+            path += [(left[column], height + apart), (math.nan, math.nan), (right[column], height + apart)]
+        path.append((len(fields), accuracy.place(candidate.mean)))
+        best = candidate is search.best and len(scored) > 1
+        style: dict[str, Any] = {"linewidth": 3.5, "zorder": 2.5} if best else {"linewidth": 1.4, "alpha": 0.8}
+        colour = colours.to_rgba(np.array([candidate.mean]))[0]
+        axes.plot(*zip(*path, strict=True), color=colour, gid="candidate", solid_capstyle="butt", **style)
+    if len({candidate.mean for candidate in scored}) > 1:
+        figure.colorbar(colours, ax=axes, label="mean accuracy over the folds (share of images)", pad=0.02)
+    if not scored:
+        axes.text(0.5, 0.5, "no candidate has a score", transform=axes.transAxes, ha="center", color="0.4")
+    axes.set_xticks(range(len(fields) + 1), [*(name.replace("_", " ") for name in fields), "mean accuracy"])
+    says = ["the thick line is the best"] * (len(scored) > 1) + ["–: does not apply"] * any(missing)
+    axes.set_xlabel(_counted(search, "; ".join(says)), fontsize=9, color="0.4")
+    lowest = NOT_APPLYING - 0.04 if any(missing) else -0.06
+    axes.set(yticks=[], xlim=(-0.04 - widths[0], len(fields) + 0.04 + widths[-1]), ylim=(lowest, 1.06))
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    return figure
+
+
+def slices(search: SearchResult, data: str) -> Figure:
+    """Accuracy against each searched field: every candidate's mean and, small, its folds."""
+    fields = search.fields
+    rows = -(-len(fields) // 3)
+    columns = -(-len(fields) // rows)
+    figure = new_figure("Random search: accuracy by choice", data, max(6, 4 * columns), 0.8 + 3.4 * rows)
+    panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    for axes in panels.flat[len(fields) :]:
+        axes.remove()
+    scored = _scored(search)
+    for axes, name in zip(panels.flat, fields, strict=False):
+        having = [candidate for candidate in search.candidates if name in candidate.choices]
+        scale = _Scale([candidate.choices[name] for candidate in having])
+        for candidate in (candidate for candidate in scored if name in candidate.choices):
+            at = scale.value(candidate.choices[name])
+            best = candidate is search.best
+            colour = COLOURS[1] if best else COLOURS[0]
+            axes.plot([at] * len(candidate.scores), candidate.scores, "_", color=colour, alpha=0.5, markersize=9)
+            mean: dict[str, Any] = (
+                {"marker": "D", "markersize": 9, "zorder": 4} if best else {"marker": "o", "zorder": 3}
+            )
+            axes.plot(at, candidate.mean, color=colour, markeredgecolor="white", **mean)
+        if scale.log:
+            axes.set_xscale("log")
+        axes.set_xticks([scale.value(value) for value, _ in scale.ticks], [text for _, text in scale.ticks])
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.margins(x=0.12)
+        some = f"\n({len(having)} of {len(search.candidates)} candidates have one)"
+        axes.set_xlabel(name.replace("_", " ") + some * (len(having) < len(search.candidates)))
+        axes.set_ylabel("accuracy (share of images)")
+        axes.tick_params(labelleft=True)
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        if not scored:
+            axes.set(xticks=[], yticks=[])
+            axes.text(0.5, 0.5, "no candidate has a score", transform=axes.transAxes, ha="center", color="0.4")
+    kinds = [("o", 0, "mean over the folds")] * (len(scored) > 1)
+    kinds += [("_", 0, "one fold"), ("D", 1, "best candidate")] * bool(scored)
+    marks = [
+        Line2D([], [], linestyle="", marker=marker, color=COLOURS[colour], label=label)
+        for marker, colour, label in kinds
+    ]
+    if failures := _counted(search, ""):
+        marks.append(Line2D([], [], linestyle="", label=failures))
+    add_legend(figure, marks, below=True)
+    return figure
+
+
+def _spaced(ticks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
+    """Of ticks between 0 and 1 those whose names do not lie on each other, the last one's among them."""
+    kept: list[tuple[float, str]] = []
+    for tick in reversed(ticks):
+        if all(abs(tick[0] - other) > 0.05 for other, _ in kept):
+            kept.append(tick)
+    return kept[::-1]
+
+
+class _Scale:
+    """Where the values of one searched field stand: numbers to scale, anything else in order, side by side."""
+
+    def __init__(self, values: Sequence[Any]) -> None:
+        self.numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+        if self.numbers:
+            self.known = sorted(set(values))
+        else:
+            # Numbers among texts, such as a batch size beside "full", in their order and first.
+            self.known = sorted(set(values), key=lambda v: (isinstance(v, str), v if isinstance(v, int) else 0, str(v)))
+        low, high = (self.known[0], self.known[-1]) if self.numbers else (0, len(self.known) - 1)
+        # Magnitudes, and most values near the low end, as when they are drawn by magnitude.
+        self.log = self.numbers and 0 < 10 * low <= high and 4 * statistics.median(self.known) <= low + high
+        # A single value stands in the middle.
+        self.ends = (float(low), float(high)) if low < high else (low - 0.5, low + 0.5)
+
+    @property
+    def ticks(self) -> list[tuple[Any, str]]:
+        """Values to name and their texts: all, or of many numbers some between the ends."""
+        if not self.numbers:
+            return [(value, choice_text(value)) for value in self.known]
+        if len(self.known) <= 5:
+            return [(value, significant(value, 4)) for value in self.known]
+        low, high = self.ends
+        powers = [10.0**power for power in range(math.floor(math.log10(low)), 10)] if self.log else []
+        nice = [value for value in powers or MaxNLocator(5).tick_values(low, high) if low <= value <= high]
+        return [(float(value), significant(value, 4)) for value in (nice if len(nice) > 1 else self.ends)]
+
+    def value(self, value: Any) -> float:
+        """The place of a value on a Matplotlib axis."""
+        return float(value) if self.numbers else float(self.known.index(value))
+
+    def place(self, value: Any) -> float:
+        """The place of a value between the ends, which are 0 and 1."""
+        at, low, high = self.value(value), *self.ends
+        if self.log:
+            at, low, high = math.log(at), math.log(low), math.log(high)
+        return (at - low) / (high - low)
+
+
+def _scored(search: SearchResult) -> list[Candidate]:
+    return [candidate for candidate in search.candidates if math.isfinite(candidate.mean)]
+
+
+def _counted(search: SearchResult, says: str) -> str:
+    failed = len(search.candidates) - len(_scored(search))
+    return "; ".join(filter(None, [says, f"{failed} of {len(search.candidates)} candidates failed" if failed else ""]))
