@@ -10,7 +10,6 @@ import ctypes
 import dataclasses
 import functools
 import math
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,18 +24,17 @@ backend.check()  # before Keras looks for a backend that may not be installed
 # isort: split
 import keras
 import numpy as np
-import tensorflow as tf
-from keras.src.backend.config import max_epochs, max_steps_per_epoch
-from keras.src.utils import is_default
 
 import mlplab
 from mlplab import programs
 from mlplab.arrays import Arrays, NotCompilableError, split
+from mlplab.keras_fit import KERAS, Request, call_once_less, keras_fit, refuse_unfit, warn_of_autologging
+from mlplab.keras_fit import Clock as Clock  # a part of what this offers
+from mlplab.loops import KINDS
 from mlplab.programs import Ready
 
-KERAS = "keras"
-PROGRAMS = (*programs.KINDS, KERAS)
-"""What can train: the kinds of `mlplab.programs`, and `keras.Model.fit`."""
+PROGRAMS = (*KINDS, KERAS)
+"""What can train: the kinds of `mlplab.loops`, and `keras.Model.fit`."""
 
 SIDE_BY_SIDE_BATCH = 128
 """The largest batch with which `fit_seeds` trains models side by side; see `side_by_side`."""
@@ -59,23 +57,6 @@ def _keep_memory() -> None:
 
 
 _keep_memory()
-
-
-@dataclass
-class Clock:
-    """Seconds of one training, each kind apart.
-
-    Attributes:
-        compile_seconds: tracing, choosing and compiling, which happen before the first epoch's clock starts.
-        train_seconds: one entry an epoch: drawing the batch order and running the epoch's program to its end.
-        evaluate_seconds: one entry an evaluation of the validation data.
-        program: which of `PROGRAMS` trained.
-    """
-
-    compile_seconds: float = 0.0
-    train_seconds: list[float] = field(default_factory=list)
-    evaluate_seconds: list[float] = field(default_factory=list)
-    program: str = ""
 
 
 def fit(
@@ -143,7 +124,7 @@ def fit(
         >>> history.history["val_loss"][-1], sum(clock.train_seconds), clock.program
         (0.0817, 1.62, 'epoch')
     """
-    request = _Request(
+    request = Request(
         x,
         y,
         batch_size,
@@ -212,7 +193,7 @@ def fit_seeds(
         if not data.streamed:  # one copy for all
             x, y = data.nest[:2]
             validation_data = None if held_out is None else held_out.nest
-    request = _Request(
+    request = Request(
         x,
         y,
         batch_size,
@@ -308,7 +289,7 @@ def _evaluation(
     """
     if program == KERAS:
         raise NotCompilableError("it was asked for")
-    _refuse_unfit(model, True, None)
+    refuse_unfit(model, True, None)
     arrays = Arrays.of(*data)
     programs.build(model, arrays)
     batch = arrays.batch(batch_size)
@@ -347,30 +328,9 @@ class _Epoch:
         self.seconds = time.perf_counter() - started
 
 
-@dataclass(frozen=True)
-class _Request:
-    """The arguments of `keras.Model.fit`, but for the callbacks."""
-
-    x: Any
-    y: Any
-    batch_size: int | None
-    epochs: int
-    verbose: int | str
-    validation_split: float = 0.0
-    validation_data: Any = None
-    shuffle: bool = True
-    class_weight: Mapping[int, float] | None = None
-    sample_weight: Any = None
-    initial_epoch: int = 0
-    steps_per_epoch: int | None = None
-    validation_steps: int | None = None
-    validation_batch_size: int | None = None
-    validation_freq: int | Sequence[int] = 1
-
-
 def _training(
     model: keras.Model,
-    request: _Request,
+    request: Request,
     callbacks: Any,
     seed: int | None,
     clock: Clock,
@@ -388,7 +348,7 @@ def _training(
         (x, y, weight), rest = split((request.x, request.y, request.sample_weight), request.validation_split)
         request = dataclasses.replace(request, x=x, y=y, sample_weight=weight, validation_data=rest)
     if program == KERAS:
-        _keras_fit(model, request, callbacks, clock)
+        keras_fit(model, request, callbacks, clock)
         return
     hooks: Any = callbacks
     begun: list[str] = []
@@ -396,7 +356,7 @@ def _training(
         started = time.perf_counter()
         if request.steps_per_epoch is not None or request.validation_steps is not None:
             raise NotCompilableError("steps_per_epoch and validation_steps cut an epoch short")
-        _refuse_unfit(model, request.shuffle, callbacks)
+        refuse_unfit(model, request.shuffle, callbacks)
         data = Arrays.of(request.x, request.y, request.sample_weight, request.class_weight)
         held_out = None if request.validation_data is None else Arrays.of_validation(request.validation_data)
         batch = data.batch(request.batch_size)
@@ -434,10 +394,10 @@ def _training(
     except NotCompilableError as error:
         warnings.warn(f"mlplab trains this with keras.Model.fit, epoch by epoch uncompiled: {error}", stacklevel=3)
         for name in begun:
-            _call_once_less(hooks, name)
-        _keras_fit(model, request, hooks, clock)
+            call_once_less(hooks, name)
+        keras_fit(model, request, hooks, clock)
         return
-    _warn_of_autologging(model)
+    warn_of_autologging(model)
     clock.compile_seconds += seconds + time.perf_counter() - started
     clock.program = train.kind
     if seed is None:
@@ -474,88 +434,3 @@ def _training(
 def _cores() -> int:
     """Cores that this process may use."""
     return len(mlplab.cores())
-
-
-# What is trained on, and what is left to Keras.
-
-
-def _refuse_unfit(model: keras.Model, shuffle: Any, callbacks: Any) -> None:
-    """Raises `NotCompilableError` where Keras has to train."""
-    if model.run_eagerly:
-        raise NotCompilableError("the model is to run eagerly")
-    for name in ("fit", "make_train_function", "make_test_function"):
-        if getattr(type(model), name) is not getattr(keras.Model, name):
-            raise NotCompilableError(f"{type(model).__name__} has a {name} of its own")
-    if tf.distribute.has_strategy() or model._distribute_strategy is not None:
-        raise NotCompilableError("a distribution strategy is active")
-    if max_epochs() or max_steps_per_epoch():
-        raise NotCompilableError("keras.config limits epochs or steps")
-    if not isinstance(shuffle, bool):
-        raise NotCompilableError(f"shuffle is {shuffle!r}")
-    if isinstance(callbacks, keras.callbacks.CallbackList):
-        callbacks = callbacks.callbacks
-    for callback in tf.nest.flatten(callbacks or []):
-        if _wants_batches(callback):
-            raise NotCompilableError(f"callback {type(callback).__name__} is called for batches")
-
-
-def _warn_of_autologging(model: keras.Model) -> None:
-    """Says that MLflow's autologging, which replaces `Model.fit`, does not see a training by `fit`."""
-    patched = getattr(type(model).fit, "__globals__", {}).get("__name__", "").startswith("mlflow")
-    if patched and not sys.modules["mlflow.utils.autologging_utils"].autologging_is_disabled("keras"):
-        warnings.warn(
-            "mlflow.keras.autolog() records keras.Model.fit and not mlplab's fit. To have epochs recorded, turn it off "
-            "with mlflow.keras.autolog(disable=True) and give callbacks=[mlflow.keras.MlflowCallback()].",
-            stacklevel=3,
-        )
-
-
-def _wants_batches(callback: keras.callbacks.Callback) -> bool:
-    if isinstance(callback, keras.callbacks.ProgbarLogger):
-        return False
-    if isinstance(callback, keras.callbacks.ModelCheckpoint | keras.callbacks.BackupAndRestore):
-        return bool(callback.save_freq != "epoch")
-    if isinstance(callback, keras.callbacks.TensorBoard):
-        return bool(callback.update_freq != "epoch" or callback._should_trace)
-    if type(callback).__module__ == "mlflow.keras.callback":
-        return not callback.log_every_epoch
-    hooks = [f"on_{kind}batch_{edge}" for kind in ("", "train_", "test_") for edge in ("begin", "end")]
-    return any(not is_default(getattr(callback, hook)) for hook in hooks)
-
-
-def _call_once_less(hooks: keras.callbacks.CallbackList, name: str) -> None:
-    """Has the next call of a list's method do nothing."""
-    setattr(hooks, name, lambda *_, **__: delattr(hooks, name))
-
-
-def _keras_fit(model: keras.Model, request: _Request, callbacks: Any, clock: Clock) -> None:
-    """Keras' own `fit`. The first epoch's seconds hold its compiling too, which cannot be told apart from outside."""
-
-    class Timer(keras.callbacks.Callback):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self.started = time.perf_counter()
-            self.trained: float | None = None
-
-        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-            self.started = time.perf_counter()
-
-        def on_test_begin(self, logs: Any = None) -> None:
-            self.trained = time.perf_counter()
-
-        def on_test_end(self, logs: Any = None) -> None:
-            assert self.trained is not None
-            clock.evaluate_seconds.append(time.perf_counter() - self.trained)
-
-        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-            clock.train_seconds.append((self.trained or time.perf_counter()) - self.started)
-            self.trained = None
-
-    clock.program = KERAS
-    if isinstance(callbacks, keras.callbacks.CallbackList):
-        timer = Timer()
-        timer.set_model(model)
-        callbacks.callbacks.insert(0, timer)
-    else:
-        callbacks = [Timer(), *tf.nest.flatten(callbacks or [])]
-    model.fit(callbacks=callbacks, **vars(request))
