@@ -47,8 +47,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("name", help="its name; `python -m mlplab list` shows them")
     run.set_defaults(command=lambda options: _run(options, options.name))
     own = commands.add_parser("compare", help="run a comparison from a file of your own")
-    own.add_argument("--spec", required=True, help="path of a Python file with a COMPARISON, or a SEARCH")
-    own.set_defaults(command=lambda options: _run(options, options.spec))
+    own.add_argument("file", nargs="?", help="path of a Python file with a COMPARISON, or a SEARCH")
+    own.add_argument("--spec", metavar="FILE", help="the same, as `mlflow run . -e compare -P spec=FILE` gives it")
+    own.set_defaults(command=_compare)
     for command in (run, own):
         add_training_options(command)
         command.add_argument(
@@ -116,6 +117,18 @@ def _run(options: argparse.Namespace, name_or_path: str) -> int:
     record, command, page = mine.run(experiment)
     lead(out, command, page)
     return exit_code([record])
+
+
+def _compare(options: argparse.Namespace) -> int:
+    if (options.file is None) == (options.spec is None):
+        raise UsageError(
+            "the file with the COMPARISON is "
+            + ("not named" if options.file is None else f"named twice, {options.file!r} and {options.spec!r}")
+            + "; legal: mlplab compare mine.py"
+        )
+    path = options.file or options.spec
+    # A bare word would be the name of an experiment of the project.
+    return _run(options, path if path.endswith(".py") or "/" in path else f"./{path}")
 
 
 def _register(options: argparse.Namespace) -> int:
@@ -218,6 +231,9 @@ def _only(experiment: Experiment, given: list[str]) -> Experiment:
 
 def _list(options: argparse.Namespace) -> int:
     experiments = [load_experiment(name) for name in experiment_names()]
+    if not experiments:
+        print("No experiments: they are in the project's clone, not in the installed package.")
+        return 0
     width = max(len(experiment.name) for experiment in experiments)
     for experiment in experiments:
         print(f"{experiment.name:<{width}}  {experiment.question}")

@@ -5,6 +5,7 @@ import ast
 import contextlib
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -145,7 +146,7 @@ COMPARISON = Comparison(question="Is it?", dataset="mnist", variants={"a": {"opt
         (["run", "optimizers", "--epochs", "0"], "epochs is 0; legal: a whole number from 1 to 100000."),
         (["run", "optimizers", "--seed", "-1"], "a seed is -1; legal: a whole number from 0 to 2147483647."),
         (
-            ["compare", "--spec", "bad.py"],
+            ["compare", "bad.py"],
             "bad.py, line 3: variant 'a': unknown optimizer 'adamm'; legal: sgd, adam, rmsprop. Did you mean 'adam'?",
         ),
         (
@@ -173,7 +174,6 @@ def test_a_mistake_is_refused_in_one_line_before_anything_is_loaded(
         (["run", "optimizers", "--epochs", "many"], "argument --epochs: invalid int value: 'many'"),
         (["run", "optimizers", "--epoch"], "--epoch"),
         (["run"], "the following arguments are required: name"),
-        (["compare"], "the following arguments are required: --spec"),
         ([], "the following arguments are required: COMMAND"),
     ],
 )
@@ -499,3 +499,41 @@ def test_a_comparison_of_ones_own_runs_whatever_its_variants_are_called(machine:
     assert "left out" not in done.out
     assert machine.runs() == [("mine", "FINISHED"), ("[relu] :x:", "FINISHED"), ("[/tanh] a, b", "FINISHED")]
     assert not (machine.folder / "__pycache__").exists()
+
+
+def test_a_file_to_compare_is_named_once(machine: Machine) -> None:
+    """Without a file, and with two, the command says so and how it is named."""
+    for given, said in (([], "not named"), (["a.py", "--spec", "b.py"], "named twice, 'a.py' and 'b.py'")):
+        done = machine.mlplab("compare", *given)
+        assert (done.code, done.out) == (2, "")
+        assert f"the file with the COMPARISON is {said}; legal: mlplab compare mine.py" in done.err
+
+
+@pytest.mark.slow
+def test_an_installed_mlplab_works_outside_the_clone(machine: Machine, tmp_path: Path) -> None:
+    """`pip install .` gives the command `mlplab`, which compares what a file in any folder asks for."""
+    source, installed = tmp_path / "source", tmp_path / "installed"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    for name in ("mlplab", "serving"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    install = ["install", "--quiet", "--no-deps", "--no-build-isolation", "--target", installed, source]
+    subprocess.run([sys.executable, "-m", "pip", *install], check=True, timeout=PATIENCE)
+    (machine.folder / "mine.py").write_text(MINE)
+    environment = machine.environment | {"PYTHONPATH": str(installed)}
+
+    def run(*arguments: str) -> str:
+        return subprocess.run(
+            [installed / "bin" / "mlplab", *arguments],
+            cwd=machine.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=PATIENCE,
+        ).stdout
+
+    assert "This run:" in run("compare", "mine.py", "--dataset", "digits", "--epochs", "1")
+    assert {status for _, status in machine.runs()} == {"FINISHED"}
+    assert "in the project's clone" in run("list")

@@ -15,7 +15,7 @@ from mlplab.spec import KINDS, experiment_names, load_experiment
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
-EXTRA_ENTRY_POINTS = {"compare", "report", "register", "replay", "serve"}
+EXTRA_ENTRY_POINTS = {"main", "compare", "report", "register", "replay", "serve"}
 """What `mlflow run -e` offers besides the experiments."""
 
 
