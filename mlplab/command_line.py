@@ -27,7 +27,7 @@ from mlplab.spec import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mlplab.results import Record
+    from mlplab.records import Record
     from mlplab.run import Lab
 
 EXIT_FAILED, EXIT_USAGE, EXIT_UNAVAILABLE, EXIT_UNDELIVERED, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 3, 4, 130, 143

@@ -13,7 +13,7 @@ from mlplab.data import Dataset
 from mlplab.results import Outcome, Result, Target
 from mlplab.seed_group import SeedGroup
 from mlplab.spec import Comparison
-from mlplab.statistics import Verdict, judge, sentences
+from mlplab.verdicts import Verdict, judge, sentences
 
 EXPORTED_OPTIMIZER = "rmsprop"
 """The best variant with this optimizer has its model logged besides the winner's: it is the one that is served."""

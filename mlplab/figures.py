@@ -13,21 +13,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from mlplab.drawing import COLOURS, CROWD, DASHES, add_explanation, add_legend, folded, limit_y, looks, new_figure
-from mlplab.results import (
-    DIVERGED,
-    FAILED,
-    Outcome,
-    Predictions,
-    Record,
-    Result,
-    outcomes,
-    significant,
-)
+from mlplab.records import Predictions, Record
+from mlplab.results import DIVERGED, FAILED, Outcome, Result, outcomes, significant
 from mlplab.spec import Variant
-from mlplab.statistics import (
-    WORDS,
-    mean_interval,
-)
+from mlplab.statistics import mean_interval
+from mlplab.verdicts import WORDS
 
 METRICS = {"accuracy": "accuracy (share of images)", "loss": "loss (cross-entropy and penalty, nats)"}
 SPIKE = 10.0

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from mlplab import figures, labels, tables, tracking
 from mlplab.data import Dataset
-from mlplab.results import Predictions, Record
+from mlplab.records import Predictions, Record
 from mlplab.spec import Overview, Prediction, choose
 
 

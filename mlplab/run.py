@@ -13,7 +13,7 @@ from mlplab import labels, origin, tracking
 from mlplab.conclusion import conclude
 from mlplab.data import Dataset
 from mlplab.of_records import overview, predict
-from mlplab.results import Record
+from mlplab.records import Record
 from mlplab.seed_group import SeedGroup, spread
 from mlplab.spec import (
     Comparison,

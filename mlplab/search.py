@@ -21,7 +21,8 @@ from sklearn.model_selection import ParameterSampler, RandomizedSearchCV, Strati
 from sklearn.utils import ClassifierTags
 
 from mlplab import cluster, models, training
-from mlplab.results import DIVERGED, Candidate, Result
+from mlplab.records import Candidate
+from mlplab.results import DIVERGED, Result
 from mlplab.spec import Range, Search, UsageError, Variant, is_whole
 
 

@@ -14,15 +14,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from mlplab.drawing import COLOURS, add_legend, new_figure
-from mlplab.results import (
-    Candidate,
-    SearchResult,
-    choice_text,
-    significant,
-)
-from mlplab.statistics import (
-    expected_best,
-)
+from mlplab.records import Candidate, SearchResult
+from mlplab.results import choice_text, significant
+from mlplab.statistics import expected_best
 
 RESAMPLES = 1_000
 BAND_FROM = 5

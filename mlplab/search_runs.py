@@ -14,7 +14,8 @@ import numpy as np
 
 from mlplab import cluster, figures, labels, results, search, search_figures, tables, tracking, training
 from mlplab.data import Dataset
-from mlplab.results import FAILED, Candidate, Result, SearchResult
+from mlplab.records import Candidate, SearchResult
+from mlplab.results import FAILED, Result
 from mlplab.seed_group import means_of
 from mlplab.spec import Search, Variant
 from mlplab.trial import Device, Watch

@@ -5,7 +5,8 @@ import io
 import math
 from collections.abc import Sequence
 
-from mlplab.results import Outcome, Record, Result, SearchResult, Target, choice_text, outcomes, rank
+from mlplab.records import Record, SearchResult
+from mlplab.results import Outcome, Result, Target, choice_text, outcomes, rank
 from mlplab.spec import SELECTION_METRICS, Comparison
 
 COLUMNS = (

@@ -13,9 +13,10 @@ from rich.table import Table
 
 from mlplab import results, tables
 from mlplab.data import Dataset
-from mlplab.results import FAILED, FINISHED, Record, Result
+from mlplab.records import Record
+from mlplab.results import FAILED, FINISHED, Result
 from mlplab.spec import Comparison, Experiment, Search, Variant
-from mlplab.statistics import sentences
+from mlplab.verdicts import sentences
 
 PLAIN_LINE_SECONDS = 5.0
 """Least time between two lines on one training, where the output is no terminal."""

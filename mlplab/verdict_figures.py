@@ -15,15 +15,7 @@ from mlplab.results import (
     Target,
 )
 from mlplab.spec import SELECTION_METRICS
-from mlplab.statistics import (
-    BETTER,
-    EQUIVALENT,
-    ONE_SEED,
-    UNDECIDED,
-    WORDS,
-    Verdict,
-    shower,
-)
+from mlplab.verdicts import BETTER, EQUIVALENT, ONE_SEED, UNDECIDED, WORDS, Verdict, shower
 
 UNITS = {"val_accuracy": "points", "val_loss": "nats", "gap": "points", "train_seconds": "times"}
 """Measure of a verdict -> unit of its differences."""

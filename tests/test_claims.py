@@ -16,7 +16,8 @@ from experiments.report.claims import CLAIMS
 from experiments.report.judging import NOT_REPRODUCED, NOT_TESTABLE, REPRODUCED, STATUSES, Claim, judge
 from experiments.report.looks import FOUND, roughness
 from mlplab import statistics
-from mlplab.results import DIVERGED, FAILED, Candidate, Predictions, Record, Result, SearchResult, measures, significant
+from mlplab.records import Candidate, Predictions, Record, SearchResult
+from mlplab.results import DIVERGED, FAILED, Result, measures, significant
 from mlplab.spec import Comparison, Options, Overview, Prediction, Search, Variant, experiment_names, load_experiment
 
 IMAGES = {"mnist": 50_000, "cifar10": 40_000}

@@ -12,7 +12,7 @@ from test_run import Quiet, Screen, artifacts, below, read
 
 from experiments.report.__main__ import report
 from mlplab import data, run
-from mlplab.results import Record
+from mlplab.records import Record
 from mlplab.spec import SMOKE_EPOCHS, Comparison, Options, Search, experiment_names, load_experiment
 
 SMOKE = Options(smoke=True)

@@ -15,19 +15,11 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from mlplab import drawing, figures, search_figures, verdict_figures
-from mlplab.results import DIVERGED, FAILED, Candidate, Record, Result, SearchResult, Target
+from mlplab.records import Candidate, Record, SearchResult
+from mlplab.results import DIVERGED, FAILED, Result, Target
 from mlplab.spec import Comparison, Variant, experiment_names, load_experiment
-from mlplab.statistics import (
-    BETTER,
-    EQUIVALENT,
-    ONE_SEED,
-    UNDECIDED,
-    Measure,
-    Verdict,
-    expected_best,
-    judge,
-    mean_interval,
-)
+from mlplab.statistics import expected_best, mean_interval
+from mlplab.verdicts import BETTER, EQUIVALENT, ONE_SEED, UNDECIDED, Measure, Verdict, judge
 
 DATA = "digits (stand-in for MNIST)"
 NAN, INF = math.nan, math.inf

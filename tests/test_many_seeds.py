@@ -15,7 +15,8 @@ from rich.console import Console
 from test_run import InterruptedWhen, Quiet, artifacts, assert_readable, below, perform, read
 
 from mlplab import figures, programs, terminal, tracking, training, verdict_figures
-from mlplab.results import Record, measures, outcomes, targets
+from mlplab.records import Record
+from mlplab.results import measures, outcomes, targets
 from mlplab.spec import Comparison, Variant
 from mlplab.statistics import mean_interval
 from mlplab.tables import target_cells, to_cells

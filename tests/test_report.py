@@ -14,9 +14,10 @@ from test_claims import FIVE, FULL, records
 from experiments.report import page as report
 from experiments.report.claims import CLAIMS
 from mlplab import figures, results
-from mlplab.results import DIVERGED, FAILED, Record
+from mlplab.records import Record
+from mlplab.results import DIVERGED, FAILED
 from mlplab.spec import Comparison, Options, experiment_names
-from mlplab.statistics import Verdict, judge
+from mlplab.verdicts import Verdict, judge
 
 CIRCUMSTANCES = {"mlplab": "0.1.0", "processor": "a <fast> one & only", "commit": "c0ffee"}
 NUMBERS = [*map(str, range(2, 26)), "24b"]

@@ -30,7 +30,8 @@ from test_run import SEARCH, InterruptedWhen, Quiet, below, perform
 from experiments.report.looks import choices_text
 from mlplab import cluster, models, programs, search_figures, tables, tracking, training
 from mlplab import search as searching
-from mlplab.results import Candidate, Result, SearchResult
+from mlplab.records import Candidate, SearchResult
+from mlplab.results import Result
 from mlplab.search import Classifier, Found, Scored, candidates, random_search
 from mlplab.spec import Range, Search, UsageError, Variant
 

@@ -15,23 +15,8 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from mlplab import statistics
-from mlplab.statistics import (
-    ALPHA,
-    BETTER,
-    EQUIVALENT,
-    ONE_SEED,
-    UNDECIDED,
-    Measure,
-    Verdict,
-    exp,
-    expected_best,
-    holm,
-    holm_levels,
-    judge,
-    mean_interval,
-    more_seeds,
-    p_value,
-)
+from mlplab.statistics import ALPHA, exp, expected_best, holm, holm_levels, mean_interval, more_seeds, p_value
+from mlplab.verdicts import BETTER, EQUIVALENT, ONE_SEED, UNDECIDED, Measure, Verdict, judge
 
 # ------------------------------------------------------------------------------------------------------- simulation
 

@@ -11,7 +11,7 @@ from mlplab.command_line import EXIT_FAILED, Parser, add_training_options, chang
 from mlplab.spec import experiment_names, load_experiment
 
 if TYPE_CHECKING:
-    from mlplab.results import Record
+    from mlplab.records import Record
     from mlplab.run import Lab
 
 

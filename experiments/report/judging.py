@@ -20,7 +20,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mlplab.results import DIVERGED, FAILED, Outcome, Record, Result, significant
+from mlplab.records import Record
+from mlplab.results import DIVERGED, FAILED, Outcome, Result, significant
 from mlplab.spec import Comparison, Prediction, Search, load_experiment
 from mlplab.statistics import exp, mean_interval
 

@@ -35,7 +35,8 @@ from experiments.report.judging import (
     shortened,
     shown_of,
 )
-from mlplab.results import FAILED, Record, Result, choice_text, significant
+from mlplab.records import Record
+from mlplab.results import FAILED, Result, choice_text, significant
 from mlplab.spec import Variant
 
 DECAYS = ("mini-batch SGD", "with decay", "with decay and momentum")

@@ -24,7 +24,8 @@ from experiments.report.claims import CLAIMS
 from experiments.report.judging import NOT_REPRODUCED, NOT_TESTABLE, REPRODUCED, Claim, Records, Verdict
 from experiments.report.looks import choices_text
 from mlplab import figures, results, search_figures, tables, verdict_figures
-from mlplab.results import DIVERGED, FAILED, FINISHED, Outcome, Record, Result
+from mlplab.records import Record
+from mlplab.results import DIVERGED, FAILED, FINISHED, Outcome, Result
 from mlplab.spec import SELECTION_METRICS, Comparison, Overview, Search, better, load_experiment
 
 TITLE = "Keras MLPs on MNIST and CIFAR-10: a student report, run again"

@@ -1,0 +1,173 @@
+"""What an experiment left behind as a whole: its record, as an artifact of its run has it."""
+
+import json
+import math
+import statistics
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from mlplab.results import FAILED, Outcome, Result, outcomes
+from mlplab.spec import Experiment
+from mlplab.verdicts import Verdict
+
+
+@dataclass(kw_only=True)
+class Candidate:
+    """One candidate of a search.
+
+    Attributes:
+        choices: field of `Variant` -> the value drawn; without fields that do not apply to its optimizer.
+        scores: accuracy on each held-out fold, in the folds' order; NaN where the training failed.
+        train_seconds: seconds of training alone, over all folds.
+    """
+
+    choices: dict[str, Any]
+    scores: list[float]
+    train_seconds: float = math.nan
+    run_id: str = ""
+
+    def __post_init__(self) -> None:
+        # JSON makes lists of tuples, such as hidden has.
+        self.choices = {name: tuple(v) if isinstance(v, list) else v for name, v in self.choices.items()}
+
+    @property
+    def mean(self) -> float:
+        """Mean accuracy over the folds."""
+        return statistics.fmean(self.scores)
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the accuracy over the folds (population's, as scikit-learn's)."""
+        return float(np.std(self.scores))
+
+
+@dataclass(kw_only=True)
+class SearchResult:
+    """A random search's candidates in the order they were drawn, and the best one trained on all training images.
+
+    Attributes:
+        refit: that training; it saw no validation data while it went on.
+        validation: loss and accuracy on the validation set after it.
+    """
+
+    candidates: list[Candidate]
+    refit: Result
+    validation: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def fields(self) -> list[str]:
+        """The fields that were searched; a candidate may lack some, which do not apply to it."""
+        return list(dict.fromkeys(name for candidate in self.candidates for name in candidate.choices))
+
+    @property
+    def best(self) -> Candidate:
+        """The candidate with the highest mean accuracy, the first of equals."""
+        return max(self.candidates, key=lambda c: c.mean if math.isfinite(c.mean) else -math.inf)
+
+
+@dataclass(kw_only=True, eq=False)
+class Predictions:
+    """What a model answered on images.
+
+    Attributes:
+        images: uint8, shape (images, features).
+        image_shape: (28, 28) or (32, 32, 3).
+        labels, predicted: true and predicted class of each image.
+        probability: the probability the model gave its prediction.
+        class_names: the classes' names, by class.
+        test_accuracy: share of right answers on the whole test set.
+        model_uri: where the model was loaded from.
+    """
+
+    images: np.ndarray
+    image_shape: tuple[int, ...]
+    labels: list[int]
+    predicted: list[int]
+    probability: list[float]
+    class_names: tuple[str, ...]
+    test_accuracy: float
+    model_uri: str
+
+
+@dataclass(kw_only=True, eq=False)
+class Record:
+    """An experiment that has run.
+
+    Attributes:
+        data: the data set's label, as it stands beside every number.
+        notice: what a reader must know of the data, or "".
+        seconds: wall time of the experiment from its start to its conclusion, without that of experiments it needs.
+        reused: whether it was found on record instead of run.
+        results: those of a comparison: variant after variant in its order, and of each one seed after the other.
+        verdicts: what a comparison's seeds say of its variants.
+        search, predictions: those of a search or a prediction.
+    """
+
+    experiment: Experiment
+    data: str
+    notice: str = ""
+    run_id: str = ""
+    seconds: float = 0.0
+    reused: bool = False
+    results: list[Result] = field(default_factory=list)
+    verdicts: list[Verdict] = field(default_factory=list)
+    search: SearchResult | None = None
+    predictions: Predictions | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether a training of it raised."""
+        return any(result.status == FAILED for result in self.results)
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """The results by variant, in the variants' order."""
+        return outcomes(self.results)
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of a comparison's results."""
+        return list(dict.fromkeys(result.seed for result in self.results))
+
+    def of_seed(self, seed: int) -> "Record":
+        """This record with the results of one seed alone."""
+        return replace(self, results=[result for result in self.results if result.seed == seed], verdicts=[])
+
+    def result(self, variant: str) -> Result:
+        """The result that stands for a variant, by its name.
+
+        Raises:
+            KeyError: there is none of that name.
+        """
+        return {outcome.variant.name: outcome.representative for outcome in self.outcomes}[variant]
+
+    def to_json(self) -> str:
+        """All but the experiment itself, as JSON; values that are not finite as NaN and Infinity."""
+        record: dict[str, Any] = {"data": self.data, "notice": self.notice, "seconds": self.seconds}
+        record["results"] = [result.to_dict() for result in self.results]
+        record["verdicts"] = [asdict(verdict) for verdict in self.verdicts]
+        if self.search:
+            candidates = [asdict(candidate) for candidate in self.search.candidates]
+            refit, validation = self.search.refit.to_dict(), self.search.validation
+            record["search"] = {"candidates": candidates, "refit": refit, "validation": validation}
+        if self.predictions:
+            record["predictions"] = {**vars(self.predictions), "images": self.predictions.images.tolist()}
+        return json.dumps(record, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str, experiment: Experiment, run_id: str) -> "Record":
+        """What `to_json` gave, found on record."""
+        record = json.loads(text)
+        record["results"] = [Result.from_dict(result) for result in record["results"]]
+        record["verdicts"] = [Verdict(**verdict) for verdict in record["verdicts"]]
+        if search := record.get("search"):
+            candidates = [Candidate(**candidate) for candidate in search["candidates"]]
+            refit = Result.from_dict(search["refit"])
+            record["search"] = SearchResult(candidates=candidates, refit=refit, validation=search["validation"])
+        if found := record.get("predictions"):
+            images = np.array(found["images"], np.uint8)
+            shapes = {name: tuple(found[name]) for name in ("image_shape", "class_names")}
+            record["predictions"] = Predictions(**{**found, "images": images, **shapes})
+        return cls(**record, experiment=experiment, run_id=run_id, reused=True)
