@@ -31,6 +31,7 @@ SECONDS_WORTH_TIMING = 20.0
 """Of a training: where it takes longer, kinds of programs are timed before it."""
 
 PROGRAMS_KEPT = 64
+"""And as many steps: each holds what its first model's variables hold."""
 
 
 @dataclass(frozen=True)
@@ -84,13 +85,14 @@ class _Traced:
     """What a model's step for one mode and structure of data was, when it was first needed.
 
     Attributes:
-        alike: equal for models that are the same piece by piece; of no other model where that cannot be known.
+        alike: equal for models that are the same piece by piece; of no other model where that is not `known`.
         trainable: of each variable.
         variables: all that a step may read or write, in an order that models of the same configuration share.
         steps: for XLA to compile or not, those that were needed, each with what it takes of this model.
     """
 
     alike: str
+    known: bool
     trainable: list[bool]
     variables: list[Any]
     steps: dict[bool, tuple[Step, list[Any]]] = field(default_factory=dict)
@@ -100,8 +102,8 @@ class _Traced:
         """As the model is now."""
         variables = sharing.variables(model, mode)
         alike = sharing.description(model, variables, mode, arrays.structure)
-        alike = alike or f"only {_token(model)} as compiled by {_token(model._compile_config)}"
-        return cls(alike, [variable.trainable for variable in variables], variables)
+        only = f"only {_token(model)} as compiled by {_token(model._compile_config)}"
+        return cls(alike or only, alike is not None, [variable.trainable for variable in variables], variables)
 
     def same(self, other: "_Traced") -> bool:
         """Whether both would be traced to the same, as far as can be told."""
@@ -252,7 +254,7 @@ class _Making:
                 step = Step(self.model, self.mode, self.arrays, xla)
             steps[xla] = step, step.function.captured_inputs
             places = {id(variable.value.handle): i for i, variable in enumerate(variables)}
-            if all(id(tensor) in places for tensor in step.function.captured_inputs):
+            if self.traced.known and all(id(tensor) in places for tensor in step.function.captured_inputs):
                 _keep(_alike, known, (step, [places[id(tensor)] for tensor in step.function.captured_inputs]))
         return steps[xla]
 
