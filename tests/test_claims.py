@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from experiments.report.claims import CLAIMS
 from experiments.report.judging import NOT_REPRODUCED, NOT_TESTABLE, REPRODUCED, STATUSES, Claim, judge
 from experiments.report.looks import FOUND, roughness
-from mlplab import statistics
 from mlplab.records import Candidate, Predictions, Record, SearchResult
 from mlplab.results import DIVERGED, FAILED, Result, measures, significant
 from mlplab.spec import Comparison, Options, Overview, Prediction, Search, Variant, experiment_names, load_experiment
+from mlplab.verdicts import judge as judge_differences
 
 IMAGES = {"mnist": 50_000, "cifar10": 40_000}
 LABELS = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
@@ -369,7 +369,7 @@ def test_several_seeds_decide_a_lead_that_one_cannot(leads: list[float], status:
 def test_a_difference_has_the_interval_of_the_comparisons_verdict() -> None:
     """What a claim says of two variants is, to the digit, what the verdict of their comparison says."""
     record = FIVE["optimizers"]
-    verdicts = statistics.judge(measures(record.experiment, record.results), record.experiment.against)
+    verdicts = judge_differences(measures(record.experiment, record.results), record.experiment.against)
     (verdict,) = [v for v in verdicts if (v.measure, v.a, v.b) == ("val_accuracy", "RMSprop", "Adam")]
     ends = f"[{100 * verdict.low:+.2f}, {100 * verdict.high:+.2f}]"
     evidence = judge(BY_KEY["rmsprop-best"], FIVE).evidence

@@ -192,7 +192,7 @@ def commands() -> dict[str, argparse.ArgumentParser]:
     return dict(found.choices)
 
 
-REQUIRED = {"run": ["optimizers"], "compare": ["--spec", "x.py"], "replay": ["--run-id", "x"]}
+REQUIRED = {"run": ["optimizers"], "compare": ["x.py"], "replay": ["--run-id", "x"]}
 
 
 @pytest.mark.parametrize("command", commands())

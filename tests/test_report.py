@@ -13,7 +13,7 @@ from test_claims import FIVE, FULL, records
 
 from experiments.report import page as report
 from experiments.report.claims import CLAIMS
-from mlplab import figures, results
+from mlplab import figures, results, search_figures, verdict_figures
 from mlplab.records import Record
 from mlplab.results import DIVERGED, FAILED
 from mlplab.spec import Comparison, Options, experiment_names
@@ -63,9 +63,19 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = ["learning_curves", "comparison_curves", "training_times", "overview_times", "predictions", "differences"]
-    for name in [*names, "reached", "learning_rates", "search_parallel", "search_slices", "search_budget"]:
-        monkeypatch.setattr(figures, name, lambda *arguments: figures.Figure(figsize=(1, 1)))
+    names = [
+        "learning_curves",
+        "comparison_curves",
+        "training_times",
+        "overview_times",
+        "predictions",
+        "learning_rates",
+    ]
+    rooms = {figures: names, verdict_figures: ["differences", "reached"]}
+    rooms[search_figures] = ["parallel", "slices", "budget"]
+    for room, drawn in rooms.items():
+        for name in drawn:
+            monkeypatch.setattr(room, name, lambda *arguments: figures.Figure(figsize=(1, 1)))
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from mlplab import verdict_figures
 from mlplab.results import (
-    COLUMNS,
     DIVERGED,
     FAILED,
     FINISHED,
@@ -22,19 +21,14 @@ from mlplab.results import (
     Outcome,
     Result,
     Target,
-    history_csv,
     outcomes,
     rank,
     reaching,
-    rows,
-    target_cells,
     targets,
-    to_cells,
-    to_csv,
-    to_markdown,
     unpaired,
 )
 from mlplab.spec import Comparison, Variant, better
+from mlplab.tables import COLUMNS, history_csv, rows, target_cells, to_cells, to_csv, to_markdown
 
 NAN = math.nan
 

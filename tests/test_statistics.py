@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from mlplab import statistics
+from mlplab import verdicts
 from mlplab.statistics import ALPHA, exp, expected_best, holm, holm_levels, mean_interval, more_seeds, p_value
 from mlplab.verdicts import BETTER, EQUIVALENT, ONE_SEED, UNDECIDED, Measure, Verdict, judge
 
@@ -72,7 +72,7 @@ def suite(rng: np.random.Generator, better: float = 0.0, seeds: int = 10) -> lis
 
 def test_equal_variants_are_rarely_called_better(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 1,000 comparisons of five equal variants in three measures at most 5 % have a wrong verdict in them."""
-    monkeypatch.setattr(statistics, "more_seeds", lambda *arguments: None)  # slow, and changes no decision
+    monkeypatch.setattr(verdicts, "more_seeds", lambda *arguments: None)  # slow, and changes no decision
     rng = np.random.default_rng(2)
     wrong = sum(any(v.decision == BETTER for v in judge(suite(rng), "a")) for _ in range(1_000))
     assert 5 <= wrong <= 50
@@ -84,7 +84,7 @@ def test_rounded_accuracies_of_equal_variants_are_rarely_called_better(
     seeds: int, step: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where few seeds' accuracies are whole images, so that all differences are often equal by chance."""
-    monkeypatch.setattr(statistics, "more_seeds", lambda *arguments: None)
+    monkeypatch.setattr(verdicts, "more_seeds", lambda *arguments: None)
     rng = np.random.default_rng(5)
     wrong = 0
     for _ in range(200):
