@@ -1,4 +1,4 @@
-"""What `mlplab.claims` promises: a verdict on every claim of the report, true whatever was measured."""
+"""What `experiments.report` promises of claims: a verdict on every claim of the report, true whatever was measured."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""What `mlplab.report` promises: the whole report in one HTML file and in Markdown, from whatever is on record."""
+"""What `experiments.report` promises of its page: the whole report in HTML and Markdown, from whatever is on record."""
 
 import math
 import re
