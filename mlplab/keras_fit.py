@@ -83,7 +83,7 @@ def warn_of_autologging(model: keras.Model) -> None:
         warnings.warn(
             "mlflow.keras.autolog() records keras.Model.fit and not mlplab's fit. To have epochs recorded, turn it off "
             "with mlflow.keras.autolog(disable=True) and give callbacks=[mlflow.keras.MlflowCallback()].",
-            stacklevel=3,
+            stacklevel=4,  # whoever called `fit`
         )
 
 

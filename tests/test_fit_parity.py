@@ -904,8 +904,9 @@ model.compile("sgd", "mse")
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     training.fit(model, np.ones((8, 3)), np.ones(8), verbose=0)
-    (said,) = [str(one.message) for one in caught if "mlplab" in str(one.message)]
-assert "MlflowCallback" in said, said
+    (said,) = [one for one in caught if "mlplab" in str(one.message)]
+assert "MlflowCallback" in str(said.message), said
+assert said.filename == "<string>", f"the warning points at {said.filename} and not at the caller"
 mlflow.keras.autolog(disable=True)
 with warnings.catch_warnings():
     warnings.filterwarnings("error", message="mlplab")
