@@ -14,10 +14,6 @@ LOAD, SHARED = "machine.load", "shared"
 busy with other processes. No tag: nothing that would be felt."""
 
 
-# A run's page lists all metrics and tags, and a reader has to find the way among them: at most sixteen of either. What
-# else is known of a training is in its artifacts: history.csv and training.json.
-
-
 def of_data(data: Dataset) -> dict[str, str]:
     """Which data, which code and which machine, of every run."""
     return {"dataset": data.label, "dataset.digest": data.digest, **origin.tags()}

@@ -21,6 +21,9 @@ from mlplab.steps import Step
 
 EPOCH, STEPS, GRAPH = KINDS = ("epoch", "steps", "graph")
 
+TIMED_SECONDS = 0.05
+"""About how long a call lasts by which a program's steps are timed."""
+
 
 class XlaError(Exception):
     """XLA does not compile it."""
@@ -122,9 +125,6 @@ class Program:
         # The public call binds the variables of the traced model; this is the same call with the captures given.
         found: list[tf.Tensor] = self._function._call_flat([*map(tf.constant, counts), *inputs], list(captured))
         return found
-
-
-TIMED_SECONDS = 0.05
 
 
 @contextlib.contextmanager

@@ -46,11 +46,6 @@ class Ready:
         """Which of `KINDS` it is."""
         return self.program.kind
 
-    @property
-    def shuffled(self) -> bool:
-        """Whether `run` needs an order."""
-        return self.program.shuffled
-
     def run(
         self, model: keras.Model, arrays: Arrays, order: np.ndarray | None = None, most: float = math.inf
     ) -> dict[str, Any]:
@@ -184,23 +179,25 @@ def _keep(kept: "OrderedDict[str, Any]", key: str, value: Any) -> None:
         kept.popitem(last=False)
 
 
+@dataclass
 class _Making:
-    """The programs of one model for one mode and set of arrays: found, or traced and compiled."""
+    """The programs of one model for one mode and set of arrays: found, or traced and compiled.
 
-    def __init__(
-        self,
-        model: keras.Model,
-        mode: str,
-        arrays: Arrays,
-        batch: int,
-        shuffle: bool,
-        one_core: bool,
-        wanted: str,
-        key: str,
-        traced: _Traced,
-    ) -> None:
-        self.model, self.mode, self.arrays, self.batch = model, mode, arrays, batch
-        self.shuffle, self.one_core, self.wanted, self.key, self.traced = shuffle, one_core, wanted, key, traced
+    Attributes:
+        wanted: what a program depends on besides its step.
+        key: what a step depends on besides its model.
+        traced: what is known of the model's steps.
+    """
+
+    model: keras.Model
+    mode: str
+    arrays: Arrays
+    batch: int
+    shuffle: bool
+    one_core: bool
+    wanted: str
+    key: str
+    traced: _Traced
 
     def chosen(self, steps: float) -> str:
         """Which kind of program is quickest for so many steps."""

@@ -310,6 +310,8 @@ def means_of(each: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: statistics.fmean(values[name] for values in each) for name in names}
 
 
+# A run's page lists all metrics and tags, and a reader has to find the way among them: at most sixteen of either. What
+# else is known of a training is in its artifacts: history.csv and training.json.
 CURVES = ("loss", "accuracy", "val_loss", "val_accuracy", "train_eval_loss", "train_eval_accuracy", "train_seconds")
 
 
