@@ -41,9 +41,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from mlplab import cluster
+from mlplab import cluster, worker
+from mlplab.checks import UnavailableError
 from mlplab.data import load
-from mlplab.spec import UnavailableError, Variant
+from mlplab.sources import Data
+from mlplab.spec import Metric, Training
 
 TRAININGS, TASKS, CLIENTS, SECONDS = 8, 1_000, 8, 4.0
 GOAL = 1.7
@@ -54,7 +56,7 @@ METRICS = 8
 # ---------------------------------------------------------------------------------------------------------- trainings
 
 
-def train(item: tuple[cluster.Reference, Variant, int]) -> float:
+def train(item: tuple[worker.Reference, Training, int]) -> float:
     """One training; the seconds in which it learned."""
     from mlplab import trial
     from mlplab.results import Result
@@ -62,7 +64,7 @@ def train(item: tuple[cluster.Reference, Variant, int]) -> float:
     reference, variant, seed = item
     data = reference.load()
     result = Result(variant=variant, seed=seed, steps_per_epoch=variant.steps_per_epoch(len(data.train)))
-    trial.train([result], "val_accuracy", data, reference.device(), lambda result: None)
+    trial.train([result], Metric("val_accuracy"), data, reference.device(), lambda result: None)
     return result.train_seconds
 
 
@@ -72,9 +74,17 @@ def trainings(repetitions: int) -> dict[str, float]:
         data = load("mnist")
     except UnavailableError:
         data = load("digits")
-    rmsprop = Variant(optimizer="rmsprop", learning_rate=0.001, batch_size=32, epochs=3)
+    rmsprop = Training(
+        model="mlp",
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        optimizer="rmsprop",
+        learning_rate=0.001,
+        batch_size=32,
+        epochs=3,
+    )
     variants = [rmsprop, rmsprop.but(optimizer="sgd", learning_rate=0.01)]
-    items = [(cluster.Reference.to(data), variants[n % 2], n // 2) for n in range(TRAININGS)]
+    items = [(worker.Reference.to(Data.of(data.name), data), variants[n % 2], n // 2) for n in range(TRAININGS)]
     seconds: dict[tuple[str, int], list[float]] = {(kind, count): [] for kind in ("cold", "warm") for count in (1, 2)}
     for _ in range(repetitions):
         for count in (1, 2):

@@ -30,30 +30,58 @@ from quiet import Quiet
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from mlplab import backend, folds
 from mlplab.data import Dataset, load
-from mlplab.spec import Options, Search, Variant, load_experiment
+from mlplab.loading import Options, load_experiment
+from mlplab.results import Result
+from mlplab.space import Search
+from mlplab.spec import Metric, Training
 
 TARGET = 5.0
 OVERHEAD_TARGET = 0.03
 Answer = dict[str, Any]
 
 
-class Silent:
-    """A journal that keeps nothing."""
+HIDDEN = (128, 64)
 
-    def started(self, candidate: Variant) -> None:
+
+class Untracked:
+    """A `mlplab.search.Trainer` that keeps nothing but the trainings."""
+
+    def __init__(self, search: Search, data: Dataset) -> None:
+        from mlplab.search import candidates
+
+        self.search, self.data, self.drawn = search, data, candidates(search)
+        self.trained: list[tuple[int, Result]] = []
+
+    def fold(self, place: int, fold: int) -> Result:
+        """Trains a candidate on all folds but one."""
+        result, _ = self._train(place, self.drawn[place], self.search.seed + fold - 1, Metric("loss"))
+        return result
+
+    def known(self, place: int, fold: int) -> float | None:
+        """Nothing is on record."""
+        return None
+
+    def scored(self, place: int, fold: int, score: float) -> None:
         """Nothing."""
 
-    def epoch(self, candidate: Variant, fold: int, epoch: int, values: dict[str, float]) -> None:
-        """Nothing."""
+    def best(self, place: int) -> tuple[Result, Any]:
+        """Trains the winner on all training examples."""
+        return self._train(place, self.drawn[place].but(splits="fixed"), self.search.seed, Metric("val_loss"))
 
-    def scored(self, candidate: Variant, fold: int, found: Any) -> None:
-        """Nothing."""
+    def seconds(self, place: int) -> float:
+        """Seconds of training of a candidate, over its folds."""
+        return sum(result.train_seconds for owner, result in self.trained if owner == place)
 
-    def ended(self, candidate: Variant, found: Any, error: str = "") -> None:
-        """Ends the benchmark where a training failed."""
-        if error:
-            raise RuntimeError(error)
+    def _train(self, place: int, variant: Training, seed: int, metric: Metric) -> tuple[Result, Any]:
+        from mlplab import trial
+
+        data = folds.for_seed(variant, self.data, seed)
+        result = Result(variant=variant, seed=seed)
+        (model,) = trial.train([result], metric, data, trial.Device.of(data), lambda result: None)
+        self.trained.append((place, result))
+        return result, model
 
 
 def mlplab_search(search: Search, data: Dataset) -> Answer:
@@ -61,13 +89,14 @@ def mlplab_search(search: Search, data: Dataset) -> Answer:
     from mlplab.search import random_search
 
     started = time.perf_counter()
-    found = random_search(search, data.train.x, data.train.y, data.classes, Silent())
+    trainer = Untracked(search, data)
+    found = random_search(search, data, trainer, trainer.seconds)
     return {
         "seconds": time.perf_counter() - started,
-        "compile": found.compile_seconds,
-        "train": found.refit.train_seconds + sum(candidate.train_seconds for candidate in found.candidates),
-        "params": [candidate.choices for candidate in found.candidates],
-        "scores": [candidate.mean for candidate in found.candidates],
+        "compile": sum(result.compile_seconds for _, result in trainer.trained),
+        "train": sum(result.train_seconds for _, result in trainer.trained),
+        "params": [search.choices(candidate) for candidate in trainer.drawn],
+        "scores": [float(np.mean(scores)) for scores in found.scores],
     }
 
 
@@ -81,22 +110,16 @@ def stock_search(search: Search, data: Dataset) -> Answer:
 
     def network(learning_rate: float, dropout: float) -> keras.Model:
         layers: list[Any] = [keras.Input((x.shape[1],))]
-        for units in search.base.hidden:
-            layers += [keras.layers.Dense(units, activation=search.base.activation), keras.layers.Dropout(dropout)]
+        for units in HIDDEN:
+            layers += [keras.layers.Dense(units, activation="relu"), keras.layers.Dropout(dropout)]
         model = keras.Sequential([*layers, keras.layers.Dense(classes, activation="softmax")])
         model.compile(keras.optimizers.SGD(learning_rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
         return model
 
-    classifier = KerasClassifier(
-        network,
-        learning_rate=search.base.learning_rate,
-        dropout=search.base.dropout,
-        epochs=search.base.epochs,
-        verbose=0,
-    )
+    classifier = KerasClassifier(network, learning_rate=0.01, model__dropout=0.0, epochs=search.base.epochs, verbose=0)
     searching = RandomizedSearchCV(
         classifier,
-        {name: list(values) for name, values in search.space.items()},
+        {name.replace(".", "__"): list(values) for name, values in search.space.items()},
         n_iter=search.candidates,
         random_state=search.seed,
         cv=StratifiedKFold(search.folds, shuffle=True, random_state=search.seed),
@@ -107,7 +130,8 @@ def stock_search(search: Search, data: Dataset) -> Answer:
     searching.fit(images, y)
     seconds = time.perf_counter() - started
     results = searching.cv_results_
-    return {"seconds": seconds, "params": results["params"], "scores": results["mean_test_score"].tolist()}
+    params = [{name.replace("__", "."): value for name, value in drawn.items()} for drawn in results["params"]]
+    return {"seconds": seconds, "params": params, "scores": results["mean_test_score"].tolist()}
 
 
 def tracked_search(search: Search, data: Dataset) -> Answer:
@@ -119,7 +143,7 @@ def tracked_search(search: Search, data: Dataset) -> Answer:
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
         mlflow.search_experiments()
-        lab = run.Lab(lambda wanted: data, Quiet(), Options())  # type: ignore[arg-type]
+        lab = run.Lab(lambda wanted: data, Quiet(), Options())
         started = time.perf_counter()
         record, _, _ = lab.run(search)
         seconds = time.perf_counter() - started
@@ -140,12 +164,13 @@ def searched(candidates: int, folds: int, epochs: int) -> Search:
 
 def contend(name: str, size: tuple[int, int, int], pipe: Connection) -> None:
     """A contender's process: loads, imports, warms up what is once a process, searches, and answers."""
-    import tensorflow as tf
-
     search = searched(*size)
-    data = load(search.dataset)
-    tf.random.normal((1_000, 1_000)) @ tf.random.normal((1_000, 1_000))
-    pipe.send(CONTENDERS[name](search, data) | {"data": data.label})
+    data = load(search.data)
+    with backend.settings():  # as a command has them
+        import tensorflow as tf
+
+        tf.random.normal((1_000, 1_000)) @ tf.random.normal((1_000, 1_000))
+        pipe.send(CONTENDERS[name](search, data) | {"data": data.label})
 
 
 def measure(name: str, size: tuple[int, int, int]) -> Answer:
@@ -176,7 +201,7 @@ def main() -> None:
     size = options.candidates, options.folds, options.epochs
     search = searched(*size)
 
-    os.environ["TF_XLA_FLAGS"] = ""  # no cache of compiled programs
+    os.environ["TF_XLA_FLAGS"] = "--tf_xla_persistent_cache_directory="  # no cache of compiled programs
     answers: dict[str, list[Answer]] = {name: [] for name in CONTENDERS}
     for _ in range(options.repetitions):
         for name in CONTENDERS:

@@ -22,22 +22,30 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from mlplab import models, training
+from mlplab import backend, building, training
+from mlplab.checks import UnavailableError
 from mlplab.data import Dataset, load
-from mlplab.spec import UnavailableError, Variant
+from mlplab.spec import Training
 
 if TYPE_CHECKING:
     import keras
 
 SEEDS = range(10)
 TOLERANCE = 1e-5
+SGD = Training(
+    model="mlp",
+    loss="sparse_categorical_crossentropy",
+    metrics=["accuracy"],
+    optimizer="sgd",
+    learning_rate=0.01,
+)
 # Of ten seeds over one, by batch size: train seconds, and the whole call.
 GOALS: dict[int, tuple[float, float | None]] = {1: (4.0, None), 128: (10.5, 10.5)}
 
 
 def build(data: Dataset, seed: int) -> "keras.Model":
     """A new model."""
-    return models.build(Variant(optimizer="sgd", learning_rate=0.01), data.features, data.classes, seed)
+    return building.build(SGD, data, seed)
 
 
 def difference(model: "keras.Model", other: "keras.Model") -> float:
@@ -107,4 +115,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with backend.settings():  # as a command has them
+        main()

@@ -79,12 +79,15 @@ def register(folder: Path) -> None:
     import mlflow
     import tensorflow as tf
 
-    from mlplab import models
-    from mlplab.spec import Variant
+    from mlplab.building import build
+    from mlplab.data import load
+    from mlplab.export import Export
+    from mlplab.spec import Training
     from serving.model import arguments
 
-    model = models.build(Variant(hidden=(128, 64)), 784, 10, seed=1)
-    tf.saved_model.save(models.Export(model), str(folder / "export"))
+    mlp = Training(model="mlp", optimizer="sgd", loss="sparse_categorical_crossentropy")
+    model = build(mlp, load("digits"), seed=1)
+    tf.saved_model.save(Export(model), str(folder / "export"))
     example = np.zeros((1, 784), np.float32)
     with mlflow.start_run():
         signature = mlflow.models.infer_signature(example, np.zeros((1, 10), np.float32))

@@ -43,8 +43,10 @@ from sqlalchemy import event
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from mlplab import data, delivery, origin, registry, run, tracking
-from mlplab.spec import Options, load_experiment
+from experiments.report.__main__ import report
+from mlplab import backend, data, datasets, delivery, origin, registry, run, tracking
+from mlplab.loading import Options, experiment_names, load_experiment
+from mlplab.sources import Data
 
 GOAL = 2.0
 EXPERIMENT = "optimizers"
@@ -76,7 +78,7 @@ def main() -> None:
         folder = folder.absolute()
         folder.mkdir(parents=True, exist_ok=True)
         stack.enter_context(contextlib.chdir(folder))
-        digits = {wanted: data.load("digits", wanted) for wanted in data.KNOWN}
+        digits = {wanted: data.load("digits", wanted) for wanted in datasets.KNOWN}
         record = recorded(folder, digits)
         print(f"Medians of {options.turns} turns, on {digits['mnist'].label}.\n", flush=True)
         print("| store | timed | empty (ms) | full (ms) | ratio | goal | | spread |")
@@ -169,6 +171,11 @@ class Screen(Quiet):
         raise SystemExit(f"{name}:\n{error}")
 
 
+def named(wanted: Data) -> str:
+    """The name of the data set that an experiment of the report is about."""
+    return str(wanted.source)
+
+
 SEARCHED: dict[str, tuple[str, list[str], int]] = {}
 """Row of the table -> the search's filter, order and most results, for its plan."""
 
@@ -194,7 +201,7 @@ def starting(digits: Mapping[str, data.Dataset]) -> dict[str, float]:
     """A comparison from its start to its first epoch on record, and as a whole."""
     clock = Clock()
     comparison = Options(epochs=2).adapt(load_experiment(EXPERIMENT))
-    lab = run.Lab(digits.__getitem__, Screen(), Options())
+    lab = run.Lab(lambda wanted: digits[named(wanted)], Screen(), Options())
     started = time.perf_counter()
     with clock.running():
         lab.run(comparison)
@@ -211,10 +218,10 @@ def starting(digits: Mapping[str, data.Dataset]) -> dict[str, float]:
 def reporting(digits: Mapping[str, data.Dataset]) -> dict[str, float]:
     """The report where all it needs is on record."""
     clock = Clock()
-    lab = run.Lab(digits.__getitem__, Screen(), Options(smoke=True))
+    lab = run.Lab(lambda wanted: digits[named(wanted)], Screen(), Options(smoke=True))
     started = time.perf_counter()
     with clock.running(), tempfile.TemporaryDirectory() as folder:
-        lab.report(Path(folder))
+        report(lab, Path(folder), experiment_names())
     return {
         "report: from the record": time.perf_counter() - started,
         "report: from the record, in the store": clock.seconds,
@@ -252,7 +259,8 @@ def searching(digits: data.Dataset, record: Rows) -> dict[str, float]:
         timed("find: a fingerprint on record", lambda: parent_run.find(present))
         timed("find: a fingerprint not on record", lambda: parent_run.find("0" * 32))
         parent_run.finish()
-    timed("register: choosing a run", lambda: registry._chosen(client, digits, "rmsprop", "val_accuracy", None))
+    by_accuracy = functools.partial(registry._chosen, client, digits, None, None, None, "rmsprop", "val_accuracy")
+    timed("register: choosing a run", by_accuracy)
     timed("a run by its id", lambda: client.get_run(one["run_uuid"]))
     search("children of a parent", f"tags.mlflow.parentRunId = '{parent}'", None, 1000)
     search("a run by its key, on record", delivery.with_key(key), 1)
@@ -392,7 +400,8 @@ def recorded(folder: Path, digits: Mapping[str, data.Dataset]) -> Rows:
         draft.unlink(missing_ok=True)
         mlflow.set_tracking_uri(opened(f"sqlite:///{draft}"))
         with tempfile.TemporaryDirectory() as page:
-            run.Lab(digits.__getitem__, Screen(), Options(smoke=True)).report(Path(page))
+            lab = run.Lab(lambda wanted: digits[named(wanted)], Screen(), Options(smoke=True))
+            report(lab, Path(page), experiment_names())
         draft.rename(path)
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.row_factory = sqlite3.Row
@@ -620,4 +629,5 @@ def _text(value: object) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    with backend.settings():  # as a command has them
+        main()

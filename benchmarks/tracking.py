@@ -26,9 +26,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import mlflow
 from quiet import Quiet
 
-from mlplab import data, run, seed_group, tracking, trial
+from mlplab import backend, data, run, seed_group, tracking, trial
+from mlplab.comparison import Comparison
+from mlplab.loading import Options
 from mlplab.results import Result
-from mlplab.spec import Comparison, Options, Variant
+from mlplab.spec import Training
 
 
 def main() -> None:
@@ -43,8 +45,16 @@ def main() -> None:
     comparison = Comparison(
         name="tracking",
         question="What does tracking cost?",
-        dataset="mnist",
-        base=Variant(optimizer="rmsprop", learning_rate=0.001, epochs=arguments.epochs),
+        data="mnist",
+        base=Training(
+            model="mlp",
+            loss="sparse_categorical_crossentropy",
+            metrics=["accuracy"],
+            optimizer="rmsprop",
+            learning_rate=0.001,
+            batch_size=128,
+            epochs=arguments.epochs,
+        ),
         variants={"RMSprop": {}},
     )
     (variant,) = comparison.resolved()
@@ -53,12 +63,12 @@ def main() -> None:
     print(f"{mnist.label}, {arguments.epochs} epochs at batch size 128, medians of {arguments.repetitions} in turns\n")
 
     def untracked() -> None:
-        trial.train([Result(variant=variant)], comparison.select, mnist, device, lambda result: None)
+        trial.train([Result(variant=variant)], comparison.metric, mnist, device, lambda result: None)
 
     def tracked() -> None:
         with tracking.parent_run("tracking", {}, mnist) as parent:
             started.append(time.perf_counter())
-            seed_group.SeedGroup(parent, variant, comparison, mnist).train([0], device, Quiet())  # type: ignore[arg-type]
+            seed_group.SeedGroup(parent, variant, comparison, mnist).train([0], device, Quiet())
 
     def whole() -> None:
         started.append(time.perf_counter())
@@ -119,4 +129,5 @@ def server(folder: Path) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    main()
+    with backend.settings():  # as a command has them
+        main()

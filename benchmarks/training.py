@@ -24,14 +24,15 @@ import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from mlplab.checks import UnavailableError
 from mlplab.data import load
-from mlplab.spec import UnavailableError, Variant
 
 LAYERS = (128, 64)
 Repetition = Callable[[], int]  # Trains, and returns how many images it took.
@@ -66,11 +67,14 @@ def arrays(name: str) -> tuple[np.ndarray, np.ndarray, str]:
 
 def mlplab_fit(x: np.ndarray, y: np.ndarray, batch: int, dropout: float) -> Repetition:
     """`mlplab.training.fit`."""
+    import keras
     import tensorflow as tf
 
     from mlplab import models, training
 
-    model = models.build(Variant(hidden=LAYERS, dropout=dropout), x.shape[1], 10, seed=1)
+    shape: Any = SimpleNamespace(input_shape=(x.shape[1],), classes=10)  # all that the model asks of its data
+    model = models.mlp(shape, hidden=LAYERS, dropout=dropout)
+    model.compile(keras.optimizers.SGD(0.01), "sparse_categorical_crossentropy", metrics=["accuracy"])
     device = tf.constant(x), tf.constant(y)
 
     def repetition() -> int:

@@ -77,8 +77,8 @@ class Row:
 
 def pixels(name: str, n: int, shape: tuple[int, ...]) -> Callable[[], Arrays]:
     def make() -> Arrays:
+        from mlplab.checks import UnavailableError
         from mlplab.data import load
-        from mlplab.spec import UnavailableError
 
         try:
             data = load(name)

@@ -6,11 +6,19 @@ Run:   mlflow run . -e batch_1000
 Time:  about four minutes on 2 cores.
 """
 
-from mlplab.spec import Comparison, Variant
+from mlplab import Comparison, Training
 
 COMPARISON = Comparison(
     question="How far does full-batch gradient descent come on MNIST in 1,000 epochs?",
-    dataset="mnist",
-    base=Variant(hidden=(128, 64), optimizer="sgd", learning_rate=0.01, batch_size="full", epochs=1_000),
+    data="mnist",
+    base=Training(
+        model="mlp",
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        optimizer="sgd",
+        learning_rate=0.01,
+        batch_size="full",
+        epochs=1_000,
+    ),
     variants={"full batch": {}},
 )

@@ -6,12 +6,19 @@ Run:   mlflow run . -e batch_modes
 Time:  about two minutes on 2 cores, most of it at batch size 1.
 """
 
-from mlplab.spec import Comparison, Variant
+from mlplab import Comparison, Training
 
 COMPARISON = Comparison(
     question="SGD on MNIST by one image, by mini-batches of 128 or by the full batch: which learns best in 50 epochs?",
-    dataset="mnist",
-    base=Variant(hidden=(128, 64), optimizer="sgd", learning_rate=0.01, epochs=50),
+    data="mnist",
+    base=Training(
+        model="mlp",
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        optimizer="sgd",
+        learning_rate=0.01,
+        epochs=50,
+    ),
     variants={
         "batch size 1": {"batch_size": 1},
         "mini-batch SGD": {"batch_size": 128},

@@ -7,15 +7,22 @@ Run:   mlflow run . -e best_found
 Time:  about two minutes on 2 cores; the search's time more where it has not run yet.
 """
 
-from mlplab.spec import Comparison, Variant, WinnerOf
+from mlplab import Comparison, Training, WinnerOf
 
 COMPARISON = Comparison(
     question="Is the random search's winner better than the report's choice when both are trained in full?",
-    dataset="cifar10",
-    base=Variant(hidden=(128, 64), optimizer="sgd", epochs=70),
+    data="cifar10",
+    base=Training(
+        model="mlp",
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        learning_rate=0.01,
+        optimizer="sgd",
+        epochs=70,
+    ),
     variants={
         "best found": WinnerOf("random_search"),
-        "report's choice": {"learning_rate": 0.01, "dropout": 0.2, "batch_size": 64},
+        "report's choice": {"learning_rate": 0.01, "model.dropout": 0.2, "batch_size": 64},
     },
     margin=0.01,
 )

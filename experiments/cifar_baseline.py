@@ -6,11 +6,19 @@ Run:   mlflow run . -e cifar_baseline
 Time:  about a minute on 2 cores.
 """
 
-from mlplab.spec import Comparison, Variant
+from mlplab import Comparison, Training
 
 COMPARISON = Comparison(
     question="How far does mini-batch SGD bring a plain MLP on CIFAR-10 in 50 epochs?",
-    dataset="cifar10",
-    base=Variant(hidden=(128, 64), optimizer="sgd", learning_rate=0.01, batch_size=128, epochs=50),
+    data="cifar10",
+    base=Training(
+        model="mlp",
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        optimizer="sgd",
+        learning_rate=0.01,
+        batch_size=128,
+        epochs=50,
+    ),
     variants={"baseline": {}},
 )

@@ -8,16 +8,28 @@ Run:   mlflow run . -e decay_momentum
 Time:  about a minute on 2 cores.
 """
 
-from mlplab.spec import Comparison, Variant
+from mlplab import Comparison, Training, call
+
+DECAYED = call(
+    "keras.optimizers.schedules.InverseTimeDecay", initial_learning_rate=0.01, decay_steps=1, decay_rate=1e-6
+)
 
 COMPARISON = Comparison(
     question="Does mini-batch SGD on MNIST learn better with decay, or with decay and momentum?",
-    dataset="mnist",
-    base=Variant(hidden=(128, 64), optimizer="sgd", learning_rate=0.01, batch_size=128, epochs=50),
+    data="mnist",
+    base=Training(
+        model="mlp",
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        optimizer="sgd",
+        learning_rate=0.01,
+        batch_size=128,
+        epochs=50,
+    ),
     variants={
         "mini-batch SGD": {},
-        "with decay": {"decay": 1e-6},
-        "with decay and momentum": {"decay": 1e-6, "momentum": 0.9},
+        "with decay": {"learning_rate": DECAYED},
+        "with decay and momentum": {"learning_rate": DECAYED, "optimizer.momentum": 0.9},
     },
     targets={"val_accuracy": 0.97},
 )

@@ -7,16 +7,24 @@ Run:   mlflow run . -e dropout
 Time:  about three minutes on 2 cores.
 """
 
-from mlplab.spec import Comparison, Variant
+from mlplab import Comparison, Training
 
 COMPARISON = Comparison(
     question="Which dropout rate is best for the CIFAR-10 MLP: 0.2, 0.3 or 0.5?",
-    dataset="cifar10",
-    base=Variant(hidden=(128, 64), optimizer="sgd", learning_rate=0.01, batch_size=128, epochs=70),
+    data="cifar10",
+    base=Training(
+        model="mlp",
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        optimizer="sgd",
+        learning_rate=0.01,
+        batch_size=128,
+        epochs=70,
+    ),
     variants={
-        "dropout 0.2": {"dropout": 0.2},
-        "dropout 0.3": {"dropout": 0.3},
-        "dropout 0.5": {"dropout": 0.5},
+        "dropout 0.2": {"model.dropout": 0.2},
+        "dropout 0.3": {"model.dropout": 0.3},
+        "dropout 0.5": {"model.dropout": 0.5},
     },
     margin=0.01,
 )

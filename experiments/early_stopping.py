@@ -6,12 +6,22 @@ Run:   mlflow run . -e early_stopping
 Time:  two to four minutes on 2 cores.
 """
 
-from mlplab.spec import Comparison, Variant
+from mlplab import Comparison, Training, call
 
 COMPARISON = Comparison(
     question="At which epoch does early stopping end a training with dropout 0.3 on CIFAR-10?",
-    dataset="cifar10",
-    base=Variant(hidden=(128, 64), optimizer="sgd", learning_rate=0.01, batch_size=128, dropout=0.3, epochs=300),
-    variants={"early stopping": {"patience": 30}},
+    data="cifar10",
+    base=Training(
+        model=call("mlp", dropout=0.3),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        optimizer="sgd",
+        learning_rate=0.01,
+        batch_size=128,
+        epochs=300,
+    ),
+    variants={
+        "early stopping": {"callbacks": [call("keras.callbacks.EarlyStopping", monitor="val_loss", patience=30)]}
+    },
     select="val_loss",
 )

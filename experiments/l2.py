@@ -7,12 +7,20 @@ Run:   mlflow run . -e l2
 Time:  about a minute and a half on 2 cores.
 """
 
-from mlplab.spec import Comparison, Variant
+from mlplab import Comparison, Training
 
 COMPARISON = Comparison(
     question="Does an L2 penalty shrink the gap between training and validation accuracy on CIFAR-10?",
-    dataset="cifar10",
-    base=Variant(hidden=(128, 64), optimizer="sgd", learning_rate=0.01, batch_size=128, epochs=50),
-    variants={"baseline": {}, "L2": {"l2": 0.001}},
+    data="cifar10",
+    base=Training(
+        model="mlp",
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        optimizer="sgd",
+        learning_rate=0.01,
+        batch_size=128,
+        epochs=50,
+    ),
+    variants={"baseline": {}, "L2": {"model.l2": 0.001}},
     margin=0.01,
 )

@@ -7,12 +7,20 @@ Run:   mlflow run . -e lr_sensitivity
 Time:  about two minutes on 2 cores; -P seeds=3 takes three times as long and draws bands.
 """
 
-from mlplab.spec import Comparison, Variant
+from mlplab import Comparison, Training
 
 COMPARISON = Comparison(
     question="How much does the accuracy that SGD, Adam and RMSprop reach in 10 epochs depend on the learning rate?",
-    dataset="mnist",
-    base=Variant(hidden=(128, 64), batch_size=128, epochs=10),
+    data="mnist",
+    base=Training(
+        model="mlp",
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        optimizer="sgd",
+        learning_rate=0.01,
+        batch_size=128,
+        epochs=10,
+    ),
     variants={
         f"{optimizer}, {rate:g}": {"optimizer": optimizer, "learning_rate": rate}
         for optimizer in ("sgd", "adam", "rmsprop")

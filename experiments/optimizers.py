@@ -4,12 +4,20 @@ Run:   mlflow run . -e optimizers
 Time:  about a minute on 2 cores, 50 epochs of each variant.
 """
 
-from mlplab.spec import Comparison, Variant
+from mlplab import Comparison, Training
 
 COMPARISON = Comparison(
     question="Which optimizer trains the MNIST MLP best at its default learning rate: SGD, Adam or RMSprop?",
-    dataset="mnist",
-    base=Variant(hidden=(128, 64), batch_size=128, epochs=50),
+    data="mnist",
+    base=Training(
+        model="mlp",
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        optimizer="sgd",
+        learning_rate=0.01,
+        batch_size=128,
+        epochs=50,
+    ),
     variants={
         "SGD": {"optimizer": "sgd", "learning_rate": 0.01},
         "Adam": {"optimizer": "adam", "learning_rate": 0.001},

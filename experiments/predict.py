@@ -7,7 +7,7 @@ Run:   mlflow run . -e predict
 Time:  seconds; about a minute more where optimizers has not run yet.
 """
 
-from mlplab.spec import Prediction
+from mlplab import Prediction
 
 PREDICTION = Prediction(
     question="What does the exported RMSprop model answer on test images of MNIST?", of="optimizers", variant="RMSprop"

@@ -8,13 +8,19 @@ Run:   mlflow run . -e random_search
 Time:  about five minutes on 2 cores.
 """
 
-from mlplab.spec import Search, Variant
+from mlplab import Search, Training
 
 SEARCH = Search(
     question="Which learning rate, dropout rate and batch size train the CIFAR-10 MLP best in 10 epochs?",
-    dataset="cifar10",
-    base=Variant(hidden=(128, 64), optimizer="sgd", epochs=10),
-    space={"learning_rate": [0.001, 0.01, 0.1], "dropout": [0.2, 0.3, 0.5], "batch_size": [32, 64, 128]},
+    data="cifar10",
+    base=Training(
+        model="mlp",
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        optimizer="sgd",
+        epochs=10,
+    ),
+    space={"learning_rate": [0.001, 0.01, 0.1], "model.dropout": [0.2, 0.3, 0.5], "batch_size": [32, 64, 128]},
     candidates=10,
     folds=3,
 )

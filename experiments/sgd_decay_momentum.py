@@ -7,16 +7,28 @@ Run:   mlflow run . -e sgd_decay_momentum
 Time:  about two minutes on 2 cores, most of it at batch size 1.
 """
 
-from mlplab.spec import Comparison, Variant
+from mlplab import Comparison, Training, call
+
+DECAYED = call(
+    "keras.optimizers.schedules.InverseTimeDecay", initial_learning_rate=0.01, decay_steps=1, decay_rate=1e-6
+)
 
 COMPARISON = Comparison(
     question="How does SGD by one image with decay and momentum compare with mini-batches on MNIST?",
-    dataset="mnist",
-    base=Variant(hidden=(128, 64), optimizer="sgd", learning_rate=0.01, batch_size=128, epochs=50),
+    data="mnist",
+    base=Training(
+        model="mlp",
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        optimizer="sgd",
+        learning_rate=0.01,
+        batch_size=128,
+        epochs=50,
+    ),
     variants={
         "mini-batch SGD": {},
-        "with decay": {"decay": 1e-6},
-        "batch size 1, decay, momentum": {"batch_size": 1, "decay": 1e-6, "momentum": 0.9},
+        "with decay": {"learning_rate": DECAYED},
+        "batch size 1, decay, momentum": {"batch_size": 1, "learning_rate": DECAYED, "optimizer.momentum": 0.9},
     },
     targets={"val_accuracy": 0.97},
 )

@@ -7,7 +7,7 @@ Run:   mlflow run . -e training_times
 Time:  seconds; a quarter of an hour where none of them has run yet.
 """
 
-from mlplab.spec import Overview
+from mlplab import Overview
 
 OVERVIEW = Overview(
     question="How long does each way to train the CIFAR-10 MLP take, in all and per epoch?",

@@ -2,10 +2,52 @@
 
 import contextlib
 import hashlib
+import importlib
 import importlib.metadata
 import os
 import platform
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlplab.calls import call as call
+    from mlplab.comparing import compare as compare
+    from mlplab.comparison import Comparison as Comparison
+    from mlplab.comparison import WinnerOf as WinnerOf
+    from mlplab.loading import Overview as Overview
+    from mlplab.loading import Prediction as Prediction
+    from mlplab.sources import Data as Data
+    from mlplab.space import Range as Range
+    from mlplab.space import Search as Search
+    from mlplab.spec import Metric as Metric
+    from mlplab.spec import Training as Training
+    from mlplab.wrappers import Classifier as Classifier
+    from mlplab.wrappers import Regressor as Regressor
+
+_WHERE = {
+    "Comparison": "comparison",
+    "Classifier": "wrappers",
+    "Data": "sources",
+    "Metric": "spec",
+    "Overview": "loading",
+    "Prediction": "loading",
+    "Range": "space",
+    "Regressor": "wrappers",
+    "Search": "space",
+    "Training": "spec",
+    "WinnerOf": "comparison",
+    "call": "calls",
+    "compare": "comparing",
+}
+"""The public names, and the module of each, which is imported on use."""
+
+__all__ = [*_WHERE]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        return getattr(importlib.import_module(f"mlplab.{_WHERE[name]}"), name)
+    raise AttributeError(f"module 'mlplab' has no attribute {name!r}")
 
 
 def cache_dir() -> Path:
@@ -48,9 +90,3 @@ def program_flags() -> str:
     """What has TensorFlow keep compiled programs, in a folder for this processor and the cores this process may use."""
     folder = program_cache()
     return f"--tf_xla_persistent_cache_directory={folder} --tf_xla_persistent_cache_device_types=CPU,XLA_CPU_JIT"
-
-
-# TensorFlow reads these once, when it is first imported: the silence at start-up and the compile cache.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-os.environ.setdefault("TF_XLA_FLAGS", program_flags())

@@ -3,8 +3,10 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from mlplab import command_line
+from mlplab.checks import UsageError, check_registered, choose
 from mlplab.command_line import (
     DATASET_CHOICES,
     EXIT_CODES,
@@ -17,17 +19,10 @@ from mlplab.command_line import (
     lead,
     open_lab,
 )
-from mlplab.spec import (
-    OPTIMIZERS,
-    SELECTION_METRICS,
-    Comparison,
-    Experiment,
-    UsageError,
-    check_registered,
-    choose,
-    experiment_names,
-    load_experiment,
-)
+from mlplab.comparison import Comparison
+from mlplab.loading import Experiment, experiment_names, load_experiment
+from mlplab.sources import Data
+from mlplab.spec import Metric
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,13 +61,20 @@ def _parser() -> argparse.ArgumentParser:
         default="auto",
         help=f"whose runs and test set: {', '.join(DATASET_CHOICES)} (default: %(default)s)",
     )
-    register.add_argument("--name", default="mnist-mlp", help="of the registered model (default: %(default)s)")
+    register.add_argument(
+        "of", nargs="?", metavar="COMPARISON", help="whose winner: a comparison's name, or its file (default: none)"
+    )
+    register.add_argument("--comparison", help="the same, as `mlflow run . -e register -P comparison=NAME` gives it")
+    register.add_argument("--variant", help="of the comparison: this one in place of its winner")
+    register.add_argument("--name", help="of the registered model (default: the comparison's, or mnist-mlp)")
     register.add_argument("--alias", default="champion", help="that a served version bears (default: %(default)s)")
     register.add_argument(
-        "--optimizer", default="rmsprop", help=f"of the runs to choose from: {', '.join(OPTIMIZERS)} (default: rmsprop)"
+        "--optimizer",
+        default="rmsprop",
+        help="without a comparison: of the runs to choose from, such as sgd or adam (default: %(default)s)",
     )
     register.add_argument(
-        "--metric", default="val_accuracy", help=f"{', '.join(SELECTION_METRICS)} (default: %(default)s)"
+        "--metric", help="a validation metric to choose by (default: the comparison's, or val_accuracy)"
     )
     register.add_argument("--run-id", "--run_id", help="this run, whatever its optimizer")
     register.add_argument(
@@ -133,27 +135,41 @@ def _compare(options: argparse.Namespace) -> int:
 
 def _register(options: argparse.Namespace) -> int:
     choose("data set", options.dataset, DATASET_CHOICES)
-    choose("optimizer", options.optimizer, OPTIMIZERS)
-    choose("metric", options.metric, SELECTION_METRICS)
-    check_registered(options.name, options.alias)
+    if options.metric:
+        Metric(options.metric)
+    if options.of and options.comparison:
+        raise UsageError(f"the comparison is named twice, {options.of!r} and {options.comparison!r}; legal: once.")
+    named = options.of or options.comparison
+    # A file's comparison has the file's name.
+    comparison = Path(named).stem if named and named.endswith(".py") else named
+    check_registered(options.name or comparison or "mnist-mlp", options.alias)
 
     from mlplab import terminal
-    from mlplab.data import load
-
-    out = terminal.console()
-    with terminal.Download(out) as download:
-        data = load(options.dataset, wanted="mnist", progress=download)
-    if data.is_fallback and options.dataset == "auto":
-        raise UsageError(
-            f"dataset is 'auto', and only {data.label} is to be had: a model for MNIST trained on it is not registered "
-            "unless told. Get MNIST (`python -m mlplab data` shows the places), or say -P dataset=digits."
-        )
     from mlplab.backend import import_tensorflow
+    from mlplab.data import load
     from mlplab.tracking import address, check, parent_run, run_of
 
+    out = terminal.console()
+    wanted = None
+    if comparison or options.run_id:
+        check()
+        if options.run_id:
+            run_of(options.run_id)
+        import_tensorflow()
+        from mlplab.registry import data_of
+
+        wanted = data_of(options.run_id, comparison)
+    with terminal.Download(out) as download:
+        if wanted is None:
+            data = load(options.dataset, wanted="mnist", progress=download)
+        else:
+            data = load(wanted, dataset=options.dataset, progress=download)
+    if data.is_fallback and options.dataset == "auto":
+        raise UsageError(
+            f"dataset is 'auto', and only {data.label} is to be had: a model for {data.wanted} trained on it is not "
+            "registered unless told. Get the data (`python -m mlplab data` shows the places), or say -P dataset=digits."
+        )
     check()
-    if options.run_id:
-        run_of(options.run_id)
     import_tensorflow()
     from mlplab.registry import register
 
@@ -162,14 +178,16 @@ def _register(options: argparse.Namespace) -> int:
             data,
             name=options.name,
             alias=options.alias,
+            run_id=options.run_id,
+            comparison=comparison,
+            variant=options.variant,
             optimizer=options.optimizer,
             metric=options.metric,
-            run_id=options.run_id,
             force=options.force == "true",
             say=out.print,
         )
         run.tags({"mlflow.note.content": "\n\n".join(done.said), "registered.version": done.version})
-        run.metrics({"test_accuracy": done.test_accuracy})
+        run.metrics({done.metric: done.value})
         run.finish()
     lead(out, *address(run))
     return 0
@@ -185,7 +203,9 @@ def _replay(options: argparse.Namespace) -> int:
     recorded = replay.read(options.run_id)
     out = terminal.console()
     with terminal.Download(out) as download:
-        data = load(recorded["dataset"]["name"], wanted=recorded["dataset"]["wanted"], progress=download)
+        wanted = Data.from_dict(recorded["dataset"]["data"])
+        stands_in = wanted.kind == "ready" and recorded["dataset"]["name"] != wanted.source
+        data = load(wanted, dataset=recorded["dataset"]["name"] if stands_in else "auto", progress=download)
     import_tensorflow()
     variant = replay.training_of(recorded).variant
     tags = {"mlplab.kind": "replay", "replay.of": options.run_id}
@@ -243,7 +263,7 @@ def _list(options: argparse.Namespace) -> int:
 
 def _data(options: argparse.Namespace) -> int:
     from mlplab import terminal
-    from mlplab.data import status
+    from mlplab.datasets import status
 
     cells = [["data set", "place", "state", "images", "digest", "path", "remark"]]
     for found in status():

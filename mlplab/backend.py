@@ -1,13 +1,124 @@
-"""TensorFlow's import, as a command needs it."""
+"""What a training needs of the process it runs in: settings, which are put back after it, and TensorFlow's import.
+
+Importing this package changes nothing in a process. A command has the settings from its beginning to its end.
+"""
 
 import contextlib
+import ctypes
+import logging
 import os
 import re
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 
-from mlplab.spec import UsageError
+from mlplab import program_flags
+from mlplab.checks import UsageError
+
+MEMORY_KEPT, MEMORY_AS_EVER = ((-4, 0), (-1, -1)), ((-4, 65_536), (-1, 131_072))
+"""Parameters of mallopt(3) with their values: M_MMAP_MAX and M_TRIM_THRESHOLD; kept, and as the C library has them."""
+
+MLFLOW = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "30", "MLFLOW_DISABLE_TELEMETRY": "true"}
+MLFLOW |= {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
+# Importing MLflow sets its loggers anew; by this it sets them as below.
+MLFLOW |= {"MLFLOW_LOGGING_LEVEL": "WARNING"}
+LOGGERS = {"mlflow": logging.WARNING, "alembic": logging.WARNING}
+# It prints what SQLite is asked again anyway.
+LOGGERS |= {"mlflow.store.db.utils": logging.CRITICAL}
+
+_lock = threading.RLock()
+_depth = {"computing": 0, "tracking": 0}
+_levels: dict[str, int] = {}
+
+
+@contextlib.contextmanager
+def computing() -> Iterator[None]:
+    """While it lasts, TensorFlow finds compiled programs again, says little, and memory that was freed is kept.
+
+    A program's buffers are allocated anew at each call. At full batch they are hundreds of MB, and having the system
+    map and clear their pages again took a third of an epoch.
+    """
+    usual = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow", "TF_XLA_FLAGS": program_flags()}
+    with _once("computing") as first, contextlib.ExitStack() as stack:
+        if first:
+            stack.enter_context(_environment({name: os.environ.get(name) or value for name, value in usual.items()}))
+            _mallopt(MEMORY_KEPT)
+            stack.callback(_mallopt, MEMORY_AS_EVER)
+            if "tensorflow" in sys.modules:
+                # It reads its flags when it is first used.
+                sys.modules["tensorflow"].config.list_logical_devices()
+        yield
+
+
+@contextlib.contextmanager
+def settings() -> Iterator[None]:
+    """While it lasts, the process has all settings that a comparison needs: those of `computing`, and MLflow's.
+
+    MLflow's client would send a request again whose answer was lost, and so create a run twice: what is tried again,
+    and how, is decided in `mlplab.delivery`. By default a dead server would block each call for minutes.
+    """
+    with computing(), _once("tracking") as first, contextlib.ExitStack() as stack:
+        if first:
+            wanted = {name: os.environ.get(name) or value for name, value in MLFLOW.items()}
+            stack.enter_context(_environment({**wanted, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}))
+            stack.callback(_loud_again)
+            if "mlflow" in sys.modules:
+                _quieten()
+        yield
+
+
+def mlflow_imported() -> None:
+    """To be called after MLflow's import, which sets its loggers' levels: within `settings` they are ours again."""
+    if _depth["tracking"]:
+        _quieten()
+
+
+def _quieten() -> None:
+    for name, level in LOGGERS.items():
+        logger = logging.getLogger(name)
+        _levels.setdefault(name, logger.level)
+        logger.setLevel(level)
+
+
+def _loud_again() -> None:
+    for name, level in _levels.items():
+        logging.getLogger(name).setLevel(level)
+    _levels.clear()
+
+
+@contextlib.contextmanager
+def _once(what: str) -> Iterator[bool]:
+    """Whether this is the outermost block; blocks of other threads may begin and end meanwhile."""
+    with _lock:
+        first = _depth[what] == 0
+        _depth[what] += 1
+    try:
+        yield first
+    finally:
+        with _lock:
+            _depth[what] -= 1
+
+
+@contextlib.contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _mallopt(values: tuple[tuple[int, int], ...]) -> None:
+    with contextlib.suppress(OSError, AttributeError):  # not glibc
+        libc = ctypes.CDLL("libc.so.6")
+        for parameter, value in values:
+            libc.mallopt(parameter, value)
 
 
 def check() -> None:
@@ -25,7 +136,7 @@ def check() -> None:
     if (keras := sys.modules.get("keras")) is not None and keras.config.backend() != "tensorflow":
         raise UsageError(
             f"mlplab trains Keras models on TensorFlow, but Keras was imported with the backend "
-            f"{keras.config.backend()!r}; legal: 'tensorflow'. Import mlplab first, or set KERAS_BACKEND=tensorflow."
+            f"{keras.config.backend()!r}; legal: 'tensorflow'. Set KERAS_BACKEND=tensorflow before Keras is imported."
         )
 
 

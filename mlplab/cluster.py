@@ -1,47 +1,31 @@
 """Where trainings are carried out: in this process, in several of this machine, or by Dask's workers elsewhere.
 
 There is one way to spread work, `joblib.Parallel`; `workers` decides what is behind it, for this package's own tasks
-(`Workers.map`) and for scikit-learn's alike. A worker is one process on one core. Its operations are split among as
-many threads as this process's are, all of them on that core: how many there are decides in which order sums are taken,
-and so the last bits of every weight, while the core decides nothing but the time.
-
-Data sets do not travel with a task: it is given a `Reference`, and a worker loads the data set once, from its own disk.
+(`Workers.map`) and for scikit-learn's alike. What happens there is in `mlplab.worker`.
 """
 
 import contextlib
-import fcntl
-import functools
-import hashlib
-import importlib.metadata
 import itertools
 import logging
-import os
-import pickle
-import platform
 import re
-import sys
 import threading
-import traceback
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from multiprocessing.connection import Client as Connect
 from multiprocessing.connection import Connection, Listener
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import cloudpickle
 import joblib  # type: ignore[import-untyped]
-import numpy as np
 from joblib.externals.loky import BrokenProcessPool, get_reusable_executor  # type: ignore[import-untyped]
 
-import mlplab
-from mlplab import data
-from mlplab.data import Dataset
-from mlplab.spec import UnavailableError, UsageError
+from mlplab import user_code, worker
+from mlplab.checks import UnavailableError, UsageError
+from mlplab.worker import Outcome
 
 if TYPE_CHECKING:
-    from mlplab.trial import Device
+    pass
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
@@ -57,15 +41,6 @@ DEATHS = 3
 
 MALFORMED = "legal: local:N for N worker processes here, or a Dask scheduler's address such as tcp://10.0.0.5:8786."
 
-FLAGS = ("XLA_FLAGS", "TF_ENABLE_ONEDNN_OPTS")
-"""Variables of the environment that have to be the same everywhere, since they change what TensorFlow computes."""
-
-PACKAGES = (
-    *("tensorflow-cpu", "tensorflow", "keras", "numpy", "scikit-learn", "scikeras", "mlflow", "joblib"),
-    *("dask", "distributed"),
-)
-
-
 DIED = (
     "died while they carried this out. A process that the system ends has usually taken too much memory: see the "
     "system's log, and use fewer workers on a machine."
@@ -74,20 +49,6 @@ DIED = (
 
 class WorkerDiedError(UnavailableError):
     """A task was given up since the workers that carried it out died."""
-
-
-@dataclass(frozen=True)
-class Outcome(Generic[Value]):
-    """What became of a task: its value, or the exception that it raised, with the worker's traceback as a note."""
-
-    value: Value | None = None
-    error: BaseException | None = None
-
-    def get(self) -> Value:
-        """The value; raises what the task raised."""
-        if self.error is not None:
-            raise self.error
-        return self.value  # type: ignore[return-value]
 
 
 @dataclass
@@ -131,14 +92,14 @@ class Workers:
 
 
 def _carry_out(task: Callable[[Item], Value], items: Mapping[int, Item]) -> Iterator[tuple[int, Outcome[Value]]]:
-    calls = [joblib.delayed(_attempt)(task, place, item) for place, item in items.items()]
+    calls = [joblib.delayed(worker.attempt)(task, place, item) for place, item in items.items()]
     parallel = joblib.Parallel(batch_size=1, pre_dispatch="all", return_as="generator_unordered")
     return parallel(calls)  # type: ignore[no-any-return]
 
 
 @contextlib.contextmanager
 def workers(
-    address: str | None = None, jobs: int = 1, heard: Callable[[Any], None] = lambda message: None
+    address: str | None = None, jobs: int = 1, on_message: Callable[[Any], None] = lambda message: None
 ) -> Iterator[Workers]:
     """Has `joblib.Parallel`, within the block, carry out its tasks where `address` says.
 
@@ -146,8 +107,8 @@ def workers(
         address: None: on this machine, see `jobs`. `local:N`: by N worker processes of Dask's here. `tcp://host:port`
             (or `tls://`, as Dask is configured): by the workers of the scheduler there.
         jobs: 1: in this process, one task after the other. More: in so many local processes.
-        heard: is called with what tasks `tell`: one call at a time, in the order of each worker, but from a thread of
-            its own, perhaps after the task's outcome, and again for a task that is done again.
+        on_message: is called with what tasks `tell`: one call at a time, in the order of each worker, but from a
+            thread of its own, perhaps after the task's outcome, and again for a task that is done again.
 
     Raises:
         UsageError: a malformed address, both an address and jobs, or a worker whose code or versions are not ours.
@@ -156,7 +117,7 @@ def workers(
     if address is None:
         if jobs < 1:
             raise UsageError(f"jobs is {jobs}; legal: a whole number from 1.")
-        with _processes(jobs, heard) if jobs > 1 else _here(heard):
+        with _processes(jobs, on_message) if jobs > 1 else _here(on_message):
             yield Workers(jobs, jobs > 1)
         return
     local = re.fullmatch(r"local:([1-9]\d{0,2})", address)
@@ -165,25 +126,24 @@ def workers(
     if jobs > 1:
         raise UsageError(f"jobs is {jobs}, and the cluster is {address}: name one of them; a cluster uses all workers.")
     with _client(address, int(local[1]) if local else 0) as client:
-        backend = _backend(client, heard)
+        backend = _backend(client, on_message)
         with joblib.parallel_config(backend, n_jobs=-1), _watch(client, backend, address):
             yield Workers(len(client.ncores()), True)
 
 
 @contextlib.contextmanager
-def _here(heard: Callable[[Any], None]) -> Iterator[None]:
+def _here(on_message: Callable[[Any], None]) -> Iterator[None]:
     """This process alone."""
-    global _heard
-    before, _heard = _heard, heard
+    before = worker.listen(on_message)
     try:
         with joblib.parallel_config("sequential", n_jobs=1):
             yield
     finally:
-        _heard = before
+        worker.listen(before)
 
 
 @contextlib.contextmanager
-def _processes(jobs: int, heard: Callable[[Any], None]) -> Iterator[None]:
+def _processes(jobs: int, on_message: Callable[[Any], None]) -> Iterator[None]:
     """Local processes, as joblib makes them by default, ended at the end."""
     one_at_a_time = threading.Lock()
 
@@ -192,7 +152,7 @@ def _processes(jobs: int, heard: Callable[[Any], None]) -> Iterator[None]:
             while True:
                 message = connection.recv()
                 with one_at_a_time:
-                    heard(message)
+                    on_message(message)
 
     def accept(listener: Listener) -> None:
         with contextlib.suppress(OSError):
@@ -201,7 +161,9 @@ def _processes(jobs: int, heard: Callable[[Any], None]) -> Iterator[None]:
 
     with Listener() as listener:
         threading.Thread(target=accept, args=(listener,), daemon=True).start()
-        with joblib.parallel_config("loky", n_jobs=jobs, initializer=_join, initargs=(threads(), listener.address)):
+        with joblib.parallel_config(
+            "loky", n_jobs=jobs, initializer=_join, initargs=(worker.threads(), listener.address)
+        ):
             try:
                 yield
             finally:
@@ -211,10 +173,9 @@ def _processes(jobs: int, heard: Callable[[Any], None]) -> Iterator[None]:
 
 def _join(threads: int, address: str) -> None:
     """Makes a local process a worker."""
-    global _heard
-    prepare(threads)
+    worker.prepare(threads)
     with contextlib.suppress(OSError):  # Without an ear it works all the same.
-        _heard = Connect(address).send
+        worker.listen(Connect(address).send)
 
 
 @contextlib.contextmanager
@@ -263,17 +224,17 @@ def _check(client: Any) -> None:
     Raises:
         UsageError: it names the first such worker, and what differs.
     """
-    for worker, cores in client.ncores().items():
+    for one, cores in client.ncores().items():
         if cores != 1:
             raise UsageError(
-                f"worker {worker} has {cores} threads; legal: 1, since a worker trains on one core. Start it with "
+                f"worker {one} has {cores} threads; legal: 1, since a worker trains on one core. Start it with "
                 f"--nthreads 1, and {cores} of them for {cores} cores (--nworkers {cores})."
             )
-    ours, split = facts(), threads()
-    for worker, answer in client.run(_standing, on_error="return").items():
+    ours, split = worker.facts(), worker.threads()
+    for one, answer in client.run(worker.standing, on_error="return").items():
         if isinstance(answer, BaseException):
             raise UsageError(
-                f"worker {worker} cannot use mlplab ({type(answer).__name__}: {answer}). Install this very version "
+                f"worker {one} cannot use mlplab ({type(answer).__name__}: {answer}). Install this very version "
                 "there (pip install '.[cluster]'), and start the worker again."
             )
         theirs, prepared = answer
@@ -281,146 +242,18 @@ def _check(client: Any) -> None:
             here, there = ours.get(what, "missing"), theirs.get(what, "missing")
             if here != there:
                 raise UsageError(
-                    f"{what} is {there} on worker {worker}, but {here} here, so results need not be the same. Legal: "
+                    f"{what} is {there} on worker {one}, but {here} here, so results need not be the same. Legal: "
                     "the same everywhere. Make them equal, and start the worker again."
                 )
         if prepared not in (None, split):
             raise UsageError(
-                f"worker {worker} has TensorFlow loaded with operations split among {prepared or 'some'} threads, but "
+                f"worker {one} has TensorFlow loaded with operations split among {prepared or 'some'} threads, but "
                 f"{split} are wanted, as here, for the same results. Start the worker again, or set "
                 f"TF_NUM_INTRAOP_THREADS={prepared or split} here."
             )
 
 
-def _standing() -> tuple[dict[str, str], int | None]:
-    """A worker's facts, and its threads: None where it is free to have any, 0 where somebody else decided."""
-    return facts(), _prepared or (0 if "tensorflow" in sys.modules else None)
-
-
-def facts() -> dict[str, str]:
-    """What of this process decides the numbers that it computes, apart from its processor and threads."""
-    found = {"Python": platform.python_version()}
-    for package in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    return found | {name: os.environ.get(name) or "unset" for name in FLAGS} | _code()
-
-
-@functools.cache
-def _code() -> dict[str, str]:
-    """Hashes of the package's files, taken once: the code that runs is the code as it was loaded."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
-    return {f"mlplab/{file.name}": hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files}
-
-
-_code()
-
-
-def threads() -> int:
-    """Among how many threads TensorFlow splits an operation in this process."""
-    return int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0) or len(mlplab.cores())
-
-
-# What happens on a worker.
-
-_prepared = 0
-_heard: Callable[[Any], object] = lambda message: None  # noqa: E731
-_core: tuple[int, IO[str]] | None = None
-_held: dict[str, tuple[Dataset, "Device | None"]] = {}
-_lock = threading.Lock()
-
-
-def prepare(threads: int) -> None:
-    """Makes this process a worker: gives it a core of its own, and its operations so many threads.
-
-    To be called before TensorFlow is imported; what comes after the first call changes nothing.
-    """
-    global _prepared
-    with _lock:
-        if _prepared:
-            return
-        own_flags = os.environ.get("TF_XLA_FLAGS") == mlplab.program_flags()
-        _take_core()
-        # Programs are compiled for a number of cores, and kept apart.
-        if own_flags:
-            os.environ["TF_XLA_FLAGS"] = mlplab.program_flags()
-        os.environ["TF_NUM_INTRAOP_THREADS"] = str(threads)
-        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-            os.environ.setdefault(name, "1")
-        _prepared = threads
-
-
-def _take_core() -> None:
-    """Moves this process to a core that no other worker of this machine has; where all are taken it stays on all.
-
-    A core is taken by a lock on a file, which ends with the process. The file is in the cache, which the containers of
-    one machine share, and bears the kernel's name, since several machines may share the cache as well.
-    """
-    global _core
-    if not hasattr(os, "sched_setaffinity"):  # not Linux
-        return
-    try:
-        folder = mlplab.cache_dir() / "cores"
-        folder.mkdir(parents=True, exist_ok=True)
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return
-    for core in sorted(mlplab.cores()):
-        file = (folder / f"{boot}.{core}").open("a")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.close()
-            continue
-        _core = core, file
-        for thread in os.listdir("/proc/self/task"):
-            with contextlib.suppress(OSError):
-                os.sched_setaffinity(int(thread), {core})
-        return
-
-
-def tell(message: Any) -> None:
-    """Tells whoever waits for this task how it goes: made of what JSON has, of a few kB at most; it may get lost."""
-    with contextlib.suppress(OSError):
-        _heard(message)
-
-
-def place() -> dict[str, str]:
-    """Where this process is, as tags of a run; empty where it is no worker."""
-    if not _prepared:
-        return {}
-    return {"worker": _name(), "worker.core": "shared" if _core is None else str(_core[0])}
-
-
-def _name() -> str:
-    return f"{platform.node()}, process {os.getpid()}"
-
-
-def _attempt(task: Callable[[Any], Any], place: int, item: Any) -> tuple[int, Outcome[Any]]:
-    """The outcome of a task, whatever it is, as what can be sent back."""
-    try:
-        return place, Outcome(task(item))
-    except Exception as error:
-        if _prepared:
-            error.add_note(f"On worker {_name()}:\n{traceback.format_exc()}")
-            try:
-                pickle.loads(pickle.dumps(error))
-            except Exception:
-                error = RuntimeError("".join(traceback.format_exception(error)))
-        return place, Outcome(error=error)
-
-
-def _call(work: bytes, threads: int, topic: str) -> Any:
-    """Carries out what joblib sends to a worker of Dask's; unpacked here, since that imports TensorFlow."""
-    global _heard
-    from distributed import get_worker
-
-    prepare(threads)
-    _heard = functools.partial(get_worker().log_event, topic)
-    return cloudpickle.loads(work)()
-
-
-def _backend(client: Any, heard: Callable[[Any], None]) -> Any:
+def _backend(client: Any, on_message: Callable[[Any], None]) -> Any:
     """joblib's Dask backend, with its ways changed that do not fit long tasks and workers that may die.
 
     As it is, with a single worker everything would be done in this process; arrays would be kept on one worker, and be
@@ -435,7 +268,7 @@ def _backend(client: Any, heard: Callable[[Any], None]) -> Any:
             self.pending: set[Any] = set()
             self.lost: Exception | None = None
             self._name, self._numbers = f"mlplab-{uuid.uuid4().hex}", itertools.count()
-            client.subscribe_topic(self._name, lambda event: heard(event[1]))
+            client.subscribe_topic(self._name, lambda event: on_message(event[1]))
 
         def effective_n_jobs(self, n_jobs: int) -> int:
             return max(2, int(super().effective_n_jobs(n_jobs)))
@@ -458,7 +291,7 @@ def _backend(client: Any, heard: Callable[[Any], None]) -> Any:
         def submit(self, func: Any, callback: Callable[[Any], object]) -> Any:
             # Keys that share their first part are a group, which the scheduler keeps until a worker is free.
             key = (self._name, next(self._numbers))
-            future = client.submit(_call, cloudpickle.dumps(func), threads(), self._name, key=key, pure=False)
+            future = client.submit(worker.call, _sent(func), worker.threads(), self._name, key=key, pure=False)
             self.pending.add(future)
 
             def over(future: Any) -> None:
@@ -468,7 +301,7 @@ def _backend(client: Any, heard: Callable[[Any], None]) -> Any:
                 except BaseException as error:
                     found = self.lost or _explained(error)
                     (call,) = func.items
-                    if call[0] is _attempt:  # Or else joblib would end the others as well.
+                    if call[0] is worker.attempt:  # Or else joblib would end the others as well.
                         found = [(call[1][1], Outcome(error=found))]
                 callback(found)
 
@@ -476,6 +309,14 @@ def _backend(client: Any, heard: Callable[[Any], None]) -> Any:
             return future
 
     return Backend()
+
+
+def _sent(func: Any) -> bytes:
+    """A call as it travels: with the user's own modules, which a worker elsewhere need not have, by their content."""
+    for module in user_code.modules():
+        cloudpickle.register_pickle_by_value(module)
+    content: bytes = cloudpickle.dumps(func)
+    return content
 
 
 def _explained(error: BaseException) -> BaseException:
@@ -512,73 +353,3 @@ def _watch(client: Any, backend: Any, address: str) -> Iterator[None]:
     finally:
         over.set()
         watcher.join()
-
-
-# Data sets, known by name and digest.
-
-
-class _Lent(np.ndarray):
-    """An array of a data set, which travels as a reference."""
-
-    origin: "tuple[Reference, str, str] | None" = None
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        if self.origin is None:  # A part of one, or a result.
-            return np.asarray(self).__reduce_ex__(protocol)
-        reference, split, name = self.origin
-        return reference.array, (split, name)
-
-
-@dataclass(frozen=True)
-class Reference:
-    """A data set as a task is given it: what it is, not what it holds."""
-
-    name: str
-    wanted: str
-    digest: str
-    source: str
-    notice: str | None = field(default=None, compare=False)
-
-    @classmethod
-    def to(cls, known: Dataset, device: "Device | None" = None) -> "Reference":
-        """The reference to a data set that this process has, with its tensors if there are any."""
-        with _lock:
-            _held[known.digest] = known, device
-        return cls(known.name, known.wanted, known.digest, known.source, known.notice)
-
-    def load(self) -> Dataset:
-        """The data set: of this process, or loaded where this machine has it, once.
-
-        Raises:
-            UnavailableError: it is not to be had here, or is another.
-        """
-        with _lock:
-            if self.digest not in _held:
-                try:
-                    found = data.load(self.name, self.wanted)
-                except UnavailableError as error:
-                    raise UnavailableError(f"On worker {_name()}: {error}") from error
-                if found.digest != self.digest:
-                    raise UnavailableError(
-                        f"{found.label} on worker {_name()}, in {found.source!r}, has the digest {found.digest}, but "
-                        f"{self.digest} is wanted, as in {self.source!r}. Copy that file to the worker."
-                    )
-                _held[self.digest] = replace(found, notice=self.notice), None
-            return _held[self.digest][0]
-
-    def device(self) -> "Device":
-        """The data set's tensors, made once in a process."""
-        from mlplab.trial import Device
-
-        known = self.load()
-        with _lock:
-            known, device = _held[self.digest]
-            device = device or Device.of(known)
-            _held[self.digest] = known, device
-            return device
-
-    def array(self, split: str, name: str) -> np.ndarray:
-        """An array of a split, `x` or `y`, that travels as this reference: for what scikit-learn sends to workers."""
-        lent = getattr(getattr(self.load(), split), name).view(_Lent)
-        lent.origin = self, split, name
-        return lent  # type: ignore[no-any-return]

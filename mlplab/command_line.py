@@ -14,15 +14,10 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from mlplab.spec import (
-    Experiment,
-    Options,
-    UnavailableError,
-    UndeliveredError,
-    UsageError,
-    choose,
-    datasets_of,
-)
+from mlplab import backend
+from mlplab.checks import UnavailableError, UndeliveredError, UsageError, choose
+from mlplab.loading import Experiment, Options, data_of
+from mlplab.sources import Data
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,7 +48,7 @@ def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None)
     with _unfailing_output():
         options = parser.parse_args(arguments)
         try:
-            with _watched_signals():
+            with _watched_signals(), backend.settings():
                 code: int = options.command(options)
         except UsageError as error:
             print(f"mlplab: {error}", file=sys.stderr)
@@ -180,7 +175,7 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """Parses, and ends with the usage of the command where something is left over."""
-        found, unknown = super().parse_known_args(args, namespace)
+        found, unknown = super().parse_known_args(_given(sys.argv[1:] if args is None else args), namespace)
         if unknown:
             names = [text.partition("=")[0] for text in unknown if text.startswith("-")]
             close = [c for name in names for c in difflib.get_close_matches(name, self._option_string_actions, 1)]
@@ -189,13 +184,24 @@ class Parser(argparse.ArgumentParser):
         return found, unknown
 
 
+def _given(arguments: Sequence[str]) -> list[str]:
+    """The arguments without options that are empty: so `mlflow run` hands on what was not given."""
+    kept: list[str] = []
+    for argument in arguments:
+        if argument == "" and kept and kept[-1].startswith("--"):
+            kept.pop()
+        else:
+            kept.append(argument)
+    return kept
+
+
 def add_training_options(command: argparse.ArgumentParser) -> None:
     """What any command takes that trains."""
     command.add_argument(
         "--dataset",
         default="auto",
-        help=f"{', '.join(DATASET_CHOICES)}; auto is the experiment's own, or scikit-learn's digits, resized, where"
-        " that is not to be had (default: %(default)s)",
+        help=f"{', '.join(DATASET_CHOICES)}; auto is the experiment's own, or scikit-learn's digits, resized, in place"
+        " of MNIST and CIFAR-10 where these are not to be had (default: %(default)s)",
     )
     command.add_argument("--epochs", type=int, help="epochs of every variant (default: as the spec says)")
     command.add_argument("--seed", type=int, help="of initial weights, batch order and dropout (default: the spec's)")
@@ -253,20 +259,21 @@ def open_lab(options: argparse.Namespace, changes: Options, experiments: Sequenc
 
     out = terminal.console()
     screen = terminal.Screen(out)
-    found: dict[str, Dataset] = {}
+    found: dict[Data, Dataset] = {}
 
-    def get(wanted: str) -> Dataset:
+    def get(wanted: Data) -> Dataset:
         if wanted not in found:
             with terminal.Download(out) as download:
-                found[wanted] = load(options.dataset, wanted=wanted, progress=download)
+                found[wanted] = load(wanted, dataset=options.dataset, progress=download)
         return found[wanted]
 
     if len(experiments) == 1:
         screen.announce(experiments[0], get)
     else:
         out.print(f"{len(experiments)} experiments; those on record are not run again.")
-    for wanted in sorted(set().union(*map(datasets_of, experiments))):
-        get(wanted)
+    for experiment in experiments:
+        for wanted in data_of(experiment):
+            get(wanted)
     from mlplab.backend import import_tensorflow
     from mlplab.tracking import check
 

@@ -6,17 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
-from mlplab import figures, labels, models, results, tables, tracking, verdict_figures
+from mlplab import figures, labels, results, tables, tracking, verdict_figures
+from mlplab.building import build, first_rows
+from mlplab.comparison import Comparison
 from mlplab.data import Dataset
+from mlplab.folds import for_seed
 from mlplab.results import Outcome, Result, Target
 from mlplab.seed_group import SeedGroup
-from mlplab.spec import Comparison
 from mlplab.verdicts import Verdict, judge, sentences
-
-EXPORTED_OPTIMIZER = "rmsprop"
-"""The best variant with this optimizer has its model logged besides the winner's: it is the one that is served."""
 
 MOST_SENTENCES = 15
 """With more verdicts a run's description names the file that has them; MLflow cuts long descriptions off."""
@@ -36,13 +33,14 @@ def conclude(
     verdicts = judge(results.measures(comparison, found), comparison.against) if many else []
     targets = results.targets(comparison, found)
     table = tables.to_markdown(comparison, found)
-    ranked = [o for o in results.rank(comparison, found) if math.isfinite(o.best(comparison.select)) and not o.failed]
+    select = comparison.metric.name
+    ranked = [o for o in results.rank(comparison, found) if math.isfinite(o.best(select)) and not o.failed]
     parent.text(tables.to_csv(comparison, found), "comparison.csv")
     parent.text(table, "comparison.md")
-    for metric in figures.METRICS:
-        parent.figure(figures.comparison_curves(metric, found, data.label), f"{metric}.png")
+    for metric in tables.shown_metrics(comparison, found):
+        parent.figure(figures.comparison_curves(metric, found, data.label), f"{metric.base}.png")
     parent.figure(figures.training_times(found, data.label), "training_time.png")
-    if rates := figures.learning_rates(found, comparison.select, data.label):
+    if rates := figures.learning_rates(found, comparison.metric, data.label):
         parent.figure(rates, "learning_rates.png")
     _record_verdicts(parent, verdicts, targets, data)
     says = sentences(verdicts)
@@ -57,10 +55,10 @@ def conclude(
         return verdicts
     winner = ranked[0]
     leads = winner.representative.run_id
-    parent.tags({"winner": winner.variant.name, "winner.run_id": leads, "winner.metric": comparison.select})
-    parent.metrics({f"winner_{comparison.select}": winner.best(comparison.select)})
-    served = next((o for o in ranked if o.variant.optimizer == EXPORTED_OPTIMIZER), winner)
-    for result in {id(o): o.representative for o in (winner, served)}.values():
+    parent.tags({"winner": winner.variant.name, "winner.run_id": leads, "winner.metric": select})
+    parent.metrics({f"winner_{select}": winner.best(select)})
+    for outcome in ranked:
+        result = outcome.representative
         _log_model(runs[result.run_id], result, comparison, data)
     return verdicts
 
@@ -79,7 +77,7 @@ def _describe(
         runs: by the id of a training's run.
         over: name of a variant -> its run over the seeds, None where it has one seed.
     """
-    select, of = comparison.select, f"of {len(comparison.variants)} in {comparison.name}"
+    select, of = comparison.metric.name, f"of {len(comparison.variants)} in {comparison.name}"
     for place, outcome in enumerate(ranked, start=1):
         name, many = outcome.variant.name, len(comparison.each_seed)
         for result in (result for result in outcome.results if result.best_epoch):
@@ -132,14 +130,15 @@ def _note(
         # The UI sets a table's cells without a space between them.
         return tables.markdown([[f"{cell}&nbsp;&nbsp;" for cell in row] for row in cells])
 
-    curves = tracking.curves_address(parent, f"best_{comparison.select}", not comparison.maximizes)
+    curves = tracking.curves_address(parent, f"best_{comparison.metric.name}", not comparison.metric.maximizes)
     parts = [
         f"**{comparison.question}**",
         wide(tables.to_cells(comparison, found)),
-        f"Best by {comparison.select}: **{ranked[0].variant.name}**." if ranked else "No variant has a result.",
+        f"Best by {comparison.metric.name}: **{ranked[0].variant.name}**." if ranked else "No variant has a result.",
         "\n".join(f"- {sentence}" for sentence in says),
         wide(tables.target_cells(targets)) if targets else "",
         f"Note: {disturbance}." if (disturbance := results.disturbance(found)) else "",
+        f"Note: {apart}." if (apart := results.unpaired_weights(comparison, found)) else "",
         f"Data: {data.label}.",
         f"[Curves of the variants]({curves})",
         f"> **{data.notice}**" if data.notice else "",
@@ -148,8 +147,8 @@ def _note(
 
 
 def _log_model(run: tracking.Run, result: Result, comparison: Comparison, data: Dataset) -> None:
-    model = models.build(result.variant, data.features, data.classes, result.seed)
+    data = for_seed(result.variant, data, result.seed)  # a model may have been fitted to its split
+    model = build(result.variant, data, result.seed)
     model.set_weights(result.weights)
     leads = {**labels.of_data(data), "comparison": comparison.name, "variant": result.variant.name}
-    example = data.test.x[:2].astype(np.float32)
-    run.model(model, example, data.classes, leads | {"run_id": run.run_id})
+    run.model(model, first_rows(data.test, 2)[0], leads | {"run_id": run.run_id})

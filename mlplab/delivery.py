@@ -10,7 +10,7 @@ import fcntl
 import hashlib
 import itertools
 import json
-import logging
+import math
 import os
 import re
 import socket
@@ -26,7 +26,6 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 import mlflow
-import numpy as np
 import requests
 from mlflow.entities import Dataset as DatasetEntity
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
@@ -34,9 +33,11 @@ from mlflow.entities import Experiment as StoredExperiment
 from mlflow.entities import Run as StoredRun
 from mlflow.utils.file_utils import get_local_path_or_none
 
-from mlplab import origin
-from mlplab.spec import UnavailableError, UndeliveredError, UsageError
-from mlplab.spool import Operation, Session, Told, child_key
+from mlplab import backend
+from mlplab.checks import UnavailableError, UndeliveredError, UsageError
+from mlplab.spool import Operation, RunState, Session, child_key
+
+backend.mlflow_imported()
 
 FLUSH_SECONDS = 1.0
 METRICS_PER_CALL, PARAMS_PER_CALL, TAGS_PER_CALL = 1_000, 100, 100
@@ -58,19 +59,12 @@ SERVER_CONNECTIONS = 4
 HEARTBEAT_SECONDS = 30.0
 """How often a living command says so in its outermost run."""
 
+model_code = threading.Lock()
+"""Held while MLflow runs the code of a model that is logged, for which it puts a module of its own in the place of
+another: two threads at a time would leave it there."""
+
 PLUMBING = "mlflow.mlplab"
 """The tag of every run that has, as JSON, what this package alone asks of it. MLflow's UI hides such names."""
-
-# MLflow's client would send a request again whose answer was lost, and so create a run twice: what is tried again, and
-# how, is decided here. By default a dead server would block each call for minutes.
-os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-logging.getLogger("mlflow").setLevel(logging.WARNING)
-logging.getLogger("alembic").setLevel(logging.WARNING)
-# It prints what SQLite is asked again anyway.
-logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 def plumbing(key: str, session: str, **more: float) -> dict[str, str]:
@@ -103,7 +97,7 @@ def began(pid: str) -> str:
         return ""
 
 
-def passing(error: Exception) -> bool:
+def is_transient(error: Exception) -> bool:
     """Whether the same call may succeed later: the store did not answer, or was busy."""
     if isinstance(error, mlflow.MlflowException):
         if not is_server(mlflow.get_tracking_uri()):
@@ -121,7 +115,7 @@ def once(create: Callable[[], Any], look: Callable[[], Any], seconds: float = PA
         try:
             return create()
         except Exception as error:
-            if not passing(error) or time.monotonic() + pause > until:
+            if not is_transient(error) or time.monotonic() + pause > until:
                 raise
         time.sleep(pause)
         pause = min(2 * pause, 3.0)
@@ -368,7 +362,7 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="tracking", daemon=True)
         self._wake, self._closing, self._over = threading.Event(), False, False
         self._bug: BaseException | None = None
-        self._doubtful: set[str] = {told.key for told in session.told.values() if told.run_id is None}
+        self._doubtful: set[str] = {told.key for told in session.runs.values() if told.run_id is None}
         self._twice: set[str] = set()
         self._modelling = False
         self._beaten = 0.0
@@ -393,11 +387,11 @@ class Writer:
         except RuntimeError:  # interrupted while it waits for the store at the end
             guarded()
 
-    def say(self, run: str, operation: Operation) -> None:
+    def append(self, run: str, operation: Operation) -> None:
         """Has an operation of a run written to the journal."""
-        self.later(lambda: self.session.say(run, operation))
+        self.later(lambda: self.session.append(run, operation))
 
-    def settle(self, seconds: float, since_taken: bool = True) -> bool:
+    def flush(self, seconds: float, since_taken: bool = True) -> bool:
         """Waits until the store has all that was said, or has taken nothing for so long; whether it has all."""
         with contextlib.suppress(RuntimeError):  # closed
             self._stage.submit(lambda: None).result()
@@ -420,7 +414,7 @@ class Writer:
         """
         self._stage.shutdown(wait=True)
         self._closing = True
-        complete = self.settle(seconds, since_taken)
+        complete = self.flush(seconds, since_taken)
         self._over = True
         self._wake.set()
         if complete:
@@ -439,7 +433,7 @@ class Writer:
     def _undelivered(self) -> UndeliveredError:
         """What is missing in the store, with its runs there marked as far as it answers."""
         waiting = self.session.waiting
-        outermost = self.session.told.get(self.session.key)
+        outermost = self.session.runs.get(self.session.key)
         names = ", ".join(told.run_id or "one that could not be created" for told in waiting[:5])
         why = f"{type(self.error).__name__}: {self.error}" if self.error else "it was too slow"
         for told in {told.key: told for told in [*waiting, *([outermost] if outermost else [])]}.values():
@@ -491,7 +485,7 @@ class Writer:
 
     def _outage(self, error: Exception) -> None:
         late = time.monotonic() - self._answered > 3 * FLUSH_SECONDS
-        if late and not self.silent and is_server(self.store) and passing(error):
+        if late and not self.silent and is_server(self.store) and is_transient(error):
             self.silent = True
             self._say(
                 f"The tracking server {shown(self.store)} does not answer ({brief(error)}). Training goes on; what it "
@@ -508,13 +502,13 @@ class Writer:
         return errors[0] if errors else None
 
     def _beat(self) -> None:
-        outermost = self.session.told.get(self.session.key)
+        outermost = self.session.runs.get(self.session.key)
         if outermost and outermost.run_id and time.monotonic() - self._beaten > HEARTBEAT_SECONDS:
             self._beaten = time.monotonic()
             alive = plumbing(outermost.key, outermost.key, heartbeat=int(time.time()))
             self.client.set_tag(outermost.run_id, PLUMBING, alive[PLUMBING])
 
-    def _deliver(self, told: Told) -> Exception | None:
+    def _deliver(self, told: RunState) -> Exception | None:
         """Delivers a run's operations until one fails."""
         started = time.perf_counter()
         try:
@@ -539,7 +533,7 @@ class Writer:
             told.seconds += time.perf_counter() - started
             return error
 
-    def _log(self, told: Told, batch: Sequence[Operation]) -> int:
+    def _log(self, told: RunState, batch: Sequence[Operation]) -> int:
         """Delivers the first of several batches, as many as one call takes; returns how many."""
         taken = 1
         while taken < len(batch) and all(
@@ -564,7 +558,7 @@ class Writer:
             del metrics[:METRICS_PER_CALL], params[:PARAMS_PER_CALL], tags[:TAGS_PER_CALL]
         return taken
 
-    def _do(self, told: Told, operation: Operation) -> int:
+    def _do(self, told: RunState, operation: Operation) -> int:
         """Delivers an operation; returns 1, or 0 where its time has not come."""
         kind = operation["op"]
         if kind == "create":
@@ -592,7 +586,7 @@ class Writer:
             self._end(told, operation)
         return 1
 
-    def _create(self, told: Told, operation: Operation) -> int:
+    def _create(self, told: RunState, operation: Operation) -> int:
         if told.run_id and operation.get("run_id") is None:
             return 1
         assert self.experiment is not None
@@ -606,7 +600,7 @@ class Writer:
             _open_for_training(self.client, self.client.get_experiment(self.experiment))
             return 1
         if told.parent:
-            parent = self.session.told[told.parent].run_id if told.parent in self.session.told else told.parent
+            parent = self.session.runs[told.parent].run_id if told.parent in self.session.runs else told.parent
             if parent is None:
                 return 0
             tags["mlflow.parentRunId"] = parent
@@ -642,81 +636,77 @@ class Writer:
                 for metric in client.get_metric_history(run.info.run_id, name)
             ]
         except Exception as error:
-            if not passing(error):
+            if not is_transient(error):
                 raise
             return
         if not found:
             return
-        told = Told(key, parent, run_id=found[0].info.run_id, points=set(points), params=set(found[0].data.params))
+        told = RunState(key, parent, run_id=found[0].info.run_id, points=set(points), params=set(found[0].data.params))
 
         def take() -> None:
-            self.session.told.setdefault(key, told)
+            self.session.runs.setdefault(key, told)
 
         self.later(take)
         if found[0].info.status != "RUNNING":
-            self.say(key, {"op": "reopen"})
+            self.append(key, {"op": "reopen"})
 
     def _sweep(self) -> None:
         """Deletes runs of which the store said too late that it had created them."""
         for key in self._twice:
             with contextlib.suppress(Exception):
                 for run in self._with_key(self.client, key):
-                    if run.info.run_id != self.session.told[key].run_id:
+                    if run.info.run_id != self.session.runs[key].run_id:
                         self.client.delete_run(run.info.run_id)
 
-    def _end(self, told: Told, operation: Operation) -> None:
+    def _end(self, told: RunState, operation: Operation) -> None:
         if operation.get("log_seconds"):
-            every = [each.seconds for each in list(self.session.told.values())]
+            every = [each.seconds for each in list(self.session.runs.values())]
             seconds = operation.setdefault("seconds", sum(every))
             self.session.note()  # so that it is the same if it has to be said again
             logged = Metric("log_seconds", seconds, operation["ended"], 0)
             self.client.log_batch(told.run_id, metrics=[logged], synchronous=True)
         self.client.set_terminated(told.run_id, operation["status"], operation["ended"])
 
-    def _model(self, told: Told, operation: Operation) -> None:
-        """Logs a model as `model`, with signature, input example and requirements."""
-        import keras
-        from mlflow.entities import LoggedModelStatus
-        from mlflow.models import Model, ModelSignature
-        from mlflow.types import Schema, TensorSpec
+    def _model(self, told: RunState, operation: Operation) -> None:
+        """Logs a model's folder as `model`, with its run's params, tags, and metrics as a whole."""
+        from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+        from mlflow.models import Model
 
-        from mlplab import models
-
-        path = self.session.folder / "files" / operation["file"]
-        example = np.load(path.parent / "example.npy")
+        path, run_id = self.session.folder / "files" / operation["file"], str(told.run_id)
         before = []
         tries = operation.setdefault("tries", 0)
         if tries or self.session.resumed:
             before = list(
-                self.client.search_logged_models(
-                    [self.experiment], f"source_run_id = '{told.run_id}' AND name = 'model'"
-                )
+                self.client.search_logged_models([self.experiment], f"source_run_id = '{run_id}' AND name = 'model'")
             )
             if any(model.status == LoggedModelStatus.READY for model in before):
                 return
         operation["tries"] = tries + 1
+        metadata = {name: self._named(str(value)) for name, value in operation["metadata"].items()}
+        run = self.client.get_run(run_id)
+        tags = {name: value for name, value in run.data.tags.items() if name.startswith(("mlplab.", "dataset"))}
+        of = {"dataset_name": tags.get("dataset"), "dataset_digest": tags.get("dataset.digest")}
         self._modelling = tries < MODEL_TRIES
-        signature = ModelSignature(
-            inputs=Schema([TensorSpec(np.dtype("float32"), (-1, example.shape[1]), name=None)]),
-            outputs=Schema([TensorSpec(np.dtype("float32"), (-1, operation["classes"]), name=None)]),
-        )
         with contextlib.ExitStack() as stack:
-            stack.enter_context(inner_retries())
             stack.callback(setattr, self, "_modelling", False)
-            Model.log(
-                artifact_path=None,
-                name="model",
-                flavor=mlflow.tensorflow,
-                run_id=told.run_id,
-                model=models.Export(keras.saving.load_model(path, compile=False, safe_mode=True)),
-                signature=signature,
-                input_example=example,
-                # Given, not inferred: inferring imports TensorFlow in another process.
-                pip_requirements=[
-                    f"{name}=={installed}" for name, installed in origin.versions().items() if name != "python"
-                ],
-                metadata={name: self._named(str(value)) for name, value in operation["metadata"].items()},
-            )
+            made = self.client.create_logged_model(run.info.experiment_id, "model", run_id, tags, run.data.params)
+            # A model's metrics are points of its run: these are as the run has them, so that it has none twice. What
+            # has a step is of the training; the model is as it was after the best epoch.
+            metrics = [
+                Metric(one.key, one.value, one.timestamp, 0, made.model_id, **(of if all(of.values()) else {}))
+                for one in run.data.to_proto().metrics
+                if one.step == 0 and math.isfinite(one.value)
+            ]
+            described = Model.load(str(path))
+            described.run_id, described.metadata = run_id, metadata
+            described.model_id = described.model_uuid = made.model_id
+            described.artifact_path = made.artifact_location
+            described.save(str(path / "MLmodel"))
+            stack.enter_context(inner_retries())
+            self.client.log_outputs(run_id, [LoggedModelOutput(made.model_id, step=0)])
+            self.client.log_batch(run_id, metrics, synchronous=True)
+            self.client.log_model_artifacts(made.model_id, str(path))
+            self.client.finalize_logged_model(made.model_id, LoggedModelStatus.READY)
         for failed in before:
             with contextlib.suppress(Exception):
                 self.client.delete_logged_model(failed.model_id)
@@ -724,7 +714,7 @@ class Writer:
     def _named(self, text: str) -> str:
         """`text` with the store's names of runs in place of keys."""
         text = self.session.substituted(text)
-        if any(told.run_id is None and told.key in text for told in list(self.session.told.values())):
+        if any(told.run_id is None and told.key in text for told in list(self.session.runs.values())):
             raise _NotYetError
         return text.replace(self.experiment_key, self.experiment) if self.experiment else text
 
@@ -735,12 +725,18 @@ def inner_retries() -> Iterator[None]:
 
     Not where it would create what is looked for by nothing: a logged model that it creates twice is an empty one more.
     """
-    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "4"
-    os.environ["MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR"] = "1"
+    before = {
+        name: os.environ.get(name) for name in ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR")
+    }
+    os.environ.update(dict(zip(before, ("4", "1"), strict=True)))
     try:
         yield
     finally:
-        os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def brief(error: Exception) -> str:

@@ -1,16 +1,12 @@
 """What all figures have in common: one style, one colour per variant, legends and explanations."""
 
-import itertools
 import textwrap
 from collections.abc import Sequence
-from functools import cache
 
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-
-from mlplab.spec import DATASETS, Comparison, experiment_names, load_experiment
 
 # Petroff's ten colours, told apart with any colour vision (https://arxiv.org/abs/2107.02270).
 COLOURS = (
@@ -20,6 +16,9 @@ COLOURS = (
 DASHES = ("-", "--", "-.", ":")
 CROWD = len(COLOURS)
 """Of more variants than this, a figure of curves shows the means alone."""
+
+SPIKE = 10.0
+"""What goes so many times as far as where it comes from would flatten what else is drawn, and is cut off."""
 
 
 def new_figure(title: str, data: str, width: float, height: float = 4.2) -> Figure:
@@ -58,25 +57,14 @@ def add_legend(figure: Figure, marks: Sequence[Artist], *, below: bool, title: s
 
 
 def looks(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Colour and dash of each variant of a figure: those of the project's experiments have theirs in every figure."""
-    known = _places()
-    free = (place for place in itertools.count() if place not in {known.get(name) for name in names})
-    given = {name: known[name] if name in known else next(free) for name in dict.fromkeys(names)}
-    found = {name: (COLOURS[p % len(COLOURS)], DASHES[p // len(COLOURS) % len(DASHES)]) for name, p in given.items()}
-    return [found[name] for name in names]
+    """Colour and dash of each variant by its place: the same in every figure of a comparison, whose order is one.
 
-
-@cache
-def _places() -> dict[str, int]:
-    """Name of a variant in the project's experiments -> its place among those on the same data set."""
-    comparisons = [e for e in map(load_experiment, experiment_names()) if isinstance(e, Comparison)]
-    # A comparison of many first: it is where colours must differ most. A crowd takes none from the others.
-    comparisons.sort(key=lambda comparison: (len(comparison.variants) > CROWD, -len(comparison.variants)))
-    places: dict[str, int] = {}
-    for dataset in DATASETS:
-        names = dict.fromkeys(name for c in comparisons if c.dataset == dataset for name in c.variants)
-        places = {name: place for place, name in enumerate(names)} | places
-    return places
+    >>> looks(["SGD", "Adam", "SGD"])
+    [('#3f90da', '-'), ('#e76300', '-'), ('#3f90da', '-')]
+    """
+    places = list(dict.fromkeys(names))
+    every = [divmod(places.index(name), len(COLOURS)) for name in names]
+    return [(COLOURS[place], DASHES[turn % len(DASHES)]) for turn, place in every]
 
 
 def folded(text: str, width: int) -> str:

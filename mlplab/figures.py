@@ -2,8 +2,10 @@
 
 import itertools
 import math
+import re
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,28 +14,50 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from mlplab.drawing import COLOURS, CROWD, DASHES, add_explanation, add_legend, folded, limit_y, looks, new_figure
-from mlplab.records import Predictions, Record
+from mlplab import tables
+from mlplab.calls import Call
+from mlplab.checks import UsageError
+from mlplab.drawing import (
+    COLOURS,
+    CROWD,
+    DASHES,
+    SPIKE,
+    add_explanation,
+    add_legend,
+    folded,
+    limit_y,
+    looks,
+    new_figure,
+)
+from mlplab.records import Predictions, Record, choice_words
 from mlplab.results import DIVERGED, FAILED, Outcome, Result, outcomes, significant
-from mlplab.spec import Variant
+from mlplab.spec import Metric, Training
 from mlplab.statistics import mean_interval
-from mlplab.verdicts import WORDS
 
-METRICS = {"accuracy": "accuracy (share of images)", "loss": "loss (cross-entropy and penalty, nats)"}
-SPIKE = 10.0
-"""A loss that grows to this many times what trainings start with would flatten the other curves: see `_fit`."""
+MOST_PANELS = 6
+"""Of more metrics, such as those of a model with many outputs, the learning curves show the first."""
 
 
-def learning_curves(results: Result | Sequence[Result], data: str) -> Figure:
-    """Accuracy and loss of one variant over its epochs: of one training, or the means over several seeds."""
+def learning_curves(results: Result | Sequence[Result], data: str, metrics: Sequence[Metric | str] = ()) -> Figure:
+    """Metrics of one variant over its epochs: of one training, or the means over several seeds.
+
+    Args:
+        metrics: which, of a comparison's such as `tables.shown_metrics` has them; by default what was logged.
+    """
     (outcome,) = outcomes([results] if isinstance(results, Result) else results)
+    chosen = metrics or [*tables.logged(outcome.results)[: MOST_PANELS - 1], "loss"]
+    shown = [_metric(metric, outcome.results) for metric in chosen[:MOST_PANELS]]
     penalized = any("penalty" in result.history for result in outcome.results)
     labels = ("training", "validation", f"training, evaluated{' (loss without penalty)' if penalized else ''}")
     validated = any("val_loss" in result.history for result in outcome.results)
-    figure = new_figure(f"{_titled(outcome)}: learning curves", data, 10)
-    lines = []
-    for axes, metric in zip(figure.subplots(1, 2), METRICS, strict=True):
-        names = [metric, f"val_{metric}", f"train_eval_{metric}"]
+    rows = -(-len(shown) // 2)
+    figure = new_figure(f"{_titled(outcome)}: learning curves", data, 10, 0.8 + 3.4 * rows)
+    panels = figure.subplots(rows, min(2, len(shown)), squeeze=False).flat
+    for axes in panels[len(shown) :]:
+        axes.remove()
+    marks: dict[str, Line2D] = {}
+    for axes, metric in zip(panels, shown, strict=False):
+        names = [metric.base, f"val_{metric.base}", f"train_eval_{metric.base}"]
         measured = [any(result.history.get(name) for result in outcome.results) for name in names]
         lines = [
             _curves(axes, outcome, name, label, COLOURS[place], DASHES[place])
@@ -48,23 +72,32 @@ def learning_curves(results: Result | Sequence[Result], data: str) -> Figure:
             middle = statistics.median(best)
             says = f"best epoch ({middle:g})" if len(best) == 1 else f"best epoch (median {middle:g})"
             lines.append(axes.axvline(middle, color="0.6", linewidth=1, linestyle=":", label=says))
-        _finish(axes, metric, _every(outcome.results, names))
-    if lines:
+        marks = {**{str(line.get_label()): line for line in lines}, **marks}
+        _finish(axes, metric, _every(outcome.results, names), outcome.results)
+    if marks:
         says = _means([outcome], bands=True) if validated else "validation was not measured while it trained"
+        # The best epoch last.
+        lines = sorted(marks.values(), key=lambda line: str(line.get_label()).startswith("best epoch"))
         add_legend(figure, lines, below=True, title=says)
     return figure
 
 
-def comparison_curves(metric: str, results: Sequence[Result], data: str) -> Figure:
-    """One metric (`accuracy` or `loss`) of all variants over the epochs; training left, validation right."""
+def comparison_curves(metric: Metric | str, results: Sequence[Result], data: str) -> Figure:
+    """One metric of all variants over the epochs; training left, validation right.
+
+    Args:
+        metric: with or without `val_`, such as `tables.shown_metrics` has it.
+    """
+    metric = _metric(metric, results)
     variants = outcomes(results)
     rows = sum(1 + _name(outcome).count("\n") for outcome in variants)
-    figure = new_figure(f"{metric.capitalize()} by variant", data, 12, max(4.2, 1.2 + 0.2 * rows))
-    every = _every(results, [metric, f"val_{metric}"])
+    title = f"{metric.base[0].upper()}{metric.base[1:].replace('_', ' ')} by variant"
+    figure = new_figure(title, data, 12, max(4.2, 1.2 + 0.2 * rows))
+    every = _every(results, [metric.base, f"val_{metric.base}"])
     bands = len(variants) <= CROWD
     lines: list[Line2D] = []
     for axes, side in zip(figure.subplots(1, 2, sharey=True), ("training", "validation"), strict=True):
-        name = metric if side == "training" else f"val_{metric}"
+        name = metric.base if side == "training" else f"val_{metric.base}"
         lines = []
         for place, (outcome, look) in enumerate(zip(variants, looks([o.variant.name for o in variants]), strict=True)):
             line = _curves(axes, outcome, name, _name(outcome), *look, bands=bands)
@@ -72,25 +105,28 @@ def comparison_curves(metric: str, results: Sequence[Result], data: str) -> Figu
             line.set_linewidth(1.5 + 2 * (len(variants) - 1 - place) / len(variants))
             lines.append(line)
         axes.set_title(side, fontsize=10)
-        _finish(axes, metric, every)
+        _finish(axes, metric, every, results)
     add_explanation(figure, _means(variants, bands=bands))
     add_legend(figure, lines, below=False)
     return figure
 
 
 def overview_times(records: Sequence[Record]) -> Figure:
-    """`training_times` over several comparisons of one data set."""
-    every = [(f"{record.experiment.name}: ", outcome) for record in records for outcome in record.outcomes]
-    return _times(every, records[0].data)
+    """`training_times` over several comparisons of one data set; a bar has its variant's colour in its comparison."""
+    every, shown = [], []
+    for record in records:
+        every += [(f"{record.experiment.name}: ", outcome) for outcome in record.outcomes]
+        shown += looks([outcome.variant.name for outcome in record.outcomes])
+    return _times(every, shown, records[0].data)
 
 
 def training_times(results: Sequence[Result], data: str) -> Figure:
     """Seconds of training of each variant, in all and an epoch; compiling and evaluation are named, not compared."""
-    return _times([("", outcome) for outcome in outcomes(results)], data)
+    every = outcomes(results)
+    return _times([("", outcome) for outcome in every], looks([outcome.variant.name for outcome in every]), data)
 
 
-def _times(variants: Sequence[tuple[str, Outcome]], data: str) -> Figure:
-    shown = looks([outcome.variant.name for _, outcome in variants])
+def _times(variants: Sequence[tuple[str, Outcome]], shown: Sequence[tuple[str, str]], data: str) -> Figure:
     names = [_name(outcome, before) for before, outcome in variants]
     figure = new_figure(
         "Training time by variant", data, 12, 1.6 + sum(max(0.5, 0.2 * (1 + name.count("\n"))) for name in names)
@@ -132,15 +168,17 @@ def _times(variants: Sequence[tuple[str, Outcome]], data: str) -> Figure:
     return figure
 
 
-def learning_rates(results: Sequence[Result], select: str, data: str) -> Figure | None:
+def learning_rates(results: Sequence[Result], select: Metric | str, data: str) -> Figure | None:
     """The selection metric after the last epoch against the learning rate, for variants that differ in nothing else.
 
     Returns:
         None if no three variants differ in the learning rate alone.
     """
-    every: dict[Variant, list[Outcome]] = {}
+    metric = _metric(select, results)
+    every: dict[Training, list[Outcome]] = {}
     for outcome in outcomes(results):
-        every.setdefault(outcome.variant.but(name="", learning_rate=1.0), []).append(outcome)
+        if isinstance(outcome.variant.learning_rate, int | float):  # a schedule has no one rate
+            every.setdefault(outcome.variant.but(name="", learning_rate=1.0), []).append(outcome)
     families = {
         key: sorted(family, key=lambda outcome: outcome.variant.learning_rate)
         for key, family in every.items()
@@ -160,7 +198,7 @@ def learning_rates(results: Sequence[Result], select: str, data: str) -> Figure 
     for row, (name, look, family) in enumerate(zip(names, looks(names), families.values(), strict=True)):
         rates = [outcome.variant.learning_rate for outcome in family]
         # What diverged has no final value; how many did is said below.
-        final = [[math.nan if r.status == DIVERGED else r.last(select) for r in o.results] for o in family]
+        final = [[math.nan if r.status == DIVERGED else r.last(metric.name) for r in o.results] for o in family]
         seeds = list(itertools.zip_longest(*final, fillvalue=math.nan))
         mean, low, high = _mean_interval(seeds)
         style: dict[str, Any] = {"color": look[0], "linestyle": look[1], "marker": "o", "markersize": 5}
@@ -178,11 +216,11 @@ def learning_rates(results: Sequence[Result], select: str, data: str) -> Figure 
                 below[0].annotate(says, at, (6, 0), textcoords="offset points", va="center", fontsize=8)
     axes.set_xscale("log")
     axes.margins(x=0.1)
-    if select == "val_loss" and shown and max(shown) > SPIKE * min(shown) > 0:
+    if not metric.maximizes and shown and max(shown) > SPIKE * min(shown) > 0:
         axes.set_yscale("log")
     if shown:
         limit_y(axes, shown)
-    axes.set_ylabel(f"{WORDS[select]}\nafter the last epoch{'' if select == 'val_loss' else ' (share of images)'}")
+    axes.set_ylabel(f"{metric.words}\nafter the last epoch{_unit(metric, results)}")
     axes.grid(alpha=0.3)
     for panel in below:
         rows = ["diverged" if len(names) == 1 else f"{folded(name, 32)} diverged" for name in names]
@@ -268,10 +306,10 @@ def _mean_interval(rows: Sequence[Sequence[float]]) -> np.ndarray:
     return np.array(mean_interval(table))
 
 
-def _finish(axes: Axes, metric: str, curves: Sequence[Sequence[float]]) -> None:
+def _finish(axes: Axes, metric: Metric, curves: Sequence[Sequence[float]], results: Sequence[Result]) -> None:
     """Labels the axes of `metric` and fits them to all `curves` that share them."""
     axes.set_xlabel("epoch")
-    axes.set_ylabel(METRICS[metric])
+    axes.set_ylabel(metric.base.replace("_", " ") + _unit(metric, results))
     axes.tick_params(labelleft=True)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     axes.grid(alpha=0.3)
@@ -285,23 +323,70 @@ def _finish(axes: Axes, metric: str, curves: Sequence[Sequence[float]]) -> None:
         axes.text(0.5, 0.5, "no epoch has a value", transform=axes.transAxes, ha="center", color="0.4")
 
 
-def _fit(axes: Axes, metric: str, curves: Sequence[Sequence[float]]) -> None:
-    """Keeps a spiking loss from flattening the rest: cut off above their values, or logarithmic if all spike."""
-    limit = SPIKE * statistics.median_low(curve[0] for curve in curves)
-    spikes = [max(curve) > limit for curve in curves]
+def _fit(axes: Axes, metric: Metric, curves: Sequence[Sequence[float]]) -> None:
+    """Keeps a spiking curve from flattening the rest: cut off beyond their values, or logarithmic if all spike."""
     values = np.concatenate(curves)
-    if metric == "loss" and any(spikes) and not all(spikes):
-        limit_y(axes, values[values <= limit], reach=0)
-        says = f"cut off: values reach {significant(values.max(), 2)}"
-        axes.text(0.99, 0.98, says, transform=axes.transAxes, ha="right", va="top", color="0.4", fontsize=8)
+    share = metric.unit == "points"
+    start = statistics.median_low(curve[0] for curve in curves)
+    if metric.maximizes:
+        # Such as R², which may begin anywhere and has no worst value; of shares none can spike.
+        limit = -math.inf if share else start - SPIKE * max(1.0, abs(start))
+        spikes, beyond, worst = [min(curve) < limit for curve in curves], values < limit, values.min()
+    else:
+        # Of a loss that begins below 0, as far from there as one above 0 would go.
+        limit = start + (SPIKE - 1) * abs(start) or math.inf
+        spikes, beyond, worst = [max(curve) > limit for curve in curves], values > limit, values.max()
+    if any(spikes) and not all(spikes):
+        limit_y(axes, values[~beyond], reach=0)
+        says = f"cut off: values reach {significant(worst, 2)}"
+        height, side = (0.02, "bottom") if metric.maximizes else (0.98, "top")
+        axes.text(0.99, height, says, transform=axes.transAxes, ha="right", va=side, color="0.4", fontsize=8)
         return
-    if metric == "loss" and any(spikes):
+    if any(spikes) and values.min() > 0:
         axes.set_yscale("log")
     limit_y(axes, values)
-    if metric == "accuracy":
-        # A band may leave 0 to 1, no share of images does.
+    if share:
+        # A band may leave 0 to 1, no share does.
         low, high = axes.get_ylim()
         axes.set_ylim(max(low, -0.05), min(high, 1.05))
+
+
+def _metric(metric: Metric | str, results: Sequence[Result]) -> Metric:
+    """A metric given by its name, with its unit; of validation, whether its name said so or not."""
+    if isinstance(metric, str):
+        name = metric if metric.startswith("val_") else f"val_{metric}"
+        try:
+            metric = Metric(name)
+        except UsageError:  # which direction is better matters for what would be cut off alone
+            metric = Metric(name, best="max")
+    if metric.unit or metric.base != "loss":
+        return metric
+    return replace(metric, unit="nats" if all("entropy" in _loss(r.variant).lower() for r in results) else "")
+
+
+def _loss(variant: Training) -> str:
+    return (
+        variant.loss.name if isinstance(variant.loss, Call) else variant.loss if isinstance(variant.loss, str) else ""
+    )
+
+
+def _unit(metric: Metric, results: Sequence[Result]) -> str:
+    """What a metric's values are measured in, in parentheses; "" where its name says it all."""
+    if metric.base == "loss":
+        names = {_loss(result.variant) for result in results}
+        says = [names.pop().replace("_", " ")] if len(names) == 1 else []
+        if metric.unit == "nats":
+            says = ["cross-entropy"]
+        penalized = any("penalty" in result.history for result in results)
+        of = " and ".join(filter(None, [*says, "penalty" * penalized]))
+    else:
+        of = ""
+    if metric.unit == "points":
+        unit = "share of examples" if re.sub(r"_\d+$", "", metric.base).endswith(("accuracy", "acc")) else "0 to 1"
+    else:
+        unit = "" if metric.unit == "%" else metric.unit
+    said = ", ".join(filter(None, [of, unit]))
+    return f" ({said})" if said else ""
 
 
 def _every(results: Sequence[Result], metrics: Sequence[str]) -> list[list[float]]:
@@ -335,13 +420,14 @@ def _name(outcome: Outcome, before: str = "") -> str:
     return folded(before + _titled(outcome), 40 if before else 32)
 
 
-def _differences(variants: Sequence[Variant]) -> list[str]:
+def _differences(variants: Sequence[Training]) -> list[str]:
     """What each variant has that another has not; the optimizer where there is but one."""
-    choices = [variant.params() for variant in variants]
-    differing = [field for field, value in choices[0].items() if any(other[field] != value for other in choices)]
-    return [
-        ", ".join(
-            str(c[f]) if f == "optimizer" else f"{f.replace('_', ' ')} {c[f]}" for f in differing or ["optimizer"]
-        )
-        for c in choices
-    ]
+    every = [variant.params() for variant in variants]
+    names = dict.fromkeys(name for choices in every for name in choices)
+    words = choice_words(name for name in names if any(other.get(name) != every[0].get(name) for other in every))
+    told = []
+    for choices in every:
+        # An optimizer is known by its name alone.
+        said = [c if n == "optimizer" else f"{words[n]} {c}" for n in words if (c := choices.get(n))]
+        told.append(", ".join(said) or choices["optimizer"])
+    return told

@@ -1,5 +1,6 @@
 """Keras' own `fit`: where it has to train, and how long it took."""
 
+import contextlib
 import sys
 import time
 import warnings
@@ -12,6 +13,7 @@ import tensorflow as tf
 from keras.src.backend.config import max_epochs, max_steps_per_epoch
 from keras.src.utils import is_default
 
+from mlplab import initial
 from mlplab.arrays import NotCompilableError
 
 KERAS = "keras"
@@ -83,7 +85,7 @@ def warn_of_autologging(model: keras.Model) -> None:
         warnings.warn(
             "mlflow.keras.autolog() records keras.Model.fit and not mlplab's fit. To have epochs recorded, turn it off "
             "with mlflow.keras.autolog(disable=True) and give callbacks=[mlflow.keras.MlflowCallback()].",
-            stacklevel=4,  # whoever called `fit`
+            stacklevel=5,  # whoever called `fit`, which is decorated
         )
 
 
@@ -105,8 +107,11 @@ def call_once_less(hooks: keras.callbacks.CallbackList, name: str) -> None:
     setattr(hooks, name, lambda *_, **__: delattr(hooks, name))
 
 
-def keras_fit(model: keras.Model, request: Request, callbacks: Any, clock: Clock) -> None:
-    """Keras' own `fit`. The first epoch's seconds hold its compiling too, which cannot be told apart from outside."""
+def keras_fit(model: keras.Model, request: Request, callbacks: Any, clock: Clock, seed: int | None) -> None:
+    """Keras' own `fit`. The first epoch's seconds hold its compiling too, which cannot be told apart from outside.
+
+    With a seed its batches come in an order that the seed decides, the same for every model; another than `fit`'s.
+    """
 
     class Timer(keras.callbacks.Callback):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -135,4 +140,5 @@ def keras_fit(model: keras.Model, request: Request, callbacks: Any, clock: Clock
         callbacks.callbacks.insert(0, timer)
     else:
         callbacks = [Timer(), *tf.nest.flatten(callbacks or [])]
-    model.fit(callbacks=callbacks, **vars(request))
+    with contextlib.nullcontext() if seed is None else initial.seeded(seed):
+        model.fit(callbacks=callbacks, **vars(request))

@@ -2,12 +2,15 @@
 
 import hashlib
 import json
-from dataclasses import asdict
+from collections.abc import Mapping
 from typing import Any
 
 from mlplab import origin
+from mlplab.comparison import Comparison
 from mlplab.data import Dataset
-from mlplab.spec import Comparison, Experiment, Search, Variant
+from mlplab.loading import Experiment
+from mlplab.space import Search
+from mlplab.spec import Training
 
 LOAD, SHARED = "machine.load", "shared"
 """The tag that says what else the machine did while a run was trained: `shared` with other trainings on purpose, or
@@ -24,15 +27,27 @@ def of_kind(experiment: Experiment) -> dict[str, str]:
     return {"mlplab.experiment": experiment.name, "mlplab.kind": type(experiment).__name__.lower()}
 
 
-def fingerprint(experiment: Comparison | Search, data: Dataset) -> str:
-    """What decides an experiment's numbers, in 32 hex digits: its spec and seed, the data, the code, the versions."""
-    spec = {k: v for k, v in json.loads(experiment.to_json()).items() if k not in ("question", "base", "variants")}
-    return digest([spec, asdict(experiment.base) if isinstance(experiment, Search) else "", data.digest])
+def fingerprint(experiment: Comparison | Search, data: Dataset, configs: Mapping[str, str] | None = None) -> str:
+    """What decides an experiment's numbers, in 32 hex digits: its spec and seeds, the data, the code, the versions.
+
+    Args:
+        configs: variant -> hash of its built model's configuration.
+    """
+    spec = {k: v for k, v in json.loads(experiment.to_json()).items() if k not in LEFT_OUT}
+    if isinstance(experiment, Comparison):
+        variants = [[variant.name, variant.fingerprint()] for variant in experiment.resolved()]
+    else:
+        variants = [["", experiment.base.fingerprint()]]
+    return digest([spec, variants, configs or {}, data.digest])
 
 
-def candidate_fingerprint(spec: Search, candidate: Variant, data: Dataset) -> str:
+LEFT_OUT = ("question", "base", "variants", "resolved", "data", "name")
+"""What of a spec's JSON decides no number by itself: the variants count as they are in full, the data by digest."""
+
+
+def candidate_fingerprint(spec: Search, candidate: Training, data: Dataset) -> str:
     """The same of a search's candidate, with what its folds depend on."""
-    return digest([asdict(candidate.but(name="")), spec.folds, spec.seed, data.digest])
+    return digest([candidate.fingerprint(), spec.folds, spec.scoring, spec.seed, data.digest])
 
 
 def digest(what: Any) -> str:

@@ -1,74 +1,48 @@
-"""From a variant to a compiled Keras model."""
+"""Ready-made models: functions that return a `keras.Model` from keyword arguments, as one's own are."""
 
-import keras
-import tensorflow as tf
+from typing import TYPE_CHECKING
 
-from mlplab.spec import Variant
+if TYPE_CHECKING:
+    import keras
+
+    from mlplab.data import Dataset
 
 
-def build(variant: Variant, features: int, classes: int, seed: int) -> keras.Model:
-    """Builds and compiles the multilayer perceptron that `variant` describes.
+def mlp(
+    data: "Dataset",
+    hidden: tuple[int, ...] = (128, 64),
+    activation: str = "relu",
+    dropout: float = 0.0,
+    l2: float = 0.0,
+    batch_norm: bool = False,
+) -> "keras.Model":
+    """A multilayer perceptron for images of 0 to 255.
 
-    The model takes raw pixels, shape (images, features), 0 to 255, and scales them itself, so that what is trained is
-    what is exported. It returns class probabilities, shape (images, classes), float32. Loss: sparse categorical
-    cross-entropy; metric: accuracy.
+    It takes raw pixels, shape (images, pixels), and scales them itself, so that what is trained is what is served. It
+    returns class probabilities, shape (images, classes), float32.
 
     Args:
-        variant: what to build.
-        features: pixels of an image, flattened.
-        classes: number of classes.
-        seed: of the initial weights and the dropout masks. The weights of a layer depend on the seed and the layer's
-            place among the dense layers alone, so variants start from equal weights wherever their shapes agree.
+        data: whose pixels and classes it is for.
+        hidden: units of each hidden layer, from the input to the output.
+        activation: of the hidden layers, a Keras name.
+        dropout: share of each hidden layer's outputs dropped in training, 0 to below 1.
+        l2: weight of the L2 penalty on every kernel.
+        batch_norm: batch normalization before each hidden activation.
     """
-    penalty = keras.regularizers.L2(variant.l2) if variant.l2 else None
+    import keras  # here, so that a spec is checked without it
 
-    def dense(units: int, name: str, place: int, activation: str | None) -> keras.layers.Layer:
-        start = keras.initializers.GlorotUniform(seed=_seed(seed, place))
-        return keras.layers.Dense(
-            units, activation=activation, kernel_initializer=start, kernel_regularizer=penalty, name=name
-        )
-
-    inputs = keras.Input((features,), dtype="float32", name="pixels")
+    penalty = keras.regularizers.L2(l2) if l2 else None
+    inputs = keras.Input(data.input_shape, dtype="float32", name="pixels")
     x = keras.layers.Rescaling(1 / 255, name="scale")(inputs)
-    for place, units in enumerate(variant.hidden, start=1):
-        if variant.batch_norm:
-            x = dense(units, f"hidden_{place}", place, None)(x)
+    for place, units in enumerate(hidden, start=1):
+        first = None if batch_norm else activation
+        x = keras.layers.Dense(units, activation=first, kernel_regularizer=penalty, name=f"hidden_{place}")(x)
+        if batch_norm:
             x = keras.layers.BatchNormalization(name=f"batch_norm_{place}")(x)
-            x = keras.layers.Activation(variant.activation, name=f"activation_{place}")(x)
-        else:
-            x = dense(units, f"hidden_{place}", place, variant.activation)(x)
-        if variant.dropout:
-            mask = _seed(seed, place + 1_000)
-            x = keras.layers.Dropout(variant.dropout, seed=mask, name=f"dropout_{place}")(x)
-    place = len(variant.hidden) + 1
-    outputs = dense(classes, "probabilities", place, "softmax")(x)
-    model = keras.Model(inputs, outputs, name="mlp")
-    model.compile(optimizer=_optimizer(variant), loss="sparse_categorical_crossentropy", metrics=["accuracy"])
-    return model
-
-
-def _seed(seed: int, stream: int) -> int:
-    return (seed * 10_007 + stream) % (2**31 - 1)
-
-
-def _optimizer(variant: Variant) -> keras.optimizers.Optimizer:
-    rate = variant.learning_rate
-    if variant.decay:
-        rate = keras.optimizers.schedules.InverseTimeDecay(rate, decay_steps=1, decay_rate=variant.decay)
-    if variant.optimizer == "sgd":
-        return keras.optimizers.SGD(rate, momentum=variant.momentum)
-    return {"adam": keras.optimizers.Adam, "rmsprop": keras.optimizers.RMSprop}[variant.optimizer](rate)
-
-
-class Export(tf.Module):  # type: ignore[misc]
-    """A trained model as it is served: raw pixels in, class probabilities out, through one compiled call.
-
-    Call it with a float32 tensor of shape (images, features), values 0 to 255; it returns float32 of shape (images,
-    classes). It is saved as a TensorFlow SavedModel, which a server answers from without `Model.predict`'s set-up.
-    """
-
-    def __init__(self, model: keras.Model) -> None:
-        super().__init__(name="export")
-        self.model = model
-        pixels = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32, name="pixels")
-        self.__call__ = tf.function(lambda pixels: model(pixels, training=False), input_signature=[pixels])
+            x = keras.layers.Activation(activation, name=f"activation_{place}")(x)
+        if dropout:
+            x = keras.layers.Dropout(dropout, name=f"dropout_{place}")(x)
+    outputs = keras.layers.Dense(
+        data.classes, activation="softmax", kernel_regularizer=penalty, dtype="float32", name="probabilities"
+    )(x)
+    return keras.Model(inputs, outputs, name="mlp")

@@ -3,17 +3,27 @@
 from collections.abc import Sequence
 
 from mlplab import figures, labels, tables, tracking
+from mlplab.checks import UsageError, choose
 from mlplab.data import Dataset
+from mlplab.loading import Overview, Prediction
 from mlplab.records import Predictions, Record
-from mlplab.spec import Overview, Prediction, choose
 
 
 def predict(spec: Prediction, of: Record, data: Dataset, run: tracking.Run) -> Predictions:
-    """Shows test images to the model that a record's training left."""
+    """Shows test images to the model that a record's training left.
+
+    Raises:
+        UsageError: the data are no images with a class each.
+    """
+    if data.image_shape is None or not data.classes:
+        raise UsageError(
+            f"{spec.of} is about {data.label}, which are no images of classes: no predictions can be shown; legal: a "
+            "comparison on images with one label each."
+        )
     run.data(data)
     names = [result.variant.name for result in of.results]
     result = of.result(choose(f"variant of {spec.of}", spec.variant, names))
-    run.settle()
+    run.flush()
     uri, model = tracking.load_model(run.resolved(result.run_id))
     probabilities = model(data.test.x)
     predicted = probabilities.argmax(axis=1)
@@ -21,11 +31,11 @@ def predict(spec: Prediction, of: Record, data: Dataset, run: tracking.Run) -> P
     found = Predictions(
         images=data.test.x[shown],
         image_shape=data.image_shape,
-        labels=data.test.y[shown].tolist(),
+        labels=data.test.y.reshape(-1)[shown].tolist(),
         predicted=predicted[shown].tolist(),
         probability=probabilities.max(axis=1)[shown].tolist(),
         class_names=data.class_names,
-        test_accuracy=float((predicted == data.test.y).mean()),
+        test_accuracy=float((predicted == data.test.y.reshape(-1)).mean()),
         model_uri=uri,
     )
     run.figure(figures.predictions(found, data.label), "predictions.png")

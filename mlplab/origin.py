@@ -1,5 +1,6 @@
 """Where numbers come from: the code, the versions and the machine that a result depends on besides its spec."""
 
+import ast
 import contextlib
 import hashlib
 import os
@@ -10,9 +11,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from mlplab import cores
+from mlplab.user_code import without_docstrings
 
 NUMBERS_COME_FROM = (
-    "spec.py", "models.py", "arrays.py", "steps.py", "programs.py", "training.py", "trial.py", "search.py", "run.py",
+    "calls.py", "spec.py", "models.py", "building.py", "initial.py", "arrays.py", "steps.py", "loops.py", "programs.py",
+    "keras_fit.py", "training.py", "trial.py", "search.py",
 )  # fmt: skip
 """The files of this package that decide an experiment's numbers; a change to one makes its record outdated."""
 
@@ -66,11 +69,12 @@ def _processor() -> str:
 
 @cache
 def code() -> list[str]:
-    """Hashes of the files that decide an experiment's numbers.
+    """Hashes of the files that decide an experiment's numbers, without their docstrings and comments.
 
     Taken once: the code that runs is the code as it was loaded, whatever happens to the files meanwhile.
     """
-    return [hashlib.sha256((Path(__file__).parent / name).read_bytes()).hexdigest() for name in NUMBERS_COME_FROM]
+    trees = [ast.parse((Path(__file__).parent / name).read_bytes()) for name in NUMBERS_COME_FROM]
+    return [hashlib.sha256(ast.dump(without_docstrings(tree)).encode()).hexdigest() for tree in trees]
 
 
 def _commit() -> dict[str, str]:

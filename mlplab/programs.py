@@ -14,6 +14,7 @@ import math
 import threading
 import weakref
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,12 +70,6 @@ class Ready:
         return found
 
 
-_lock = threading.RLock()
-_shared: "OrderedDict[str, Program]" = OrderedDict()
-_alike: "OrderedDict[str, tuple[Step, list[int]]]" = OrderedDict()
-"""From models that are the same piece by piece to their step, and which of their variables it takes."""
-
-
 @dataclass
 class _Traced:
     """What a model's step for one mode and structure of data was, when it was first needed.
@@ -116,7 +111,40 @@ class _Own:
     steps: float = 0
 
 
-_own: "weakref.WeakKeyDictionary[keras.Model, _Own]" = weakref.WeakKeyDictionary()
+@dataclass(frozen=True)
+class _Made:
+    """What this process has made.
+
+    Attributes:
+        shared: programs by what they compute.
+        alike: from models that are the same piece by piece to their step, and which of their variables it takes.
+        own: what each model runs.
+    """
+
+    shared: "OrderedDict[str, Program]" = field(default_factory=OrderedDict)
+    alike: "OrderedDict[str, tuple[Step, list[int]]]" = field(default_factory=OrderedDict)
+    own: "weakref.WeakKeyDictionary[keras.Model, _Own]" = field(default_factory=weakref.WeakKeyDictionary)
+
+
+_lock = threading.RLock()
+_made = _Made()
+
+
+def shared() -> dict[str, Program]:
+    """The programs that models of this process share, by what they compute; the least recently used is first."""
+    with _lock:
+        return dict(_made.shared)
+
+
+@contextlib.contextmanager
+def afresh() -> Iterator[None]:
+    """While it lasts, nothing that was made before is known, as in a new process; after it, it is again."""
+    global _made
+    before, _made = _made, _Made()
+    try:
+        yield
+    finally:
+        _made = before
 
 
 def ready(
@@ -148,9 +176,9 @@ def ready(
     """
     wanted = repr((mode, batch, shuffle, arrays.examples, arrays.specs, arrays.structure, arrays.streamed, one_core))
     with _lock:
-        own = _own.get(model)
+        own = _made.own.get(model)
         if own is None or own.compiled is not model._compile_config:
-            own = _own[model] = _Own(model._compile_config)
+            own = _made.own[model] = _Own(model._compile_config)
         if mode == "train":
             own.steps = steps = own.steps + steps
         elif kind is None:
@@ -171,6 +199,20 @@ def ready(
         for use in found.program.uses:
             use.check(arrays.leaves)
         return found
+
+
+def chosen(model: keras.Model, arrays: Arrays, batch: int, steps: float) -> str:
+    """Which kind of program trains `model`, as `ready` has it, quickest for so many steps.
+
+    Raises:
+        NotCompilableError: there is none.
+    """
+    shuffle = batch < arrays.examples
+    wanted = repr(("train", batch, shuffle, arrays.examples, arrays.specs, arrays.structure, arrays.streamed, False))
+    key = repr(("train", arrays.specs, arrays.structure))
+    with _lock:
+        traced = _Traced.of(model, "train", arrays)
+        return _Making(model, "train", arrays, batch, shuffle, False, wanted, key, traced).chosen(steps)
 
 
 def _keep(kept: "OrderedDict[str, Any]", key: str, value: Any) -> None:
@@ -241,9 +283,9 @@ class _Making:
         """The step for XLA to compile or not, traced from this model or one alike, and what it takes of this model."""
         steps, variables = self.traced.steps, self.traced.variables
         known = f"{self.key} {xla} {self.traced.alike}"
-        if xla not in steps and known in _alike:
-            _alike.move_to_end(known)
-            step, slots = _alike[known]
+        if xla not in steps and known in _made.alike:
+            _made.alike.move_to_end(known)
+            step, slots = _made.alike[known]
             steps[xla] = step, [variables[slot].value.handle for slot in slots]
         if xla not in steps:
             # Processes that do the same find each other's compiled programs by these names.
@@ -252,7 +294,7 @@ class _Making:
             steps[xla] = step, step.function.captured_inputs
             places = {id(variable.value.handle): i for i, variable in enumerate(variables)}
             if self.traced.known and all(id(tensor) in places for tensor in step.function.captured_inputs):
-                _keep(_alike, known, (step, [places[id(tensor)] for tensor in step.function.captured_inputs]))
+                _keep(_made.alike, known, (step, [places[id(tensor)] for tensor in step.function.captured_inputs]))
         return steps[xla]
 
     def made(self, kind: str) -> Ready:
@@ -272,14 +314,14 @@ class _Making:
         if kind != GRAPH and step.only_graph:
             raise XlaError(step.only_graph)
         content = hashlib.sha256(f"{kind} {self.wanted} {step.digest} {step.logs}".encode()).hexdigest()
-        if content in _shared:
-            _shared.move_to_end(content)
+        if content in _made.shared:
+            _made.shared.move_to_end(content)
         else:
             with repeatable_names(f"{kind} {content}"):
                 program = Program(kind, step, self.arrays, self.batch, self.shuffle)
             program.compile(program.bound(taken), self.arrays, self.one_core)
-            _keep(_shared, content, program)
-        return Ready(_shared[content], _shared[content].bound(taken))
+            _keep(_made.shared, content, program)
+        return Ready(_made.shared[content], _made.shared[content].bound(taken))
 
 
 @dataclass

@@ -3,14 +3,39 @@
 import json
 import math
 import statistics
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from mlplab.results import FAILED, Outcome, Result, outcomes
-from mlplab.spec import Experiment
+from mlplab.calls import plain, shown, thawed
+from mlplab.loading import Experiment
+from mlplab.results import FAILED, Outcome, Result, outcomes, significant
 from mlplab.verdicts import Verdict
+
+
+def choice_words(names: Iterable[str]) -> dict[str, str]:
+    """Choice -> what readers are told it is: the argument's name, with what takes it only where two would be the same.
+
+    >>> choice_words(["model.batch_norm", "optimizer.momentum"])
+    {'model.batch_norm': 'batch norm', 'optimizer.momentum': 'momentum'}
+    >>> choice_words(["model.dropout", "optimizer.dropout"])
+    {'model.dropout': 'model dropout', 'optimizer.dropout': 'optimizer dropout'}
+    """
+    every = list(names)
+    last = [name.rpartition(".")[2] for name in every]
+    words = (full if last.count(short) > 1 else short for full, short in zip(every, last, strict=True))
+    return {name: word.replace(".", " ").replace("_", " ") for name, word in zip(every, words, strict=True)}
+
+
+def choice_text(value: Any) -> str:
+    """A chosen value for readers.
+
+    >>> choice_text(0.000123456), choice_text((128, 64))
+    ('0.0001235', '128-64')
+    """
+    return significant(value, 4) if isinstance(value, float) else shown(value)
 
 
 @dataclass(kw_only=True)
@@ -18,8 +43,8 @@ class Candidate:
     """One candidate of a search.
 
     Attributes:
-        choices: field of `Variant` -> the value drawn; without fields that do not apply to its optimizer.
-        scores: accuracy on each held-out fold, in the folds' order; NaN where the training failed.
+        choices: choice of a training -> the value drawn; without those that do not apply to its optimizer or model.
+        scores: of each held-out fold, in the folds' order, more is better; NaN where the training failed.
         train_seconds: seconds of training alone, over all folds.
     """
 
@@ -29,41 +54,57 @@ class Candidate:
     run_id: str = ""
 
     def __post_init__(self) -> None:
-        # JSON makes lists of tuples, such as hidden has.
-        self.choices = {name: tuple(v) if isinstance(v, list) else v for name, v in self.choices.items()}
+        # JSON makes lists of tuples, such as a model's widths, and has a call as a dict.
+        self.choices = {name: thawed(value) for name, value in self.choices.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """What JSON can hold of it; `from_dict` reads it back."""
+        return {**vars(self), "choices": {name: plain(value) for name, value in self.choices.items()}}
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> "Candidate":
+        """What `to_dict` gave."""
+        return cls(**record)
 
     @property
     def mean(self) -> float:
-        """Mean accuracy over the folds."""
+        """Mean score over the folds."""
         return statistics.fmean(self.scores)
 
     @property
     def std(self) -> float:
-        """Standard deviation of the accuracy over the folds (population's, as scikit-learn's)."""
+        """Standard deviation of the score over the folds (population's, as scikit-learn's)."""
         return float(np.std(self.scores))
 
 
 @dataclass(kw_only=True)
 class SearchResult:
-    """A random search's candidates in the order they were drawn, and the best one trained on all training images.
+    """A random search's candidates in the order they were drawn, and the best one trained on all training examples.
 
     Attributes:
+        scoring: what the scores are of, by scikit-learn's names, such as `accuracy` or `r2`.
         refit: that training; it saw no validation data while it went on.
-        validation: loss and accuracy on the validation set after it.
+        validation: loss and metrics on the validation set after it.
     """
 
     candidates: list[Candidate]
     refit: Result
+    scoring: str
     validation: dict[str, float] = field(default_factory=dict)
 
     @property
-    def fields(self) -> list[str]:
-        """The fields that were searched; a candidate may lack some, which do not apply to it."""
+    def score(self) -> str:
+        """What the scores are of, in words, such as `accuracy` or `R²`."""
+        return "R²" if self.scoring == "r2" else self.scoring.replace("_", " ")
+
+    @property
+    def choices(self) -> list[str]:
+        """The choices that were searched; a candidate may lack some, which do not apply to it."""
         return list(dict.fromkeys(name for candidate in self.candidates for name in candidate.choices))
 
     @property
     def best(self) -> Candidate:
-        """The candidate with the highest mean accuracy, the first of equals."""
+        """The candidate with the highest mean score, the first of equals."""
         return max(self.candidates, key=lambda c: c.mean if math.isfinite(c.mean) else -math.inf)
 
 
@@ -149,9 +190,9 @@ class Record:
         record["results"] = [result.to_dict() for result in self.results]
         record["verdicts"] = [asdict(verdict) for verdict in self.verdicts]
         if self.search:
-            candidates = [asdict(candidate) for candidate in self.search.candidates]
-            refit, validation = self.search.refit.to_dict(), self.search.validation
-            record["search"] = {"candidates": candidates, "refit": refit, "validation": validation}
+            candidates = [candidate.to_dict() for candidate in self.search.candidates]
+            refit = self.search.refit.to_dict()
+            record["search"] = {**vars(self.search), "candidates": candidates, "refit": refit}
         if self.predictions:
             record["predictions"] = {**vars(self.predictions), "images": self.predictions.images.tolist()}
         return json.dumps(record, ensure_ascii=False)
@@ -163,9 +204,9 @@ class Record:
         record["results"] = [Result.from_dict(result) for result in record["results"]]
         record["verdicts"] = [Verdict(**verdict) for verdict in record["verdicts"]]
         if search := record.get("search"):
-            candidates = [Candidate(**candidate) for candidate in search["candidates"]]
+            candidates = [Candidate.from_dict(candidate) for candidate in search["candidates"]]
             refit = Result.from_dict(search["refit"])
-            record["search"] = SearchResult(candidates=candidates, refit=refit, validation=search["validation"])
+            record["search"] = SearchResult(**{**search, "candidates": candidates, "refit": refit})
         if found := record.get("predictions"):
             images = np.array(found["images"], np.uint8)
             shapes = {name: tuple(found[name]) for name in ("image_shape", "class_names")}

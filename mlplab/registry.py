@@ -5,29 +5,35 @@ checked versions in their order, each takes over that is not worse on the test s
 forced.
 """
 
+import functools
+import json
 import math
-import re
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
 import mlflow
-import numpy as np
 import tensorflow as tf
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
-from mlplab import delivery, models, tracking
+from mlplab import delivery, judging, tracking
+from mlplab.checks import UnavailableError, UsageError, check_registered
 from mlplab.data import Dataset
-from mlplab.spec import SELECTION_METRICS, UnavailableError, UsageError, check_registered
+from mlplab.export import Export, answering, as_sent, in_batches
+from mlplab.judging import answers_of as _answers
+from mlplab.sources import Data
+from mlplab.spec import Metric
+from serving.model import VALUES, arguments, arguments_of
 
-IMAGES_COMPARED, TOLERANCE = 1_000, 1e-5
-"""A version must answer on this many test images as the model in this process does, each probability to this."""
+NAME, OPTIMIZER, METRIC = "mnist-mlp", "rmsprop", "val_accuracy"
+"""What is registered, and by which metric, where nothing is said."""
+
+Trained = tuple[Path, Callable[[Any], Any]]
+"""A run's model: the folder of its SavedModel, and what answers in this process."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,25 +43,30 @@ class Registration:
     Attributes:
         created: whether the version is new.
         champion: the version that bears the alias now, None if none does.
+        metric: the metric of the test set that decides, such as `test_accuracy`, and its `value`.
         said: for a person, a sentence a step.
     """
 
+    name: str
     version: int
     run_id: str
     created: bool
     champion: int | None
-    test_accuracy: float
+    metric: str
+    value: float
     said: list[str]
 
 
 def register(
     data: Dataset,
     *,
-    name: str = "mnist-mlp",
+    name: str | None = None,
     alias: str = "champion",
-    optimizer: str = "rmsprop",
-    metric: str = "val_accuracy",
     run_id: str | None = None,
+    comparison: str | None = None,
+    variant: str | None = None,
+    optimizer: str = OPTIMIZER,
+    metric: str | Metric | None = None,
     force: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Registration:
@@ -65,16 +76,21 @@ def register(
     has the form of ours, or is empty, is replaced.
 
     Args:
-        data: the data set whose runs are looked at, by its digest, and whose test set decides.
+        data: the data set that the run was trained on, by its digest, and whose test set decides.
+        name: of the registered model; None: the comparison's, or `NAME`.
+        run_id: of a finished training. Else
+        comparison: the name of one, the latest that is finished: its winner, or its `variant`. Else
         optimizer, metric: of the finished runs with this optimizer the one with the best value of this validation
-            metric is taken; any optimizer where it is "".
-        run_id: this run instead.
+            metric; any optimizer where it is "".
+        metric: None: the selection metric of the run's comparison, or `METRIC`. On the test set it decides who is
+            champion; in its place, or in that of the loss, the accuracy where there are classes.
         force: moves the alias whatever the test set says, which is recorded as a tag.
 
     Raises:
         UsageError: there is no such run, it was trained on other data, or MLflow takes no such name or alias.
         UnavailableError: the store or the registry are not to be reached.
     """
+    name = name or comparison or NAME
     check_registered(name, alias)
     client = delivery.Client()
     said: list[str] = []
@@ -84,25 +100,26 @@ def register(
         say(line)
 
     try:
-        run = _chosen(client, data, optimizer, metric, run_id)
-        tell(
-            f"Run {run.info.run_id}, {run.data.tags.get('mlplab.experiment', '?')}: {run.info.run_name}, "
-            f"{metric} {run.data.metrics[f'best_{metric}']:.4f} on {data.label}"
-        )
-        if not client.search_registered_models(f"name = '{name}'"):
-            _create(client, name)
-        version = _version_of(client, name, run.info.run_id)
-        created = version is None
-        if version is None:
-            version = _add_version(client, name, run, data)
-            tell(f"Registered as version {version.version} of {name}")
-        else:
-            tell(f"That run is version {version.version} of {name} already")
-        number = int(version.version)
-        accuracy = _check(client, name, number, run, data, tell)
+        with tempfile.TemporaryDirectory() as folder:
+            run, by = _chosen(client, data, run_id, comparison, variant, optimizer, metric)
+            data = judging.as_tested(run.data.params, data)
+            tell(
+                f"Run {run.info.run_id}, {run.data.tags.get('mlplab.experiment', '?')}: {run.info.run_name}, "
+                f"{by.name} {run.data.metrics[f'best_{by.name}']:.4f} on {data.label}"
+            )
+            trained = functools.cache(lambda: _trained(client, run, data, Path(folder)))
+            version = _version_of(client, name, run.info.run_id)
+            created = version is None
+            if version is None:
+                version = _add_version(client, name, run, data, by, trained())
+                tell(f"Registered as version {version.version} of {name}")
+            else:
+                tell(f"That run is version {version.version} of {name} already")
+            number = int(version.version)
+            value = _check(client, name, number, data, trained, tell)
         if force:
             client.set_model_version_tag(name, str(number), "mlplab.forced", "true")
-        _evaluate_champion(client, name, data, number, tell)
+        _evaluate_champion(client, name, data, number, judging.decisive(version.tags)[0], tell)
         champion = _settle(client, name, alias)
     except mlflow.MlflowException as error:
         raise UnavailableError(
@@ -114,46 +131,84 @@ def register(
             f"registering {name} was cut off: {error}. See that the disk has room, that this user may write there and "
             "that the store answers, and run the command again."
         ) from error
+    decides = f"test_{judging.decisive(version.tags)[0]}"
     if champion == number:
-        tell(f"{name}@{alias} is version {number}, with {accuracy:.2%} of the test images right")
+        share = decides == "test_accuracy"
+        worth = f"{value:.2%} of the test {judging.examples_of(data)} right" if share else f"{decides} {value:.4g}"
+        tell(f"{name}@{alias} is version {number}, with {worth}")
     else:
         tell(f"{name}@{alias} stays version {champion}" if champion else f"{name}@{alias} is not set")
     return Registration(
-        version=number, run_id=run.info.run_id, created=created, champion=champion, test_accuracy=accuracy, said=said
-    )
+        name=name, version=number, run_id=run.info.run_id, created=created,
+        champion=champion, metric=decides, value=value, said=said,
+    )  # fmt: skip
 
 
-def _chosen(client: delivery.Client, data: Dataset, optimizer: str, metric: str, run_id: str | None) -> Run:
+def data_of(run_id: str | None = None, comparison: str | None = None) -> Data | None:
+    """What data a run, or the latest finished comparison of a name, is about; None where no comparison tells.
+
+    Raises:
+        UsageError: there is no such run or comparison, or its data were arrays that no record holds.
+        UnavailableError: the store does not answer.
+    """
+    client = delivery.Client()
+    spec = _spec_above(client, delivery.existing_run(client, run_id) if run_id else _compared(client, comparison or ""))
+    return Data.from_dict(spec["data"]) if spec else None
+
+
+# -------------------------------------------------------------------------------------------------------- which run
+
+
+def _chosen(
+    client: delivery.Client,
+    data: Dataset,
+    run_id: str | None,
+    comparison: str | None,
+    variant: str | None,
+    optimizer: str,
+    metric: str | Metric | None,
+) -> tuple[Run, Metric]:
+    by = Metric(metric) if metric and isinstance(metric, str) else metric or None
+    if not run_id and not comparison:
+        return _best(client, data, optimizer, by or Metric(METRIC)), by or Metric(METRIC)
     if run_id:
         run = delivery.existing_run(client, run_id)
-        if run.data.tags.get("mlplab.kind") != "training" or f"best_{metric}" not in run.data.metrics:
-            raise tracking.no_training(run, f"best_{metric}")
-        if run.data.tags.get("dataset.digest") != data.digest:
-            raise UsageError(
-                f"run {run_id} was trained on {run.data.tags.get('dataset', 'unknown data')} with digest "
-                f"{run.data.tags.get('dataset.digest')}, not on {data.label} with {data.digest}: its test set says "
-                "nothing of it. Name the data set it was trained on (-P dataset=…)."
-            )
-        return run
+    else:
+        above = _compared(client, comparison or "")
+        run = _trained_variant(client, above, variant) if variant else _winner(client, above)
+    if by is None:
+        by = Metric(**spec["select"]) if (spec := _spec_above(client, run)) else Metric(METRIC)
+    if run.data.tags.get("mlplab.kind") != "training" or f"best_{by.name}" not in run.data.metrics:
+        raise tracking.no_training(run, f"best_{by.name}")
+    if run.data.tags.get("dataset.digest") != data.digest:
+        raise UsageError(
+            f"run {run.info.run_id} was trained on {run.data.tags.get('dataset', 'unknown data')} with digest "
+            f"{run.data.tags.get('dataset.digest')}, not on {data.label} with {data.digest}: its test set says "
+            "nothing of it. Name the data set it was trained on (-P dataset=…)."
+        )
+    return run, by
+
+
+def _best(client: delivery.Client, data: Dataset, optimizer: str, by: Metric) -> Run:
     conditions = [
         "attributes.status = 'FINISHED'",
         "tags.`mlplab.kind` = 'training'",
         f"tags.`dataset.digest` = '{data.digest}'",
         *([f"params.optimizer = '{optimizer}'"] if optimizer else []),
     ]
-    order = "DESC" if SELECTION_METRICS[metric] == "max" else "ASC"
+    key, order = f"best_{by.name}", "DESC" if by.maximizes else "ASC"
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     # Ordering by a metric joins every match with every run of the store; a good value met in any order leaves few.
     sample = client.search_runs(experiments, " and ".join(conditions), max_results=50)
-    values = [value for run in sample if math.isfinite(value := run.data.metrics.get(f"best_{metric}", math.nan))]
+    values = [value for run in sample if math.isfinite(value := run.data.metrics.get(key, math.nan))]
     if values:
-        best, at_least = (max(values), ">=") if order == "DESC" else (min(values), "<=")
+        best, at_least = (max(values), ">=") if by.maximizes else (min(values), "<=")
         # Without an exponent, which MLflow's filters do not know.
-        conditions.append(f"metrics.best_{metric} {at_least} {best:.17f}")
+        conditions.append(f"metrics.`{key}` {at_least} {best:.17f}")
     found = client.search_runs(
-        experiments, " and ".join(conditions), max_results=50, order_by=[f"metrics.best_{metric} {order}"]
+        experiments, " and ".join(conditions), max_results=50, order_by=[f"metrics.`{key}` {order}"]
     )
-    found = [run for run in found if f"best_{metric}" in run.data.metrics]
+    found = [run for run in found if key in run.data.metrics]
     if not found:
         raise UsageError(
             f"no finished {optimizer or 'variant'} run on {data.label} with digest {data.digest} is on record in "
@@ -162,12 +217,96 @@ def _chosen(client: delivery.Client, data: Dataset, optimizer: str, metric: str,
     return found[0]
 
 
-DESCRIPTION = (
-    "MLP for {}: raw 0-255 pixels in, label and probabilities out. Aliases, not stages: `champion` is the version that "
-    "is served."
-)
-"""Of a registered model: with the label of its champion's data."""
-OURS = re.compile(re.escape(DESCRIPTION).replace(re.escape("{}"), ".+"))
+def _compared(client: delivery.Client, name: str) -> Run:
+    """The latest finished comparison of a name."""
+    found = client.search_runs(
+        [each.experiment_id for each in client.search_experiments()],
+        f"attributes.status = 'FINISHED' and tags.`mlplab.kind` = 'comparison' and {_tagged('experiment', name)}",
+        max_results=1,
+        order_by=["attributes.end_time DESC"],
+    )
+    if not found:
+        raise UsageError(
+            f"comparison is {name!r}, of which no finished run is on record in {mlflow.get_tracking_uri()}; legal: the "
+            "name of a comparison that was run, which is that of its file without .py."
+        )
+    run: Run = found[0]
+    return run
+
+
+def _tagged(tag: str, value: str) -> str:
+    # MLflow's filters know no way to write a quote of their own kind.
+    quote = '"' if "'" in value else "'"
+    return f"tags.`mlplab.{tag}` = {quote}{value}{quote}"
+
+
+def _winner(client: delivery.Client, above: Run) -> Run:
+    if "winner.run_id" not in above.data.tags:
+        raise UsageError(f"no variant of the comparison {above.info.run_name!r} has a result; see {above.info.run_id}.")
+    return delivery.existing_run(client, above.data.tags["winner.run_id"])
+
+
+def _trained_variant(client: delivery.Client, above: Run, variant: str) -> Run:
+    """The training that stands for a variant: its first seed's that has finished."""
+
+    def below(run: Run) -> list[Run]:
+        parent = f"tags.mlflow.parentRunId = '{run.info.run_id}'"
+        order = ["attributes.start_time ASC"]
+        return list(client.search_runs([run.info.experiment_id], parent, max_results=10_000, order_by=order))
+
+    under = below(above)
+    mine = [run for run in under if run.data.tags.get("mlplab.variant") == variant]
+    if not mine:
+        names = sorted({run.data.tags["mlplab.variant"] for run in under if "mlplab.variant" in run.data.tags})
+        raise UsageError(
+            f"variant is {variant!r}, which the comparison {above.info.run_name!r} does not have; legal: "
+            f"{', '.join(names)}."
+        )
+    if mine[0].data.tags.get("mlplab.kind") == "variant":  # over its seeds
+        seeds = mine[0].data.params.get("seeds", "").split(",")
+        mine = sorted(below(mine[0]), key=lambda run: seeds.index(run.data.params.get("seed", seeds[0])))
+    finished = [run for run in mine if run.info.status == "FINISHED"]
+    return (finished or mine)[0]
+
+
+def _spec_above(client: delivery.Client, run: Run) -> dict[str, Any] | None:
+    """The comparison, as its JSON has it, that a run is of or under."""
+    while run.data.tags.get("mlplab.kind") != "comparison":
+        if not (parent := run.data.tags.get("mlflow.parentRunId")):
+            return None
+        run = client.get_run(parent)
+    text = tracking.read_artifact(run.info.run_id, "comparison.json")
+    return json.loads(text) if text else None
+
+
+# -------------------------------------------------------------------------------------------------- model and version
+
+
+def _trained(client: delivery.Client, run: Run, data: Dataset, folder: Path) -> Trained:
+    """A run's model: from its model.keras, or, where that needs layers of the user's own, from its logged export."""
+    run_id = run.info.run_id
+    try:
+        path = client.download_artifacts(run_id, "model.keras", str(folder))
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:
+        why = f"it has no model.keras that can be loaded: {delivery.brief(error)}"
+    else:
+        tf.saved_model.save(Export(model, data.test.x), str(folder / "export"))
+        return folder / "export", in_batches(lambda x: model(x, training=False))
+    try:
+        logged = Path(mlflow.artifacts.download_artifacts(f"runs:/{run_id}/model", dst_path=str(folder)))
+        export = logged / mlflow.models.Model.load(str(logged)).flavors["tensorflow"]["saved_model_dir"]
+        return export, answering(tf.saved_model.load(str(export)))
+    except (OSError, KeyError, mlflow.MlflowException):
+        raise UsageError(
+            f"the model of run {run_id} cannot be registered: {why}, and no model is logged in it. Train the variant "
+            "again; a comparison logs the model of its winner."
+        ) from None
+
+
+def _rows(data: Dataset, rows: int) -> Any:
+    """The first test examples, as an export takes them."""
+    return as_sent(tf.nest.map_structure(lambda leaf: leaf[:rows], data.test.x))
 
 
 def _create(client: delivery.Client, name: str) -> None:
@@ -188,40 +327,37 @@ def _version_of(client: delivery.Client, name: str, run_id: str) -> ModelVersion
     return found[0] if found else None
 
 
-def _keras_model(client: delivery.Client, run: Run) -> keras.Model:
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            path = client.download_artifacts(run.info.run_id, "model.keras", folder)
-        except (OSError, mlflow.MlflowException) as error:
-            raise UsageError(f"run {run.info.run_id} has no model.keras; train the variant again.") from error
-        return keras.saving.load_model(path, safe_mode=True)
-
-
-def _add_version(client: delivery.Client, name: str, run: Run, data: Dataset) -> ModelVersion:
+def _add_version(
+    client: delivery.Client, name: str, run: Run, data: Dataset, by: Metric, trained: Trained
+) -> ModelVersion:
     from mlflow.models import Model
 
-    from serving.model import arguments
-
-    tags = run.data.tags
+    tags, (export, answer) = run.data.tags, trained
+    form = judging.form_of(answer(_rows(data, judging.ROWS_COMPARED)), data)
+    metric, best = judging.deciding(form, by, run.data.metrics)
+    if not client.search_registered_models(f"name = '{name}'"):
+        _create(client, name)
     origin = {
         "mlplab.run_id": run.info.run_id,
         "mlplab.experiment": tags.get("mlplab.experiment", ""),
         "mlplab.variant": tags.get("mlplab.variant", run.info.run_name),
+        "mlplab.model": run.data.params.get("model", ""),
+        "mlplab.form": form,
+        "mlplab.decides": f"{metric} {best}",
         **{key: tags[key] for key in ("dataset", "dataset.digest", "git.commit", "git.dirty") if key in tags},
         **{key: f"{value:.6g}" for key, value in run.data.metrics.items() if key.startswith(("best_", "test_"))},
     }
-    with tempfile.TemporaryDirectory() as folder:
-        export = Path(folder) / "export"
-        tf.saved_model.save(models.Export(_keras_model(client, run)), str(export))
-        with delivery.inner_retries():
-            logged = Model.log(
-                artifact_path=None,
-                name="served",
-                flavor=mlflow.pyfunc,
-                run_id=run.info.run_id,
-                metadata=origin,
-                **arguments(export, data.test.x[:1]),
-            )
+    if metric != "accuracy" or form == VALUES:  # of another the answers tell it
+        origin[judging.tag_of(metric, data.digest)] = repr(run.data.metrics[f"test_{metric}"])
+    example = _rows(data, 1)
+    if form == judging.PIXELS:
+        given = arguments(export, example)
+    else:
+        given = arguments_of(export, example, answer(example), form, data.class_names)
+    with delivery.inner_retries(), delivery.model_code:
+        logged = Model.log(
+            artifact_path=None, name="served", flavor=mlflow.pyfunc, run_id=run.info.run_id, metadata=origin, **given
+        )
 
     def create() -> ModelVersion:
         return client.create_model_version(
@@ -237,106 +373,70 @@ def _add_version(client: delivery.Client, name: str, run: Run, data: Dataset) ->
     return made
 
 
-PREDICT = """
-import sys
-import mlflow, numpy as np
-pixels = np.load(sys.argv[2])
-answers = mlflow.pyfunc.load_model(sys.argv[1]).predict(pixels)
-np.save(sys.argv[3], np.array([answer["probabilities"] for answer in answers], np.float32))
-"""
-
-
-def _answers(uri: str, pixels: np.ndarray) -> np.ndarray:
-    """Probabilities, shape (images, classes), that a logged model gives in a process of its own.
-
-    Raises:
-        ValueError: it does not load or answer there; with the last line of why.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        given, got = Path(folder) / "pixels.npy", Path(folder) / "answers.npy"
-        np.save(given, pixels.astype(np.float32))
-        done = subprocess.run(
-            [sys.executable, "-c", PREDICT, uri, str(given), str(got)], capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise ValueError((done.stderr.strip().splitlines() or ["no word"])[-1])
-        answers: np.ndarray = np.load(got)
-        return answers
-
-
-def _accuracy(probabilities: np.ndarray, data: Dataset) -> float:
-    return float((probabilities.argmax(axis=1) == data.test.y).mean())
-
-
-def _accuracy_tag(digest: str) -> str:
-    return f"mlplab.test_accuracy.{digest[:8]}"
+# ------------------------------------------------------------------------------------------------- check and champion
 
 
 def _check(
-    client: delivery.Client, name: str, number: int, run: Run, data: Dataset, tell: Callable[[str], None]
+    client: delivery.Client,
+    name: str,
+    number: int,
+    data: Dataset,
+    trained: Callable[[], Trained],
+    tell: Callable[[str], None],
 ) -> float:
-    """Loads a version in a fresh process and compares its answers; tags it with what came out and its test accuracy."""
-    tag = _accuracy_tag(data.digest)
+    """Loads a version in a fresh process and compares its answers; tags it with what came out and what it is worth."""
     version = client.get_model_version(name, str(number))
+    tag = judging.tag_of(metric := judging.decisive(version.tags)[0], data.digest)
     if version.tags.get("mlplab.checked") == "passed" and tag in version.tags:
         return float(version.tags[tag])
-    accuracy = 0.0
+    value = float(version.tags.get(tag, 0.0))
     try:
         answers = _answers(f"models:/{name}/{number}", data.test.x)
-        accuracy = _accuracy(answers, data)
-        images = data.test.x[:IMAGES_COMPARED].astype(np.float32)
-        expected = keras.ops.convert_to_numpy(_keras_model(client, run)(images, training=False))
-        apart = float(np.abs(answers[: len(expected)] - expected).max())
-        verdict = "passed" if apart <= TOLERANCE else f"failed: its answers are {apart:.2g} away from the run's model"
+        if version.tags.get("mlplab.form", judging.PIXELS) != VALUES and metric == "accuracy":
+            value = judging.accuracy_of(answers, data)
+        apart = judging.apart(answers, trained()[1](_rows(data, judging.ROWS_COMPARED)))
+        verdict = f"failed: its answers are {apart:.2g} away from the run's model"
+        verdict = "passed" if apart <= judging.TOLERANCE else verdict
     except ValueError as error:
         verdict = f"failed: it does not answer in a fresh process: {error}"
-    client.set_model_version_tag(name, str(number), tag, repr(accuracy))
+    client.set_model_version_tag(name, str(number), tag, repr(value))
     client.set_model_version_tag(name, str(number), "mlplab.checked", verdict)
-    tell(f"Loaded in a fresh process and compared on {min(IMAGES_COMPARED, len(data.test)):,} test images: {verdict}")
-    return accuracy
+    rows = f"{min(judging.ROWS_COMPARED, len(data.test)):,} test {judging.examples_of(data)}"
+    tell(f"Loaded in a fresh process and compared on {rows}: {verdict}")
+    return value
 
 
 def _evaluate_champion(
-    client: delivery.Client, name: str, data: Dataset, number: int, tell: Callable[[str], None]
+    client: delivery.Client, name: str, data: Dataset, number: int, metric: str, tell: Callable[[str], None]
 ) -> None:
-    """Sees that the champion before this version has been evaluated on the same test set."""
-    before = _champion([v for v in _versions(client, name) if int(v.version) < number])
-    if before is None:
+    """Sees that the champion before this version has been evaluated on the same test set, by the same metric."""
+    before = judging.champion_of([v for v in _versions(client, name) if int(v.version) < number])
+    if before is None or (tag := judging.tag_of(metric, data.digest)) in before.tags:
         return
-    tag = _accuracy_tag(data.digest)
-    if tag not in before.tags:
-        try:
-            answers = _answers(f"models:/{name}/{before.version}", data.test.x)
-        except ValueError as error:
-            tell(f"The champion, version {before.version}, does not answer: {error}")
-            return
-        client.set_model_version_tag(name, before.version, tag, repr(_accuracy(answers, data)))
-
-
-def _champion(versions: Sequence[ModelVersion]) -> ModelVersion | None:
-    """The version that is to bear the alias: see the module's docstring."""
-    champion: ModelVersion | None = None
-    for version in versions:
-        tags: Mapping[str, Any] = version.tags
-        if tags.get("mlplab.checked") != "passed":
-            continue
-        tag = _accuracy_tag(tags.get("dataset.digest", ""))
-        worse = champion is not None and float(tags[tag]) < float(champion.tags.get(tag, "inf"))
-        if champion is None or not worse or tags.get("mlplab.forced") == "true":
-            champion = version
-    return champion
+    tags: Mapping[str, str] = before.tags
+    try:
+        if metric == "accuracy" and tags.get("mlplab.form", judging.PIXELS) != VALUES:
+            value = repr(judging.accuracy_of(_answers(f"models:/{name}/{before.version}", data.test.x), data))
+        elif tags.get("dataset.digest") == data.digest and f"test_{metric}" in tags:
+            value = tags[f"test_{metric}"]
+        else:
+            raise ValueError(f"it has no test_{metric} on these data")
+    except ValueError as error:
+        tell(f"The champion, version {before.version}, does not answer: {error}")
+        return
+    client.set_model_version_tag(name, before.version, tag, value)
 
 
 def _settle(client: delivery.Client, name: str, alias: str) -> int | None:
     """Sets alias and description to the champion's, again until nobody has changed anything; returns its version."""
     while True:
-        champion = _champion(_versions(client, name))
+        champion = judging.champion_of(_versions(client, name))
         model = client.get_registered_model(name)
         if champion is None:
             return int(model.aliases[alias]) if alias in model.aliases else None
         bears = str(model.aliases.get(alias)) == str(champion.version)
-        says = DESCRIPTION.format(champion.tags.get("dataset", "unknown data"))
-        described = model.description == says or (model.description and not OURS.fullmatch(model.description))
+        says = judging.description_of(champion.tags)
+        described = model.description == says or (model.description and not judging.OURS.fullmatch(model.description))
         if bears and described:
             return int(champion.version)
         if not bears:

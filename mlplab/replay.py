@@ -7,12 +7,14 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlplab import origin, tracking
+from mlplab.checks import UsageError
+from mlplab.comparison import Comparison
 from mlplab.data import Dataset
 from mlplab.results import Result
-from mlplab.spec import UsageError
+from mlplab.spec import Metric
 
 if TYPE_CHECKING:
-    from mlplab.trial import Watch
+    from mlplab.trial import ProgressListener
 
 RECORD = "training.json"
 """The artifact of a training's run that holds all it takes to execute it again."""
@@ -27,11 +29,11 @@ CAUSES: Mapping[str, str] = {
 """What may differ between two circumstances (the start of a name), and why that matters."""
 
 
-def record(result: Result, select: str, data: Dataset) -> str:
+def record(result: Result, comparison: Comparison, data: Dataset) -> str:
     """A training as JSON, for `RECORD`."""
     what = {
-        "select": select,
-        "dataset": {"name": data.name, "wanted": data.wanted, "digest": data.digest, "label": data.label},
+        "select": vars(comparison.metric),
+        "dataset": {"data": comparison.data.to_dict(), "name": data.name, "digest": data.digest, "label": data.label},
         "circumstances": origin.circumstances(),
         "result": result.to_dict(),
     }
@@ -95,7 +97,7 @@ def training_of(recorded: Mapping[str, Any]) -> Result:
     return Result.from_dict(recorded["result"])
 
 
-def replay(recorded: Mapping[str, Any], data: Dataset, watch: "Watch") -> tuple[Replay, Result]:
+def replay(recorded: Mapping[str, Any], data: Dataset, watch: "ProgressListener") -> tuple[Replay, Result]:
     """Trains again what `read` gave, and compares.
 
     Raises:
@@ -107,12 +109,15 @@ def replay(recorded: Mapping[str, Any], data: Dataset, watch: "Watch") -> tuple[
     if data.digest != wanted["digest"]:
         raise UsageError(
             f"the data set {data.label} has digest {data.digest}, but the run was trained on {wanted['label']} with "
-            f"digest {wanted['digest']}; legal: the same images. Point MLPLAB_DATA_DIR at them."
+            f"digest {wanted['digest']}; legal: the same examples. Point at them as the run did."
         )
     then = training_of(recorded)
     now = Result(variant=then.variant, seed=then.seed, steps_per_epoch=then.steps_per_epoch)
     watch.started(now)
-    trial.train([now], recorded["select"], data, trial.Device.of(data), watch.epoch, program=then.program or None)
+    if then.variant.splits == "resampled":
+        data = data.resampled(then.seed)
+    metric = Metric(**recorded["select"])
+    trial.train([now], metric, data, trial.Device.of(data), watch.epoch, program=then.program or None)
     watch.ended(now)
     return compare(then, now, recorded["circumstances"], origin.circumstances()), now
 

@@ -2,18 +2,16 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from typing import Any
 
 import numpy as np
 
-from mlplab.spec import SELECTION_METRICS, Comparison, Variant
+from mlplab.comparison import Comparison
+from mlplab.spec import Metric, Training
 from mlplab.statistics import mean_interval
 from mlplab.verdicts import Measure
-
-GAP_MARGIN = 0.01
-"""Gaps that differ by less are equivalent where the selection metric, and so a comparison's margin, is a loss."""
 
 SHORT_SECONDS = 5.0
 """Where no training of a comparison takes as long, its times are mostly noise: see `targets`."""
@@ -32,8 +30,8 @@ class Result:
         status: `finished`; `diverged`: the loss or a weight stopped being finite, which ends a training; `failed`: it
             raised, see `error`.
         history: name of a metric -> its value at each epoch, as Keras' History has them, with `learning_rate` (at the
-            epoch's end) and `train_seconds` besides, and with `train_eval_accuracy` and `train_eval_loss`: the training
-            images evaluated after the epoch as validation images are, without dropout, and the loss without the
+            epoch's end) and `train_seconds` besides, and with `train_eval_` in front of each metric: the training
+            examples evaluated after the epoch as validation examples are, without dropout, and the loss without the
             penalty, which is `penalty` where there is one. `train_seconds` is the one clock of training: seconds from
             the first epoch on, without compiling and evaluation, with nothing else trained beside it. Of seeds trained
             side by side it is known once each is timed alone: `solo_epoch_seconds` times the epochs.
@@ -41,20 +39,22 @@ class Result:
         best_epoch: 1 for the first; the epoch with the best value of the selection metric, None if there is none.
         test: test metrics of the model as it was after `best_epoch`.
         program: which of `training.PROGRAMS` trained it; the last bits of its numbers depend on it.
-        start: name of a weight -> hash of its initial value.
-        order: hash of the batch order of the first epochs; "" where one batch holds all images.
+        start: place of a weight, see `initial.places` -> hash of its initial value.
+        sizes: place of a weight -> how many numbers it has.
+        order: hash of the batch order of the first epochs; "" where one batch holds all examples.
+        examples: of the training split.
         end: hash of all weights after the last epoch.
         group_seconds: wall seconds of the training of all seeds of the variant, where they were trained side by side;
             NaN where this one was trained alone.
         solo_epoch_seconds: seconds of an epoch of it timed alone after that; NaN where it was alone anyway.
         compile_seconds: tracing and compiling.
-        evaluate_seconds: evaluating the validation and the training images, over all epochs.
+        evaluate_seconds: evaluating the validation and the training examples, over all epochs.
         resumed_at: epochs that it had when it was last gone on with after an interruption; 0 if it went through.
         shared: whether it ran on a worker, beside others: its times are compared with none.
         busy: cores that other processes kept busy while it trained, on average.
     """
 
-    variant: Variant
+    variant: Training
     seed: int = 0
     status: str = FINISHED
     history: dict[str, list[float]] = field(default_factory=dict)
@@ -63,6 +63,7 @@ class Result:
     test: dict[str, float] = field(default_factory=dict)
     program: str = ""
     start: dict[str, str] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
     order: str = ""
     end: str = ""
     group_seconds: float = math.nan
@@ -71,6 +72,7 @@ class Result:
     shared: bool = False
     busy: float = math.nan
     parameters: int = 0
+    examples: int = 0
     steps_per_epoch: int = 0
     compile_seconds: float = 0.0
     evaluate_seconds: float = 0.0
@@ -98,10 +100,10 @@ class Result:
         """Weight updates in a second of training alone."""
         return self.epochs * self.steps_per_epoch / self.train_seconds if self.train_seconds else math.nan
 
-    @property
-    def gap(self) -> float:
-        """Accuracy on the training images minus that on the validation images, both evaluated at the best epoch."""
-        return self.best("train_eval_accuracy") - self.best("val_accuracy")
+    def gap(self, metric: Metric) -> float:
+        """How much better a metric is on the training than on the validation examples, at the best epoch."""
+        apart = self.best(f"train_eval_{metric.base}") - self.best(f"val_{metric.base}")
+        return apart if metric.maximizes else -apart
 
     def best(self, metric: str) -> float:
         """The value of `metric` at the best epoch, NaN if there is none."""
@@ -125,20 +127,20 @@ class Result:
     def to_dict(self) -> dict[str, Any]:
         """All but the weights, as JSON has it."""
         kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "weights"}
-        return {**kept, "variant": asdict(self.variant)}
+        return {**kept, "variant": self.variant.to_dict()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Result":
         """What `to_dict` gave; fields that another version had besides are left out."""
         known = {f.name: values[f.name] for f in fields(cls) if f.name in values}
-        return cls(**{**known, "variant": Variant(**values["variant"])})
+        return cls(**{**known, "variant": Training.from_dict(values["variant"])})
 
 
 @dataclass(frozen=True)
 class Outcome:
     """A variant's trainings, one for each seed: the numbers of a comparison's table."""
 
-    variant: Variant
+    variant: Training
     results: tuple[Result, ...]
 
     def over_seeds(self, value: Callable[[Result], float]) -> tuple[float, float, float]:
@@ -197,10 +199,9 @@ class Reaching:
     seconds: float
 
 
-def reaching(result: Result, metric: str, target: float) -> Reaching:
+def reaching(result: Result, metric: Metric, target: float) -> Reaching:
     """When `result` first had a value of the validation metric at least as good as `target`."""
-    better = SELECTION_METRICS[metric] == "max"
-    values = result.history.get(metric, [])
+    values, better = result.history.get(metric.name, []), metric.maximizes
     first = next((i for i, value in enumerate(values, 1) if (value >= target if better else value <= target)), None)
     epochs = first or result.epochs
     # What failed beside other seeds was never timed.
@@ -218,6 +219,7 @@ class Target:
 
     Attributes:
         unit: what the way there is measured in: `seconds` of training, `epochs` or `steps`, see `targets`.
+        maximizes: whether more of the metric is better.
         after: of each seed, in the comparison's order: how long until it reached the target; NaN where it did not.
         trained: of each seed: how long it was trained in all.
         half: after how long half of all seeds, or more, had reached it; NaN where fewer did.
@@ -226,13 +228,14 @@ class Target:
     variant: str
     metric: str
     target: float
+    maximizes: bool
     unit: str
     after: tuple[float, ...]
     trained: tuple[float, ...]
     half: float
 
     @classmethod
-    def of(cls, outcome: Outcome, metric: str, target: float, unit: str) -> "Target":
+    def of(cls, outcome: Outcome, metric: Metric, target: float, unit: str) -> "Target":
         """How soon the seeds of `outcome` did; one that failed, which is no result, did not."""
         after, trained = [], []
         for result in outcome.results:
@@ -244,7 +247,9 @@ class Target:
             trained.append(float(whole) if math.isfinite(whole) else 0.0)
         arrivals, enough = sorted(filter(math.isfinite, after)), math.ceil(len(after) / 2)
         half = arrivals[enough - 1] if len(arrivals) >= enough else math.nan
-        return cls(outcome.variant.name, metric, target, unit, tuple(after), tuple(trained), half)
+        return cls(
+            *(outcome.variant.name, metric.name, target, metric.maximizes, unit, tuple(after), tuple(trained), half)
+        )
 
     @property
     def count(self) -> str:
@@ -279,18 +284,17 @@ def targets(comparison: Comparison, results: Sequence[Result]) -> list[Target]:
     alike = len({result.steps_per_epoch for result in results if result.epochs}) <= 1
     unit = "seconds" if longest >= SHORT_SECONDS and not disturbed else "epochs" if alike else "steps"
     return [
-        Target.of(outcome, metric, target, unit)
+        Target.of(outcome, comparison.target(metric), target, unit)
         for metric, target in comparison.targets.items()
         for outcome in outcomes(results)
     ]
 
 
 def measures(comparison: Comparison, results: Sequence[Result]) -> list[Measure]:
-    """What a comparison's verdicts are about: the selection metric, the gap, and seconds of training.
+    """What a comparison's verdicts are about: its metrics, the selection metric's gap, and seconds of training.
 
     The last are left out where a training shared its machine with others.
     """
-    unit = "points" if comparison.maximizes else "nats"
 
     def values(value: Callable[[Result], float]) -> dict[str, list[float]]:
         found = {}
@@ -299,34 +303,36 @@ def measures(comparison: Comparison, results: Sequence[Result]) -> list[Measure]
             found[outcome.variant.name] = [known.get(seed, math.nan) for seed in comparison.each_seed]
         return found
 
-    select = comparison.select
-    found = [
-        Measure(
-            name=select,
-            values=values(lambda result: result.best(select)),
-            maximizes=comparison.maximizes,
-            margin=comparison.margin,
-            unit=unit,
-        ),
-        Measure(
-            name="gap",
-            values=values(lambda result: result.gap),
-            maximizes=False,
-            # A margin in nats says nothing of accuracies.
-            margin=comparison.margin if comparison.maximizes else GAP_MARGIN,
-            unit="points",
-        ),
-        Measure(
-            name="train_seconds",
-            values=values(lambda result: result.train_seconds or math.nan),
-            maximizes=False,
-            margin=comparison.time_margin,
-            relative=True,
-            unit="times",
-            caution="; ".join(filter(None, [disturbance(results), unlike_programs(results)])),
-        ),
-    ]
-    return found[:2] if any(result.shared for result in results) else found
+    def at_best(name: str) -> dict[str, list[float]]:
+        return values(lambda result: result.best(name))
+
+    found = [_measure(m, m.name, m.words, m.maximizes, at_best(m.name)) for m in comparison.judged]
+    select = comparison.metric
+    gap = f"gap between training and validation {select.base.replace('_', ' ')}"
+    if select.unit != "%":  # a gap may be 0 or below, of which there are no ratios
+        found.append(_measure(select, "gap", gap, False, values(lambda result: result.gap(select))))
+    if any(result.shared for result in results):
+        return found
+    times = Measure(
+        name="train_seconds",
+        words="training time",
+        values=values(lambda result: result.train_seconds or math.nan),
+        maximizes=False,
+        margin=comparison.time_margin,
+        relative=True,
+        unit="times",
+        caution="; ".join(filter(None, [disturbance(results), unlike_programs(results)])),
+    )
+    return [*found, times]
+
+
+def _measure(metric: Metric, name: str, words: str, maximizes: bool, values: dict[str, list[float]]) -> Measure:
+    assert metric.margin is not None  # a comparison has filled it in
+    relative = metric.unit == "%"
+    unit = "times" if relative else metric.unit
+    return Measure(
+        name=name, words=words, values=values, maximizes=maximizes, margin=metric.margin, relative=relative, unit=unit
+    )
 
 
 def unlike_programs(results: Sequence[Result]) -> str:
@@ -356,29 +362,64 @@ def disturbance(results: Sequence[Result]) -> str:
 
 
 def unpaired(results: Sequence[Result]) -> str:
-    """Why trainings of one seed are no pair, as a sentence; "" if they are.
-
-    They are where weights of the same name and shape start from equal values, and the batch order is equal.
-    """
-    seen: dict[tuple[int, str], tuple[str, str]] = {}
+    """Why trainings of one seed are no pair, as a sentence; "" if they are: their batch order is equal."""
+    seen: dict[tuple[int, int], tuple[str, str]] = {}
     for result in results:
-        traits = {**result.start, **({"batch order": result.order} if result.order else {})}
-        for what, value in traits.items():
-            before, name = seen.setdefault((result.seed, what), (value, result.variant.name))
-            if before != value:
-                return (
-                    f"{name!r} and {result.variant.name!r} with seed {result.seed} do not pair: their {what} differs "
-                    f"({before} and {value}); legal: trainings with equal initial weights and batch order for a seed. "
-                    "Train both in one command, with one version of the code."
-                )
+        if not result.order:
+            continue
+        before, name = seen.setdefault((result.seed, result.examples), (result.order, result.variant.name))
+        if before != result.order:
+            return (
+                f"{name!r} and {result.variant.name!r} with seed {result.seed} do not pair: their batch order differs "
+                f"({before} and {result.order}); legal: trainings with an equal one for a seed. Train both in one "
+                "command, with one version of the code."
+            )
     return ""
+
+
+def paired(a: Mapping[str, str], b: Mapping[str, str], sizes: Mapping[str, int]) -> float:
+    """The share of the weights of model `b`, those in its `sizes`, that are equal in model `a`; 1 where there are none.
+
+    Args:
+        a, b: place of a weight -> hash of its value, see `initial.hashes`.
+        sizes: place -> how many numbers it has.
+
+    >>> paired({"kernel": "a1", "bias": "00"}, {"kernel": "b2", "bias": "00"}, {"kernel": 30, "bias": 10})
+    0.25
+    """
+    equal = sum(size for place, size in sizes.items() if a.get(place) == b[place])
+    return equal / sum(sizes.values()) if any(sizes.values()) else 1.0
+
+
+def paired_share(comparison: Comparison, results: Sequence[Result]) -> dict[str, float]:
+    """Variant -> the share of its weights that start as the baseline's do, the least of all seeds."""
+    of_baseline = {result.seed: result for result in results if result.variant.name == comparison.against}
+    found: dict[str, float] = {}
+    for result in results:
+        if (other := of_baseline.get(result.seed)) and result.start and other.start:
+            share = paired(other.start, result.start, result.sizes)
+            found[result.variant.name] = min(share, found.get(result.variant.name, 1.0))
+    return found
+
+
+def unpaired_weights(comparison: Comparison, results: Sequence[Result]) -> str:
+    """Which variants' weights do not all start as the baseline's, as half a sentence; "" if all do."""
+    partly = {name: share for name, share in paired_share(comparison, results).items() if share < 0.9995}
+    if not partly:
+        return ""
+    says = ", ".join(f"{name} {100 * share:.3g} %" for name, share in partly.items())
+    return (
+        f"of these variants only a share of the weights starts as those of {comparison.against} with the same seed "
+        f"({says}); data and batch order pair all the same"
+    )
 
 
 def rank(comparison: Comparison, results: Sequence[Result]) -> list[Outcome]:
     """The variants with the best mean of the selection metric first; those that failed or have none last, in order."""
     every = outcomes(results)
-    ranked = [o for o in every if not o.failed and math.isfinite(o.best(comparison.select))]
-    ranked.sort(key=lambda outcome: outcome.best(comparison.select), reverse=comparison.maximizes)
+    select = comparison.metric
+    ranked = [o for o in every if not o.failed and math.isfinite(o.best(select.name))]
+    ranked.sort(key=lambda outcome: outcome.best(select.name), reverse=select.maximizes)
     return ranked + [outcome for outcome in every if outcome not in ranked]
 
 
@@ -386,12 +427,3 @@ def significant(value: float, digits: int = 3) -> str:
     """`value` with so many significant digits as people write it, such as 1,870; only extremes have an exponent."""
     rounded = f"{value:.{digits}g}"
     return f"{Decimal(rounded):,f}" if value == 0 or 1e-6 <= abs(value) < 1e15 else rounded
-
-
-def choice_text(value: Any) -> str:
-    """A value that a search drew, for readers; "–" for None: it does not apply to the candidate."""
-    if value is None:
-        return "–"
-    if isinstance(value, tuple | list):
-        return "-".join(map(str, value))
-    return significant(value, 4) if isinstance(value, float) else str(value)

@@ -9,32 +9,28 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
-from mlplab import labels, origin, tracking
+from mlplab import labels, origin, tracking, trial
+from mlplab.checks import UsageError
+from mlplab.comparison import Comparison
 from mlplab.conclusion import conclude
 from mlplab.data import Dataset
+from mlplab.folds import fold_of_example
+from mlplab.loading import Experiment, Options, Prediction, data_of, load_experiment
 from mlplab.of_records import overview, predict
 from mlplab.records import Record
 from mlplab.seed_group import SeedGroup, spread
-from mlplab.spec import (
-    Comparison,
-    Experiment,
-    Options,
-    Prediction,
-    Search,
-    UsageError,
-    Variant,
-    datasets_of,
-    load_experiment,
-)
-from mlplab.trial import Device, Watch
+from mlplab.sources import Data
+from mlplab.space import Search
+from mlplab.spec import Training
+from mlplab.trial import Checked, Device, ProgressListener
 
 
 class Screen(Protocol):
     """Whom a lab tells what it does."""
 
     def experiment(
-        self, experiment: Experiment, data: Dataset, variants: Sequence[Variant]
-    ) -> AbstractContextManager[Watch]:
+        self, experiment: Experiment, data: Dataset, variants: Sequence[Training]
+    ) -> AbstractContextManager[ProgressListener]:
         """An experiment begins; what is yielded watches its trainings."""
 
     def recorded(self, record: Record) -> None:
@@ -51,7 +47,7 @@ class Lab:
     """Runs experiments, each in an MLflow run, and finds those that are on record already.
 
     Args:
-        load: gives the data set for what an experiment wants, `mnist` or `cifar10`.
+        load: gives the data set that an experiment is about.
         options: changes made to every experiment.
         jobs: trainings at a time, each in a process of this machine; 1: in this process.
         cluster: where they are carried out instead, see `mlplab.cluster.workers`.
@@ -59,7 +55,7 @@ class Lab:
 
     def __init__(
         self,
-        load: Callable[[str], Dataset],
+        load: Callable[[Data], Dataset],
         screen: Screen,
         options: Options,
         jobs: int = 1,
@@ -69,7 +65,8 @@ class Lab:
         self.jobs, self.cluster = jobs, cluster
         self.records: dict[str, Record] = {}
         self._load, self._screen = load, screen
-        self._data: dict[str, tuple[Dataset, Device]] = {}
+        self._data: dict[Data, tuple[Dataset, Device]] = {}
+        self._checked: dict[str, Checked] = {}
 
     def run(self, experiment: Experiment) -> tuple[Record, str, str]:
         """Runs an experiment anew; experiments that it needs are found on record, or run under it.
@@ -78,18 +75,24 @@ class Lab:
             What came out, the command that opens the UI on the store, and the run's page there.
 
         Raises:
-            UsageError: it needs an experiment that is not there.
+            UsageError: it needs an experiment that is not there, or a variant's model cannot be trained on the data.
             UnavailableError: the data or the tracking store are not to be had.
             UndeliveredError: the store did not take everything; it waits on disk.
         """
-        for wanted in datasets_of(experiment):
+        for wanted in data_of(experiment):
             self._data_of(wanted)
+        if isinstance(experiment, Search) or (isinstance(experiment, Comparison) and not experiment.searches):
+            self._check(experiment)
         command = self._command(experiment)
         tags = labels.of_kind(experiment)
         with tracking.parent_run(experiment.name, tags, None, command, self._screen.notice) as run:
             record = self._perform(experiment, run)
         self._resolve(run)
         return record, *tracking.address(run)
+
+    def dataset(self, data: Data) -> Dataset:
+        """A data set as it was loaded."""
+        return self._data_of(data)[0]
 
     def every(
         self, name: str, experiments: Sequence[str], folder: Path, write: Callable[[Mapping[str, Record], float], None]
@@ -109,7 +112,7 @@ class Lab:
             UsageError: the folder cannot be written to.
             UnavailableError: as `run` raises it.
         """
-        for wanted in set().union(*(datasets_of(load_experiment(each)) for each in experiments)):
+        for wanted in (one for each in experiments for one in data_of(load_experiment(each))):
             self._data_of(wanted)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -136,12 +139,33 @@ class Lab:
     def _command(self, *experiments: Experiment) -> str:
         """What is to be done, in a word that differs with whatever decides the numbers."""
         every = [
-            labels.fingerprint(experiment, self._data_of(experiment.dataset)[0])
+            self._fingerprint(experiment)
             if isinstance(experiment, Search) or (isinstance(experiment, Comparison) and not experiment.searches)
-            else [repr(experiment), *(self._data_of(wanted)[0].digest for wanted in sorted(datasets_of(experiment)))]
+            else [repr(experiment), *(self._data_of(wanted)[0].digest for wanted in data_of(experiment))]
             for experiment in experiments
         ]
         return labels.digest([every, asdict(self.options), [experiment.name for experiment in experiments]])
+
+    def _fingerprint(self, experiment: Comparison | Search) -> str:
+        """What decides an experiment's numbers; of models of one's own what was built counts, too."""
+        trainings = experiment.resolved() if isinstance(experiment, Comparison) else (experiment.base,)
+        own = any(not each.model.target.startswith("mlplab.") for each in trainings)
+        configs = self._check(experiment).configs if own else None
+        return labels.fingerprint(experiment, self._data_of(experiment.data)[0], configs)
+
+    def _check(self, experiment: Comparison | Search) -> Checked:
+        """Builds, compiles and runs for no step whatever an experiment is to train, once."""
+        key = experiment.to_json()
+        if key not in self._checked:
+            data, device = self._data_of(experiment.data)
+            if isinstance(experiment, Comparison):
+                metrics = [*experiment.judged, *map(experiment.target, experiment.targets)]
+                of = experiment.resolved(), metrics, experiment.each_seed[0]
+            else:
+                fold_of_example(data, experiment.folds, experiment.seed)
+                of = experiment.corners(), [], experiment.seed
+            self._checked[key] = trial.check(*of, data, device)
+        return self._checked[key]
 
     def _resolve(self, run: tracking.Run) -> None:
         """Has the records name their runs as the store does."""
@@ -152,7 +176,7 @@ class Lab:
             for candidate in record.search.candidates if record.search else ():
                 candidate.run_id = run.resolved(candidate.run_id)
 
-    def _data_of(self, wanted: str) -> "tuple[Dataset, Device]":
+    def _data_of(self, wanted: Data) -> "tuple[Dataset, Device]":
         """A data set, loaded once; first of all, so that what is missing or damaged is said before a run starts."""
         if wanted not in self._data:
             data = self._load(wanted)
@@ -167,8 +191,7 @@ class Lab:
         if isinstance(experiment, Comparison):
             experiment = self._with_winners(experiment, parent)
         if isinstance(experiment, Comparison | Search):
-            data, _ = self._data_of(experiment.dataset)
-            found = parent.find(labels.fingerprint(experiment, data))
+            found = parent.find(self._fingerprint(experiment))
             text = tracking.read_artifact(found.run_id, "record.json") if found else None
             if found and text:
                 record = Record.from_json(text, experiment, found.run_id)
@@ -201,7 +224,7 @@ class Lab:
         elif isinstance(experiment, Search):
             record = self._search(experiment, run)
         elif isinstance(experiment, Prediction):
-            (wanted,) = datasets_of(experiment)
+            (wanted,) = data_of(experiment)
             data, _ = self._data_of(wanted)
             record = _record(experiment, data, predictions=predict(experiment, needed[0], data, run))
         else:
@@ -217,11 +240,14 @@ class Lab:
         return record
 
     def _compare(self, comparison: Comparison, run: tracking.Run) -> Record:
-        data, device = self._data_of(comparison.dataset)
-        run.tags({**labels.of_data(data), **tracking.fingerprinted(labels.fingerprint(comparison, data))})
+        data, device = self._data_of(comparison.data)
+        programs = self._check(comparison).programs
+        run.tags({**labels.of_data(data), **tracking.fingerprinted(self._fingerprint(comparison))})
         run.data(data)
         run.text(comparison.to_json(), "comparison.json")
-        groups = [SeedGroup.open(run, variant, comparison, data) for variant in comparison.resolved()]
+        groups = [
+            SeedGroup.open(run, variant, comparison, data, programs[variant.name]) for variant in comparison.resolved()
+        ]
         # Seed after seed, each time another variant first: what slows the machine for a while slows all.
         turns = [
             (group, seed)
@@ -243,7 +269,8 @@ class Lab:
     def _search(self, spec: Search, run: tracking.Run) -> Record:
         from mlplab.search_runs import run_search  # scikit-learn and joblib take long to import
 
-        data, device = self._data_of(spec.dataset)
+        data, device = self._data_of(spec.data)
+        run.tags({**labels.of_data(data), **tracking.fingerprinted(self._fingerprint(spec))})
         watching = functools.partial(self._screen.experiment, spec, data)
         return _record(spec, data, search=run_search(spec, data, device, run, watching, self.jobs, self.cluster))
 

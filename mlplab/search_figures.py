@@ -7,30 +7,33 @@ from typing import Any
 
 import numpy as np
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from mlplab.drawing import COLOURS, add_legend, new_figure
-from mlplab.records import Candidate, SearchResult
-from mlplab.results import choice_text, significant
+from mlplab.drawing import COLOURS, SPIKE, add_legend, folded, new_figure
+from mlplab.records import Candidate, SearchResult, choice_text, choice_words
+from mlplab.results import significant
 from mlplab.statistics import expected_best
 
 RESAMPLES = 1_000
 BAND_FROM = 5
 """Of fewer candidates no bootstrap tells how far another search might come."""
+LONGEST = 20
+"""Letters of a value's name on an axis; of a longer one, such as a call with arguments, the middle is left out."""
 NOT_APPLYING = -0.14
-"""Where a line crosses the axis of a field that does not apply to its candidate; the axis goes from 0 to 1."""
+"""Where a line crosses the axis of a choice that does not apply to its candidate; the axis goes from 0 to 1."""
 
 
 def budget(search: SearchResult, data: str) -> Figure:
-    """Best mean accuracy to expect of k of a random search's candidates, against k; failed ones are left out.
+    """Best mean score to expect of k of a random search's candidates, against k; failed ones are left out.
 
     A band of 95 % of bootstrap samples of k is drawn from `BAND_FROM` candidates on.
     """
-    figure = new_figure("Random search: accuracy by budget", data, 10)
+    figure = new_figure(f"Random search: {search.score} by budget", data, 10)
     axes = figure.subplots()
     scores = np.array([candidate.mean for candidate in _scored(search)])
     if len(scores):
@@ -59,76 +62,79 @@ def budget(search: SearchResult, data: str) -> Figure:
         axes.text(0.5, 0.5, "no candidate has a score", transform=axes.transAxes, ha="center", color="0.4")
     axes.set_xlim(0.5, max(1, len(scores)) + 0.5)
     axes.set_xlabel(_counted(search, "candidates with a score"))
-    axes.set_ylabel("mean accuracy over the folds (share of images)")
+    axes.set_ylabel(_over_folds(search))
+    _cut_off(axes, search)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 
 def parallel(search: SearchResult, data: str) -> Figure:
-    """A random search as lines across one axis for each searched field and one for the accuracy they led to.
+    """A random search as lines across one axis for each searched choice and one for the score they led to.
 
     A line stops at either side of an axis' names, so that it crosses none.
     """
-    fields = search.fields
-    figure = new_figure("Random search: every candidate", data, max(8, 1.8 * len(fields) + 4), 4.8)
+    choices = search.choices
+    figure = new_figure("Random search: every candidate", data, max(8, 1.8 * len(choices) + 4), 4.8)
     axes = figure.subplots()
     scored = sorted(_scored(search), key=lambda candidate: candidate.mean)
-    scales = [_Scale([c.choices[name] for c in search.candidates if name in c.choices]) for name in fields]
-    accuracy = _Scale([candidate.mean for candidate in scored] or [0.0, 1.0])
-    ticks = [_spaced([(scale.place(value), text) for value, text in scale.ticks]) for scale in (*scales, accuracy)]
-    missing = [any(name not in candidate.choices for candidate in scored) for name in fields]
+    scales = [_Scale([c.choices[name] for c in search.candidates if name in c.choices]) for name in choices]
+    floor = _floor(search)
+    score = _Scale([max(candidate.mean, floor) for candidate in scored] or [0.0, 1.0])
+    ticks = [_spaced([(scale.place(value), text) for value, text in scale.ticks]) for scale in (*scales, score)]
+    missing = [any(name not in candidate.choices for candidate in scored) for name in choices]
     for names, lacks in zip(ticks, missing, strict=False):
         names += [(NOT_APPLYING, "–")] * lacks
     widths = [0.08 + 0.045 * max(len(text) for _, text in names) for names in ticks]
     # The names of the first axis are left of it, of the last one right: no line goes there.
-    left = [0.0, *(column - width / 2 for column, width in enumerate(widths[1:-1], start=1)), len(fields)]
-    right = [0.0, *(column + width / 2 for column, width in enumerate(widths[1:-1], start=1)), len(fields)]
+    left = [0.0, *(column - width / 2 for column, width in enumerate(widths[1:-1], start=1)), len(choices)]
+    right = [0.0, *(column + width / 2 for column, width in enumerate(widths[1:-1], start=1)), len(choices)]
     for column, names in enumerate(ticks):
         for edge in {left[column], right[column]}:
             axes.axvline(edge, color="0.75", linewidth=1)
         at, side = (-0.04, "right") if column == 0 else (column, "center")
-        at, side = (column + 0.04, "left") if column == len(fields) else (at, side)
+        at, side = (column + 0.04, "left") if column == len(choices) else (at, side)
         for height, text in names:
             axes.text(at, height, text, fontsize=9, va="center", ha=side)
-    colours = ScalarMappable(Normalize(*accuracy.ends), "viridis_r")
+    colours = ScalarMappable(Normalize(*score.ends), "viridis_r")
     for candidate in scored:
         # Lines of equal choices would lie on each other.
         apart = 0.03 * (scored.index(candidate) / (len(scored) - 1) - 0.5) if len(scored) > 1 else 0.0
         path: list[tuple[float, float]] = []
-        for column, (name, scale) in enumerate(zip(fields, scales, strict=True)):
+        for column, (name, scale) in enumerate(zip(choices, scales, strict=True)):
             height = scale.place(candidate.choices[name]) if name in candidate.choices else NOT_APPLYING
             path += [(left[column], height + apart), (math.nan, math.nan), (right[column], height + apart)]
-        path.append((len(fields), accuracy.place(candidate.mean)))
+        path.append((len(choices), score.place(max(candidate.mean, floor))))
         best = candidate is search.best and len(scored) > 1
         style: dict[str, Any] = {"linewidth": 3.5, "zorder": 2.5} if best else {"linewidth": 1.4, "alpha": 0.8}
         colour = colours.to_rgba(np.array([candidate.mean]))[0]
         axes.plot(*zip(*path, strict=True), color=colour, gid="candidate", solid_capstyle="butt", **style)
     if len({candidate.mean for candidate in scored}) > 1:
-        figure.colorbar(colours, ax=axes, label="mean accuracy over the folds (share of images)", pad=0.02)
+        figure.colorbar(colours, ax=axes, label=_over_folds(search), pad=0.02)
     if not scored:
         axes.text(0.5, 0.5, "no candidate has a score", transform=axes.transAxes, ha="center", color="0.4")
-    axes.set_xticks(range(len(fields) + 1), [*(name.replace("_", " ") for name in fields), "mean accuracy"])
+    axes.set_xticks(range(len(choices) + 1), [*choice_words(choices).values(), f"mean {search.score}"])
     says = ["the thick line is the best"] * (len(scored) > 1) + ["–: does not apply"] * any(missing)
+    says += ["the lowest score stands for all below it"] * (min((c.mean for c in scored), default=floor) < floor)
     axes.set_xlabel(_counted(search, "; ".join(says)), fontsize=9, color="0.4")
     lowest = NOT_APPLYING - 0.04 if any(missing) else -0.06
-    axes.set(yticks=[], xlim=(-0.04 - widths[0], len(fields) + 0.04 + widths[-1]), ylim=(lowest, 1.06))
+    axes.set(yticks=[], xlim=(-0.04 - widths[0], len(choices) + 0.04 + widths[-1]), ylim=(lowest, 1.06))
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     return figure
 
 
 def slices(search: SearchResult, data: str) -> Figure:
-    """Accuracy against each searched field: every candidate's mean and, small, its folds."""
-    fields = search.fields
-    rows = -(-len(fields) // 3)
-    columns = -(-len(fields) // rows)
-    figure = new_figure("Random search: accuracy by choice", data, max(6, 4 * columns), 0.8 + 3.4 * rows)
+    """The score against each searched choice: every candidate's mean and, small, its folds."""
+    choices = search.choices
+    rows = -(-len(choices) // 3)
+    columns = -(-len(choices) // rows)
+    figure = new_figure(f"Random search: {search.score} by choice", data, max(6, 4 * columns), 0.8 + 3.4 * rows)
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
-    for axes in panels.flat[len(fields) :]:
+    for axes in panels.flat[len(choices) :]:
         axes.remove()
     scored = _scored(search)
-    for axes, name in zip(panels.flat, fields, strict=False):
+    for axes, (name, words) in zip(panels.flat, choice_words(choices).items(), strict=False):
         having = [candidate for candidate in search.candidates if name in candidate.choices]
         scale = _Scale([candidate.choices[name] for candidate in having])
         for candidate in (candidate for candidate in scored if name in candidate.choices):
@@ -142,12 +148,16 @@ def slices(search: SearchResult, data: str) -> Figure:
             axes.plot(at, candidate.mean, color=colour, markeredgecolor="white", **mean)
         if scale.log:
             axes.set_xscale("log")
-        axes.set_xticks([scale.value(value) for value, _ in scale.ticks], [text for _, text in scale.ticks])
+        ticks = [folded(text, LONGEST // 2) for _, text in scale.ticks]
+        # Side by side the names of many values would lie on each other.
+        upright = not scale.numbers and sum(min(len(text), LONGEST // 2) for text in ticks) > 2 * LONGEST
+        axes.set_xticks([scale.value(value) for value, _ in scale.ticks], ticks, rotation=90 * upright)
         axes.xaxis.set_minor_locator(NullLocator())
         axes.margins(x=0.12)
         some = f"\n({len(having)} of {len(search.candidates)} candidates have one)"
-        axes.set_xlabel(name.replace("_", " ") + some * (len(having) < len(search.candidates)))
-        axes.set_ylabel("accuracy (share of images)")
+        axes.set_xlabel(words + some * (len(having) < len(search.candidates)))
+        axes.set_ylabel(search.score + _unit(search))
+        _cut_off(axes, search)
         axes.tick_params(labelleft=True)
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
@@ -176,15 +186,17 @@ def _spaced(ticks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
 
 
 class _Scale:
-    """Where the values of one searched field stand: numbers to scale, anything else in order, side by side."""
+    """Where the values of one searched choice stand: numbers to scale, anything else in order, side by side."""
 
     def __init__(self, values: Sequence[Any]) -> None:
         self.numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
         if self.numbers:
             self.known = sorted(set(values))
         else:
-            # Numbers among texts, such as a batch size beside "full", in their order and first.
-            self.known = sorted(set(values), key=lambda v: (isinstance(v, str), v if isinstance(v, int) else 0, str(v)))
+            # Numbers among others, such as a batch size beside "full", in their order and first.
+            self.known = sorted(
+                set(values), key=lambda v: (*((0, v) if isinstance(v, int | float) else (1, 0)), str(v))
+            )
         low, high = (self.known[0], self.known[-1]) if self.numbers else (0, len(self.known) - 1)
         # Magnitudes, and most values near the low end, as when they are drawn by magnitude.
         self.log = self.numbers and 0 < 10 * low <= high and 4 * statistics.median(self.known) <= low + high
@@ -195,7 +207,7 @@ class _Scale:
     def ticks(self) -> list[tuple[Any, str]]:
         """Values to name and their texts: all, or of many numbers some between the ends."""
         if not self.numbers:
-            return [(value, choice_text(value)) for value in self.known]
+            return [(value, _shortened(choice_text(value))) for value in self.known]
         if len(self.known) <= 5:
             return [(value, significant(value, 4)) for value in self.known]
         low, high = self.ends
@@ -213,6 +225,36 @@ class _Scale:
         if self.log:
             at, low, high = math.log(at), math.log(low), math.log(high)
         return (at - low) / (high - low)
+
+
+def _floor(search: SearchResult) -> float:
+    """Below which a score would flatten the others: such as R², which has a best value and no worst."""
+    means = [candidate.mean for candidate in _scored(search)]
+    if not means or search.scoring == "accuracy":
+        return -math.inf
+    best, middle = max(means), statistics.median_high(means)
+    return best - SPIKE * (best - middle) if middle < best else -math.inf
+
+
+def _cut_off(axes: Axes, search: SearchResult) -> None:
+    floor = _floor(search)
+    if lower := [candidate for candidate in _scored(search) if min(candidate.scores) < floor]:
+        best = max(max(candidate.scores) for candidate in _scored(search))
+        axes.set_ylim(floor, best + 0.05 * (best - floor))
+        says = f"cut off: {len(lower)} candidate{'s' * (len(lower) > 1)} reach{'es' * (len(lower) == 1)} below"
+        axes.text(0.99, 0.02, says, transform=axes.transAxes, ha="right", color="0.4", fontsize=8)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 7]}…{text[-6:]}"
+
+
+def _unit(search: SearchResult) -> str:
+    return " (share of examples)" if search.scoring == "accuracy" else ""
+
+
+def _over_folds(search: SearchResult) -> str:
+    return f"mean {search.score} over the folds{_unit(search)}"
 
 
 def _scored(search: SearchResult) -> list[Candidate]:

@@ -1,24 +1,30 @@
-"""A search in the store: a run for each candidate, and what the search's own run says of them."""
+"""A search in the store: a run for each candidate, its folds below it, and what the search's own run says of them."""
 
 import csv
 import io
 import json
-import threading
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict
-from itertools import zip_longest
+from dataclasses import replace
 from typing import Any
 
+import keras
 import numpy as np
 
-from mlplab import cluster, figures, labels, results, search, search_figures, tables, tracking, training
+from mlplab import labels, search, search_figures, seed_group, tables, tracking
+from mlplab.building import build, first_rows
+from mlplab.comparison import Comparison
 from mlplab.data import Dataset
-from mlplab.records import Candidate, SearchResult
+from mlplab.records import Candidate, SearchResult, choice_text
 from mlplab.results import FAILED, Result
-from mlplab.seed_group import means_of
-from mlplab.spec import Search, Variant
-from mlplab.trial import Device, Watch
+from mlplab.seed_group import SeedGroup
+from mlplab.space import Search
+from mlplab.spec import Metric, Training
+from mlplab.trial import Device, ProgressListener
+
+WINNER = "best found"
+"""The name of the run of the winner's training on all training examples."""
 
 
 def run_search(
@@ -26,7 +32,7 @@ def run_search(
     data: Dataset,
     device: Device,
     run: tracking.Run,
-    watching: Callable[[Sequence[Variant]], AbstractContextManager[Watch]],
+    watching: Callable[[Sequence[Training]], AbstractContextManager[ProgressListener]],
     jobs: int,
     address: str | None,
 ) -> SearchResult:
@@ -36,60 +42,41 @@ def run_search(
         watching: begins to show the candidates, and ends it.
         jobs, address: where folds are trained, see `mlplab.cluster.workers`.
     """
-    run.tags({**labels.of_data(data), **tracking.fingerprinted(labels.fingerprint(spec, data))})
     run.data(data)
     run.text(spec.to_json(), "search.json")
-    shared = jobs > 1 or address is not None
-    if shared:
-        run.tags({labels.LOAD: labels.SHARED})
     variants = search.candidates(spec)
-    finished: dict[str, Candidate] = {}
-    begun: dict[str, dict[int, search.Scored]] = {}
-    prints = {variant.name: labels.candidate_fingerprint(spec, variant, data) for variant in variants}
-    for variant in variants:
-        if kept := run.recall(variant.name, "candidate"):
-            finished[variant.name] = Candidate(**kept[0])
-        elif found := run.find(prints[variant.name]):
-            finished[variant.name] = Candidate(**json.loads(found.tags["mlplab.candidate"]))
-            run.twin(variant.name, found, {"mlplab.experiment": spec.name})
-        else:
-            kept_folds = {fold: run.kept(_fold_of(variant, fold)) for fold in range(1, spec.folds + 1)}
-            begun[variant.name] = {n: search.Scored(**kept[0]) for n, kept in kept_folds.items() if kept}
-    with watching([_over_folds(variant, spec) for variant in variants]) as watch:
-        journal = _Journal(spec, data, run, prints, watch, shared)
-        x, y = data.train.x, data.train.y
-        if shared:
-            reference = cluster.Reference.to(data, device)
-            x, y = reference.array("train", "x"), reference.array("train", "y")
-        done = search.random_search(
-            *(spec, x, y, data.classes, journal),
-            finished=finished,
-            begun=begun,
-            jobs=jobs,
-            address=address,
-        )
-    refit = done.refit
-    refit.test = training.evaluate(done.model, *device.test, training.EVALUATION_BATCH)
-    validated = training.evaluate(done.model, *device.validation, training.EVALUATION_BATCH)
-    found_all = SearchResult(candidates=done.candidates, refit=refit, validation=validated)
-    best = found_all.best
+    with watching([*variants, spec.base.but(name=WINNER)]) as watch:
+        trainer = _Trainer(spec, variants, data, device, run, watch)
+        if jobs > 1 or address is not None:
+            run.tags({labels.LOAD: labels.SHARED})
+            trainer.spread(jobs, address)
+        try:
+            done = search.random_search(spec, data, trainer, trainer.seconds)
+        except Exception:
+            if not trainer.failed:
+                raise
+            raise RuntimeError(
+                f"all {len(variants)} candidates failed in at least one fold. The first:\n{trainer.failed}"
+            ) from None
+    scoring = spec.scoring or ("accuracy" if data.classes else "r2")
+    found = SearchResult(candidates=trainer.candidates, refit=done.refit, validation=trainer.validated, scoring=scoring)
+    best = found.best
     run.text(_columns(done.cv_results), "cv_results.csv")
-    run.figure(search_figures.parallel(found_all, data.label), "parallel_coordinates.png")
-    run.figure(search_figures.slices(found_all, data.label), "slices.png")
-    run.figure(search_figures.budget(found_all, data.label), "budget.png")
-    run.figure(figures.learning_curves(refit, data.label), "learning_curves.png")
-    run.params({f"best.{name}": value for name, value in best.choices.items()})
+    run.figure(search_figures.parallel(found, data.label), "parallel_coordinates.png")
+    run.figure(search_figures.slices(found, data.label), "slices.png")
+    run.figure(search_figures.budget(found, data.label), "budget.png")
+    run.params({f"best.{name}": choice_text(value) for name, value in best.choices.items()})
     run.metrics({"best_score": best.mean, "best_score_std": best.std})
-    run.metrics({f"refit_test_{k}": v for k, v in refit.test.items()})
-    run.metrics({f"refit_val_{k}": v for k, v in validated.items()})
-    table = tables.markdown(tables.search_cells(found_all))
-    says = ", ".join(f"{name} {results.choice_text(value)}" for name, value in best.choices.items())
-    verdict = f"Best of {len(done.candidates)} candidates by mean accuracy over {spec.folds} folds: **{says}**."
+    run.metrics({f"refit_test_{k}": v for k, v in done.refit.test.items()})
+    run.metrics({f"refit_{k}": v for k, v in found.validation.items()})
+    table = tables.markdown(tables.search_cells(found))
+    says = ", ".join(f"{name} {choice_text(value)}" for name, value in best.choices.items())
+    verdict = f"Best of {len(variants)} candidates by mean score over {spec.folds} folds: **{says}**."
     run.tags({"mlflow.note.content": f"**{spec.question}**\n\n{table}\n{verdict} Data: {data.label}."})
     run.file("model.keras", done.model.save)
     leads = {**labels.of_data(data), "experiment": spec.name, "run_id": run.run_id}
-    run.model(done.model, data.test.x[:2].astype(np.float32), data.classes, leads)
-    return found_all
+    run.model(done.model, first_rows(data.test, 2)[0], leads)
+    return found
 
 
 def _columns(cv_results: Mapping[str, Any]) -> str:
@@ -103,82 +90,135 @@ def _columns(cv_results: Mapping[str, Any]) -> str:
     return text.getvalue()
 
 
-def _over_folds(candidate: Variant, spec: Search) -> Variant:
-    """A candidate as it is shown while it runs: its folds' epochs counted on."""
-    return candidate.but(epochs=min(candidate.epochs * spec.folds, 100_000))
+class _Trainer:
+    """A `search.Trainer` that trains a candidate's folds as a comparison trains a variant's seeds, and records them.
 
-
-def _fold_of(candidate: Variant, fold: int) -> str:
-    """Under which name the search's run keeps a fold of a candidate that is not finished."""
-    return f"{candidate.name} fold {fold}"
-
-
-class _Journal:
-    """Records the candidates of a search, each in a run from its first fold's start to its last fold's end.
-
-    It is this process that writes the runs, wherever the folds are trained.
+    Attributes:
+        candidates: in the order they were drawn, as far as they are known.
+        failed: the traceback of the first fold that failed, "" where none did.
+        validated: the winner's metrics on the validation set, after its training on all training examples.
     """
 
     def __init__(
         self,
         spec: Search,
+        variants: Sequence[Training],
         data: Dataset,
-        parent: tracking.Run,
-        prints: Mapping[str, str],
-        watch: Watch,
-        shared: bool = False,
+        device: Device,
+        run: tracking.Run,
+        watch: ProgressListener,
     ) -> None:
-        self.spec, self.data, self.parent, self.prints, self.watch = spec, data, parent, prints, watch
-        self._tags = {"mlplab.experiment": spec.name, "mlplab.kind": "candidate", **labels.of_data(data)}
-        self._tags |= {labels.LOAD: labels.SHARED} if shared else {}
-        self._open: dict[str, tuple[tracking.Run, Result]] = {}
-        self._folds: dict[str, dict[int, search.Scored]] = {}
-        self._lock = threading.RLock()
+        self.spec, self.variants, self.data, self.device, self.run, self.watch = (
+            spec,
+            variants,
+            data,
+            device,
+            run,
+            watch,
+        )
+        self.seeds = tuple(range(spec.seed, spec.seed + spec.folds))
+        self.comparison = Comparison(
+            name=spec.name,
+            question=spec.question,
+            data=spec.data,
+            base=spec.base,
+            variants={v.name: {**spec.choices(v), "splits": v.splits} for v in variants},
+            # A candidate is judged after its last epoch; see `trial.train`.
+            select=Metric("loss"),
+            seeds=self.seeds,
+        )
+        self.prints = [labels.candidate_fingerprint(spec, v.but(splits="fixed"), data) for v in variants]
+        self.candidates: list[Candidate] = []
+        self.groups: list[SeedGroup | None] = []
+        for variant, fingerprint in zip(variants, self.prints, strict=True):
+            known = self._recorded(variant, fingerprint)
+            unknown = Candidate(choices=spec.choices(variant), scores=[math.nan] * spec.folds)
+            self.candidates.append(known or unknown)
+            group = None
+            if known is None:
+                group = SeedGroup.open(run, variant, self.comparison, data)
+                assert group.run is not None
+                unknown.run_id = group.run.run_id
+            self.groups.append(group)
+        self.failed = ""
+        self.validated: dict[str, float] = {}
 
-    def started(self, candidate: Variant) -> None:
-        """Creates the candidate's run."""
-        with self._lock:
-            params = {**candidate.params(), "seed": self.spec.seed, "folds": self.spec.folds, "dataset": self.data.name}
-            run = self.parent.child(candidate.name, params, self._tags, self.data)
-            result = Result(variant=_over_folds(candidate, self.spec), run_id=run.run_id)
-            self._open[candidate.name] = run, result
-            fold = len(self.data.train) * (self.spec.folds - 1) // self.spec.folds
-            result.steps_per_epoch = candidate.steps_per_epoch(fold)
-            self.watch.started(result)
+    def _recorded(self, variant: Training, fingerprint: str) -> Candidate | None:
+        """The candidate as it is on record: in a process before this one, or in another search."""
+        if kept := self.run.recall(variant.name, "candidate"):
+            return Candidate.from_dict(kept[0])
+        if found := self.run.find(fingerprint):
+            known = Candidate.from_dict(json.loads(found.tags["mlplab.candidate"]))
+            own = {"mlplab.experiment": self.spec.name, "mlplab.variant": variant.name}
+            self.run.copy_run(variant.name, found, own)
+            return known
+        return None
 
-    def epoch(self, candidate: Variant, fold: int, epoch: int, values: dict[str, float]) -> None:
-        """Shows an epoch of a fold; it is recorded with the fold."""
-        with self._lock:
-            _, result = self._open[candidate.name]
-            result.add(values)
-            self.watch.epoch(result)
+    def spread(self, jobs: int, address: str | None) -> None:
+        """Has workers train every fold that has not been trained."""
+        turns = [(group, seed) for group in self.groups if group is not None for seed in self.seeds]
+        seed_group.spread(turns, self.comparison, self.data, self.watch, jobs, address)
 
-    def scored(self, candidate: Variant, fold: int, found: "search.Scored") -> None:
-        """Records a fold's score, at the fold's number, and keeps the fold for when the command has to go on."""
-        with self._lock:
-            if not found.error:
-                self.parent.keep(_fold_of(candidate, fold), asdict(found))
-            run, _ = self._open[candidate.name]
-            run.metrics({"fold_score": found.score}, step=fold)
-            self._folds.setdefault(candidate.name, {})[fold] = found
+    def fold(self, place: int, fold: int) -> Result:
+        """As `search.Trainer`."""
+        group, seed = self.groups[place], self.seeds[fold - 1]
+        assert group is not None
+        results = {result.seed: result for result, _ in group.trained}
+        if seed not in results:
+            group.train([seed], self.device, self.watch)
+            results = {result.seed: result for result, _ in group.trained}
+        result = results[seed]
+        if result.status == FAILED:
+            self.failed = self.failed or result.error
+            self.scored(place, fold, math.nan)
+            raise RuntimeError(result.error)
+        return result
 
-    def ended(self, candidate: Variant, found: Candidate, error: str = "") -> None:
-        """Records what the folds came to, and ends the run: the means of their epochs as curves, each in folds.json."""
-        with self._lock:
-            run, result = self._open.pop(candidate.name)
-            found.run_id = run.run_id
-            folds = self._folds.pop(candidate.name, {})
-            for epoch, values in enumerate(zip_longest(*(folds[fold].epochs for fold in sorted(folds))), start=1):
-                means = means_of([each for each in values if each])
-                run.metrics({name: means[name] for name in ("loss", "accuracy") if name in means}, step=epoch)
-            run.text(json.dumps({fold: asdict(folds[fold]) for fold in sorted(folds)}, indent=2), "folds.json")
-            run.metrics({"mean_score": found.mean, "std_score": found.std, "train_seconds": found.train_seconds})
-            if error:
-                result.status, result.error = FAILED, error
-                run.text(error, "traceback.txt")
-            else:
-                run.tags({"mlplab.candidate": json.dumps(asdict(found))})
-                run.tags(tracking.fingerprinted(self.prints[candidate.name]))
-                run.keep("candidate", asdict(found))
-            run.finish("FAILED" if error else "FINISHED")
-            self.watch.ended(result)
+    def known(self, place: int, fold: int) -> float | None:
+        """As `search.Trainer`."""
+        return self.candidates[place].scores[fold - 1] if self.groups[place] is None else None
+
+    def scored(self, place: int, fold: int, score: float) -> None:
+        """As `search.Trainer`; with the last fold's the candidate is over."""
+        candidate, group = self.candidates[place], self.groups[place]
+        assert group is not None
+        assert group.run is not None
+        candidate.scores[fold - 1] = score
+        group.run.metrics({"fold_score": score}, step=fold)
+        if fold < self.spec.folds:
+            return
+        candidate.train_seconds = sum(result.train_seconds for result, _ in group.trained)
+        group.run.metrics({"mean_score": candidate.mean, "std_score": candidate.std})
+        # Not train_seconds: under that name the run has the folds' mean.
+        group.run.metrics({"all_folds_seconds": candidate.train_seconds})
+        if all(math.isfinite(one) for one in candidate.scores):
+            group.run.tags({"mlplab.kind": "candidate", "mlplab.candidate": json.dumps(candidate.to_dict())})
+            group.run.tags(tracking.fingerprinted(self.prints[place]))
+            group.run.keep("candidate", candidate.to_dict())
+        group.conclude()
+
+    def seconds(self, place: int) -> float:
+        """Seconds of training of a candidate, over its folds."""
+        return self.candidates[place].train_seconds
+
+    def best(self, place: int) -> tuple[Result, keras.Model]:
+        """As `search.Trainer`: trained as a comparison's variant is, with curves and the epoch picked by them."""
+        if not any(math.isfinite(candidate.mean) for candidate in self.candidates):
+            raise RuntimeError("no candidate is left to be trained on all examples.")
+        winner = self.variants[place].but(splits="fixed", name=WINNER)
+        comparison = replace(
+            self.comparison,
+            variants={winner.name: self.spec.choices(winner)},
+            select=Metric("val_loss"),
+            seeds=(self.spec.seed,),
+        )
+        group = SeedGroup.open(self.run, winner, comparison, self.data)
+        group.train([self.spec.seed], self.device, self.watch)
+        ((result, _),) = group.trained
+        if result.status == FAILED:
+            raise RuntimeError(result.error)
+        self.validated = {name: result.best(name) for name in result.history if name.startswith("val_")}
+        model = build(winner, self.data, self.spec.seed)
+        if result.weights is not None:
+            model.set_weights(result.weights)
+        return result, model

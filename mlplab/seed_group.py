@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from mlplab import drawing, figures, labels, replay, results, tables, tracking, trial
+from mlplab import drawing, figures, labels, replay, results, tables, tracking, trial, worker
+from mlplab.calls import Call
+from mlplab.comparison import Comparison
 from mlplab.data import Dataset
+from mlplab.folds import fold_number, for_seed
 from mlplab.results import FAILED, Result
-from mlplab.spec import SELECTION_METRICS, Comparison, Variant
-from mlplab.trial import Device, Watch
+from mlplab.spec import Metric, Training
+from mlplab.trial import Device, ProgressListener
 
 if TYPE_CHECKING:
-    from mlplab import cluster
+    pass
 
 
 class SeedGroup:
@@ -29,12 +32,13 @@ class SeedGroup:
     def __init__(
         self,
         parent: tracking.Run,
-        variant: Variant,
+        variant: Training,
         comparison: Comparison,
         data: Dataset,
+        program: str | None = None,
         run: tracking.Run | None = None,
     ) -> None:
-        self.variant, self.comparison, self.data = variant, comparison, data
+        self.variant, self.comparison, self.data, self.program = variant, comparison, data, program
         self.parent, self.run = parent, run
         names = list(comparison.variants)
         (colour, _) = drawing.looks(names)[names.index(variant.name)]
@@ -44,16 +48,18 @@ class SeedGroup:
         self.trained: list[tuple[Result, tracking.Run]] = []
 
     @classmethod
-    def open(cls, parent: tracking.Run, variant: Variant, comparison: Comparison, data: Dataset) -> "SeedGroup":
-        """A variant's place under the comparison's run."""
-        made = cls(parent, variant, comparison, data)
+    def open(
+        cls, parent: tracking.Run, variant: Training, comparison: Comparison, data: Dataset, program: str | None = None
+    ) -> "SeedGroup":
+        """A variant's place under the comparison's run; `program` trains it, see `training.fit`."""
+        made = cls(parent, variant, comparison, data, program)
         if len(comparison.each_seed) > 1:
             seeds = ",".join(map(str, comparison.each_seed))
             tags = made._tags | {"mlplab.kind": "variant"}
             made.parent = made.run = parent.child(variant.name, made._params | {"seeds": seeds}, tags, data)
         return made
 
-    def train_next(self, seed: int, device: Device, watch: Watch) -> None:
+    def train_next(self, seed: int, device: Device, watch: ProgressListener) -> None:
         """Trains the variant with a seed; or with all seeds at the first one's turn, and then times each at its own."""
         seeds = self.comparison.each_seed
         together = trial.side_by_side(self.variant, len(seeds), self.data)
@@ -64,7 +70,7 @@ class SeedGroup:
             trial.time_alone(result, self.data, device)
             self._end(result, run)
 
-    def recall(self, seed: int, watch: Watch) -> bool:
+    def recall(self, seed: int, watch: ProgressListener) -> bool:
         """Takes a training that was over before the command went on; whether there was one."""
         kept = self.parent.recall(self._name(seed), "result")
         if kept:
@@ -73,7 +79,7 @@ class SeedGroup:
             watch.recalled(result)
         return kept is not None
 
-    def take(self, seed: int, outcome: "cluster.Outcome[tuple[dict[str, Any], list[np.ndarray]]]") -> Result:
+    def take(self, seed: int, outcome: "worker.Outcome[tuple[dict[str, Any], list[np.ndarray]]]") -> Result:
         """Takes what a worker has trained; where it could not, a run here says why."""
         if outcome.error is None:
             result = _kept(outcome.get())
@@ -94,17 +100,17 @@ class SeedGroup:
         self,
         seeds: Sequence[int],
         device: Device,
-        watch: Watch,
+        watch: ProgressListener,
         together: bool = False,
-        worker: Mapping[str, str] | None = None,
+        where: Mapping[str, str] | None = None,
     ) -> None:
         """Trains the variant with seeds, each in a run of its own; what raises becomes failed results.
 
         Args:
             together: whether each is to be timed alone after it, and its run ended then.
-            worker: tags that say where this is, on a worker that shares its machine with others.
+            where: tags that say where this is, on a worker that shares its machine with others.
         """
-        data, select = self.data, self.comparison.select
+        data = self.data
         every = [self._open(seed) for seed in seeds]
         self.trained += every
         for result, run in every:
@@ -124,13 +130,17 @@ class SeedGroup:
             watch.epoch(result)
 
         for result, run in opened:
-            result.shared = worker is not None
-            run.tags({labels.LOAD: f"{labels.SHARED}: {', core '.join(worker.values())}"} if worker is not None else {})
+            result.shared = where is not None
+            run.tags({labels.LOAD: f"{labels.SHARED}: {', core '.join(where.values())}"} if where is not None else {})
             watch.started(result)
         try:
             alone = [result for result, _ in opened]
-            program = trial.program(self.comparison, data)
-            fitted = trial.train(alone, select, data, device, report, [run for _, run in opened], program)
+            if self.variant.splits != "fixed":
+                # A split of its own for each seed, the same for all variants; so seeds are trained one at a time.
+                data = for_seed(self.variant, data, seeds[0])
+                device = Device.of(data)
+            stores = [run for _, run in opened]
+            fitted = trial.train(alone, self.comparison.metric, data, device, report, stores, self.program)
             for (result, run), model in zip(opened, fitted, strict=True):
                 self._record(result, run, model)
         except Exception:
@@ -149,9 +159,9 @@ class SeedGroup:
                 # What had not reached the journal, or was not known before; nothing is said twice.
                 for epoch in range(1, result.epochs + 1):
                     run.metrics(_curves(result, epoch), step=epoch)
-            run.metrics(_summary(result))
+            run.metrics(_summary(result, self.comparison))
             run.text(tables.history_csv(result), "history.csv")
-            run.text(replay.record(result, self.comparison.select, self.data), replay.RECORD)
+            run.text(replay.record(result, self.comparison, self.data), replay.RECORD)
         run.tags(_traits(result, self.comparison))
         if result.status != FAILED:
             _keep(result, run)
@@ -171,6 +181,8 @@ class SeedGroup:
         return result, run
 
     def _name(self, seed: int) -> str:
+        if (fold := fold_number(self.variant, seed)) is not None:
+            return f"fold {fold}: {self.variant.name}"
         many = len(self.comparison.each_seed) > 1
         return f"seed {seed}: {self.variant.name}" if many else self.variant.name
 
@@ -178,8 +190,12 @@ class SeedGroup:
         """What the trained model leaves in its run."""
         run.params({"parameters": result.parameters})
         run.text(_layers(model), "model_summary.txt")
-        run.figure(figures.learning_curves(result, self.data.label), "learning_curves.png")
+        run.figure(figures.learning_curves(result, self.data.label, self._curves()), "learning_curves.png")
         run.file("model.keras", model.save)
+
+    def _curves(self) -> list[Metric]:
+        """The metrics that this variant's figures show; of a fold, which is scored once, what was logged."""
+        return tables.shown_metrics(self.comparison) if trial.measured(self.variant) else []
 
     def conclude(self) -> None:
         """Ends the run over the seeds, with their means at each epoch and of the whole."""
@@ -188,12 +204,12 @@ class SeedGroup:
         found = [result for result, _ in self.trained if result.status != FAILED]
         for epoch in range(1, max((result.epochs for result in found), default=0) + 1):
             means = means_of([_curves(r, epoch) for r in found if r.epochs >= epoch])
-            self.run.metrics({name: means[name] for name in CURVES if name in means}, step=epoch)
-        if found:
-            self.run.metrics(means_of([_summary(result) for result in found]))
+            self.run.metrics({name: value for name, value in means.items() if name != "learning_rate"}, step=epoch)
+        if found and found[0].history:
+            self.run.metrics(means_of([_summary(result, self.comparison) for result in found]))
             if math.isfinite(found[0].group_seconds):
                 self.run.metrics({"group_seconds": found[0].group_seconds})
-            self.run.figure(figures.learning_curves(found, self.data.label), "learning_curves.png")
+            self.run.figure(figures.learning_curves(found, self.data.label, self._curves()), "learning_curves.png")
         self.run.finish("FAILED" if len(found) < len(self.trained) else "FINISHED")
 
 
@@ -210,34 +226,31 @@ def _kept(kept: tuple[dict[str, Any], list[np.ndarray]]) -> Result:
     return result
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Task:
-    """A training as a worker is told of it; `comparison` as JSON."""
+    """A training as a worker is told of it."""
 
-    comparison: str
-    variant: str
+    comparison: Comparison
+    variant: Training
+    program: str | None
     seed: int
-    data: "cluster.Reference"
-    under: tracking.Place
+    data: "worker.Reference"
+    under: tracking.ParentRef
 
 
-class _Told:
+class _TellingListener:
     """Watches a training on a worker, and tells the process that waits for it."""
 
     def started(self, result: Result) -> None:
         """A training begins, perhaps anew after a worker's death."""
-        from mlplab import cluster
-
-        cluster.tell((result.variant.name, result.seed, None))
+        worker.tell((result.variant.name, result.seed, None))
 
     def recalled(self, result: Result) -> None:
         """Nothing is recalled on a worker."""
 
     def epoch(self, result: Result) -> None:
         """An epoch is over."""
-        from mlplab import cluster
-
-        cluster.tell((result.variant.name, result.seed, {name: values[-1] for name, values in result.history.items()}))
+        worker.tell((result.variant.name, result.seed, {name: values[-1] for name, values in result.history.items()}))
 
     def ended(self, result: Result) -> None:
         """That it is over its outcome says."""
@@ -245,14 +258,9 @@ class _Told:
 
 def _train(task: _Task) -> tuple[dict[str, Any], list[np.ndarray]]:
     """On a worker: trains in a run under the one that the task names; the result as `_keep` keeps it."""
-    from mlplab import cluster
-
-    comparison, data = Comparison.from_json(task.comparison), task.data.load()
-    (variant,) = (variant for variant in comparison.resolved() if variant.name == task.variant)
     with tracking.under(task.under) as parent:
-        family = SeedGroup(parent, variant, comparison, data)
-        worker = cluster.place()
-        family.train([task.seed], task.data.device(), _Told(), worker=worker)
+        family = SeedGroup(parent, task.variant, task.comparison, task.data.load(), task.program)
+        family.train([task.seed], task.data.device(), _TellingListener(), where=worker.place())
         ((result, run),) = family.trained
     result.run_id = run.run_id
     return result.to_dict(), result.weights or []
@@ -262,7 +270,7 @@ def spread(
     turns: Sequence[tuple[SeedGroup, int]],
     comparison: Comparison,
     data: Dataset,
-    watch: Watch,
+    watch: ProgressListener,
     jobs: int,
     address: str | None,
 ) -> None:
@@ -274,7 +282,7 @@ def spread(
     """
     from mlplab import cluster
 
-    reference, text = cluster.Reference.to(data), comparison.to_json()
+    reference = worker.Reference.to(comparison.data, data)
     shown = {
         (f.variant.name, seed): Result(
             variant=f.variant, seed=seed, steps_per_epoch=f.variant.steps_per_epoch(len(data.train))
@@ -293,7 +301,7 @@ def spread(
             watch.epoch(result)
 
     tasks = {
-        _Task(text, group.variant.name, seed, reference, group.parent.place): group
+        _Task(comparison, group.variant, group.program, seed, reference, group.parent.parent_ref): group
         for group, seed in turns
         if not group.recall(seed, watch)
     }
@@ -310,26 +318,27 @@ def means_of(each: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: statistics.fmean(values[name] for values in each) for name in names}
 
 
-# A run's page lists all metrics and tags, and a reader has to find the way among them: at most sixteen of either. What
-# else is known of a training is in its artifacts: history.csv and training.json.
-CURVES = ("loss", "accuracy", "val_loss", "val_accuracy", "train_eval_loss", "train_eval_accuracy", "train_seconds")
-
-
+# A run's page lists all metrics and tags, and a reader has to find the way among them: at most sixteen of either where
+# the model logs a loss and one metric. What else is known of a training is in its artifacts: history.csv and
+# training.json.
 def _curves(result: Result, epoch: int) -> dict[str, float]:
-    """The metrics of a training after an epoch; the learning rate where it does not stay what the params say."""
-    names = [*CURVES, *(["learning_rate"] if result.variant.decay else [])]
-    return {name: result.history[name][epoch - 1] for name in names if name in result.history}
+    """The metrics of a training after an epoch; the learning rate where it need not stay what the params say."""
+    variant = result.variant
+    changes = isinstance(variant.learning_rate, Call) or variant.callbacks or variant.optimizer is None
+    left_out = {"penalty", *([] if changes else ["learning_rate"])}
+    return {name: values[epoch - 1] for name, values in result.history.items() if name not in left_out}
 
 
-def _summary(result: Result) -> dict[str, float]:
+def _summary(result: Result, comparison: Comparison) -> dict[str, float]:
     """The metrics of a training as a whole: values at the best epoch, the test set's there, and the other clocks.
 
     What a curve has last the store shows as that curve's value.
     """
     found = {f"test_{name}": value for name, value in result.test.items()}
-    if result.best_epoch:
-        found |= {"best_epoch": result.best_epoch, "gap": result.gap}
-        found |= {f"best_{metric}": result.best(metric) for metric in SELECTION_METRICS}
+    if result.best_epoch and trial.measured(result.variant):  # a fold is scored once, after its last epoch
+        found |= {"best_epoch": result.best_epoch, "gap": result.gap(comparison.metric)}
+        shown = dict.fromkeys([*(metric.name for metric in comparison.judged), "val_loss"])
+        found |= {f"best_{name}": result.best(name) for name in shown if name in result.history}
     return {**found, "compile_seconds": result.compile_seconds, "evaluate_seconds": result.evaluate_seconds}
 
 
@@ -343,7 +352,7 @@ def _traits(result: Result, comparison: Comparison) -> dict[str, str]:
         tags[labels.LOAD] = f"busy: other processes kept {result.busy:.1f} cores"
     reached = []
     for metric, target in comparison.targets.items():
-        when = results.reaching(result, metric, target)
+        when = results.reaching(result, comparison.target(metric), target)
         how = f"after {when.epochs} epochs ({when.steps:,} steps)" if when.reached else f"not in {when.epochs} epochs"
         reached.append(f"{metric} {target:g} {how}")
     return {**tags, "reached": "; ".join(reached)} if reached else tags

@@ -38,7 +38,7 @@ def sessions_dir() -> Path:
 
 
 @dataclass
-class Told:
+class RunState:
     """What was said of a run, as the journal has it.
 
     Attributes:
@@ -105,14 +105,14 @@ class Session:
     Attributes:
         key: names the session, and its outermost run.
         resumed: whether another process began it.
-        told: key of a run -> what was said of it, in the order of creation.
+        runs: key of a run -> what was said of it, in the order of creation.
         broken: why the disk did not take something, which then is in memory alone; None if it took all.
     """
 
     def __init__(self, folder: Path, lock: int, about: Mapping[str, Any], resumed: bool) -> None:
         self.folder, self.about, self.resumed = folder, dict(about), resumed
         self.key: str = self.about["key"]
-        self.told: dict[str, Told] = {}
+        self.runs: dict[str, RunState] = {}
         self.broken: OSError | None = None
         self.lock = threading.RLock()
         self._held = lock
@@ -131,21 +131,21 @@ class Session:
                     operation = None
                 if operation is None:  # the process was killed while it wrote it
                     break
-                self.told.setdefault(operation["run"], Told(operation["run"])).take(operation)
+                self.runs.setdefault(operation["run"], RunState(operation["run"])).take(operation)
                 whole += len(line)
             if whole < len(content):
                 os.truncate(journal, whole)
         with contextlib.suppress(FileNotFoundError, ValueError):
             for key, (delivered, run_id, seconds) in json.loads((self.folder / "delivered.json").read_text()).items():
-                if told := self.told.get(key):
+                if told := self.runs.get(key):
                     told.delivered, told.run_id, told.seconds = delivered, run_id, seconds
                     for _ in range(min(delivered, len(told.pending))):
                         told.pending.popleft()
 
-    def say(self, run: str, operation: Operation) -> None:
+    def append(self, run: str, operation: Operation) -> None:
         """Writes what an operation says and was not said before into the journal."""
         with self.lock:
-            told = self.told.setdefault(run, Told(run))
+            told = self.runs.setdefault(run, RunState(run))
             left = told.unsaid(operation)
             if left is None:
                 return
@@ -155,7 +155,7 @@ class Session:
                 self._journal.flush()
             told.take({"run": run, **left})
 
-    def delivered(self, told: Told, operations: int) -> None:
+    def delivered(self, told: RunState, operations: int) -> None:
         """Notes that the store has the first so many pending operations of a run."""
         with self.lock:
             done = [told.pending.popleft() for _ in range(operations)]
@@ -169,7 +169,7 @@ class Session:
         """Writes down what the store has."""
         with self.lock, self._disk():
             os.fsync(self._journal.fileno())  # what was delivered has to be in the journal, come what may
-            all_of = {key: (told.delivered, told.run_id, told.seconds) for key, told in self.told.items()}
+            all_of = {key: (told.delivered, told.run_id, told.seconds) for key, told in self.runs.items()}
             _replace(self.folder / "delivered.json", json.dumps(all_of).encode())
 
     def file(self, name: str) -> tuple[Path, str]:
@@ -209,29 +209,29 @@ class Session:
     def _kept(self, run: str, what: str) -> Path:
         return self.folder / "kept" / f"{run}.{what}.npz"
 
-    def below(self, run: str) -> list[Told]:
+    def below(self, run: str) -> list[RunState]:
         """What was said of the runs under a run, at any depth."""
-        found: list[Told] = []
-        for told in list(self.told.values()):
+        found: list[RunState] = []
+        for told in list(self.runs.values()):
             if told.parent == run or told.parent in {each.key for each in found}:
                 found.append(told)
         return found
 
     @property
-    def waiting(self) -> list[Told]:
+    def waiting(self) -> list[RunState]:
         """The runs of which the store lacks something."""
-        return [told for told in list(self.told.values()) if told.pending]
+        return [told for told in list(self.runs.values()) if told.pending]
 
     @property
     def points_waiting(self) -> int:
         """Metric points that the store lacks."""
         with self.lock:
-            return sum(len(op.get("metrics", ())) for told in list(self.told.values()) for op in told.pending)
+            return sum(len(op.get("metrics", ())) for told in list(self.runs.values()) for op in told.pending)
 
     @property
     def complete(self) -> bool:
         """Whether the outermost run came to its end, and the store has all of it; a worker's is never gone on with."""
-        outermost = self.told.get(self.key)
+        outermost = self.runs.get(self.key)
         done = outermost is not None and outermost.status in ("FINISHED", "FAILED")
         return "worker" in self.about or (done and not self.waiting and "unfinished" not in self.about)
 
@@ -243,7 +243,7 @@ class Session:
 
     def substituted(self, text: str) -> str:
         """`text` with the store's names of runs in place of keys."""
-        for key, told in list(self.told.items()):
+        for key, told in list(self.runs.items()):
             if told.run_id and key in text:
                 text = text.replace(key, told.run_id)
         return text

@@ -4,40 +4,73 @@ import csv
 import io
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
-from mlplab.records import Record, SearchResult
-from mlplab.results import Outcome, Result, Target, choice_text, outcomes, rank
-from mlplab.spec import SELECTION_METRICS, Comparison
+from mlplab.checks import UsageError
+from mlplab.comparison import Comparison
+from mlplab.records import Record, SearchResult, choice_text, choice_words
+from mlplab.results import Outcome, Result, Target, outcomes, rank, significant
+from mlplab.spec import Metric
 
-COLUMNS = (
-    "variant",
-    "seed",
-    "status",
-    "val_accuracy",
-    "val_loss",
-    "accuracy",
-    "loss",
-    "train_eval_accuracy",
-    "train_eval_loss",
-    "test_accuracy",
-    "test_loss",
-    "best_epoch",
-    "epochs",
-    "train_seconds",
-    "compile_seconds",
-    "steps_per_second",
-)
-"""Columns of a comparison's rows. Accuracies and losses are those of the best epoch, test metrics too."""
+NO_METRICS = ("loss", "penalty", "learning_rate", "train_seconds")
+"""What a history has beside the metrics."""
+
+Cell = str | int | float | None
 
 
-def rows(comparison: Comparison, results: Sequence[Result]) -> list[dict[str, str | int | float | None]]:
-    """A row for each training, the best variant's first: a value for every one of `COLUMNS`, None where missing."""
+def shown_metrics(comparison: Comparison, results: Sequence[Result] = ()) -> list[Metric]:
+    """The metrics that a comparison's tables and curves have: those of validation, each once.
+
+    They are the selection metric, the loss, and those that verdicts are drawn on besides. Where that is the loss alone,
+    the first other one that the trainings logged is with it.
+    """
+    judged = [metric for metric in comparison.judged if metric.name.startswith("val_")]
+    found = {_of(metric): metric for metric in (comparison.metric, comparison.target("val_loss"), *judged)}
+    if len(found) == 1:
+        found |= {name: _metric(comparison, name) for name in logged(results)[:1]}
+    return [replace(metric, name=f"val_{base}") for base, metric in found.items()]
+
+
+def _of(metric: Metric) -> str:
+    """A metric's name on the training examples, also where it is itself of them."""
+    return metric.base.removeprefix("train_eval_")
+
+
+def logged(results: Sequence[Result]) -> list[str]:
+    """The metrics that trainings logged, but for the loss, in their order, by their names on the training examples."""
+    names = dict.fromkeys(name for result in results for name in result.history)
+    return [name for name in names if not name.startswith(("val_", "train_eval_")) and name not in NO_METRICS]
+
+
+def _metric(comparison: Comparison, name: str) -> Metric:
+    try:
+        return comparison.target(f"val_{name}")
+    except UsageError:  # whether more of it is better matters for no number
+        return Metric(f"val_{name}", best="max")
+
+
+def columns(comparison: Comparison, results: Sequence[Result]) -> list[str]:
+    """Columns of a comparison's rows. Metrics are those of the best epoch, test metrics too."""
+    bases = [_of(metric) for metric in shown_metrics(comparison, results)]
+    first = [name for name in bases if name in (_of(comparison.metric), "loss")]
+    kinds = ("val_{}", "{}", "train_eval_{}", "test_{}")
+    shown = [kind.format(name) for kind in kinds for name in first]
+    shown += [metric.name for metric in comparison.judged]
+    measured = {name for result in results for name in (*result.history, *(f"test_{name}" for name in result.test))}
+    others = dict.fromkeys([*bases, *logged(results)])
+    shown += [named for name in others for kind in kinds if (named := kind.format(name)) in measured]
+    clocks = ["best_epoch", "epochs", "train_seconds", "compile_seconds", "steps_per_second"]
+    return list(dict.fromkeys(["variant", "seed", "status", *shown, *clocks]))
+
+
+def rows(comparison: Comparison, results: Sequence[Result]) -> list[dict[str, Cell]]:
+    """A row for each training, the best variant's first: a value for every one of `columns`, None where missing."""
+    names = columns(comparison, results)
     table = []
     for result in (result for outcome in rank(comparison, results) for result in outcome.results):
-        row: dict[str, str | int | float | None] = dict.fromkeys(COLUMNS)
-        row |= {name: result.best(name) for name in COLUMNS[3:9]}
-        row |= {f"test_{name}": value for name, value in result.test.items()}
-        row |= {
+        values: dict[str, Cell] = {name: result.best(name) for name in names}
+        values |= {f"test_{name}": value for name, value in result.test.items()}
+        values |= {
             "variant": result.variant.name,
             "seed": result.seed,
             "status": result.status,
@@ -47,6 +80,7 @@ def rows(comparison: Comparison, results: Sequence[Result]) -> list[dict[str, st
             "compile_seconds": result.compile_seconds,
             "steps_per_second": result.steps_per_second,
         }
+        row = {name: values[name] for name in names}
         table.append({k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()})
     return table
 
@@ -54,7 +88,7 @@ def rows(comparison: Comparison, results: Sequence[Result]) -> list[dict[str, st
 def to_csv(comparison: Comparison, results: Sequence[Result]) -> str:
     """The rows as CSV, numbers in full precision."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, columns(comparison, results), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows(comparison, results))
     return text.getvalue()
@@ -63,36 +97,31 @@ def to_csv(comparison: Comparison, results: Sequence[Result]) -> str:
 def to_cells(comparison: Comparison, results: Sequence[Result]) -> list[list[str]]:
     """The table for readers: a header, then a row for each variant, best first, numbers rounded to what they can tell.
 
-    With several seeds a number is the mean over them, and of the selection metric ± half its 95 % interval.
+    With several seeds a number is the mean over them, and of what verdicts are drawn on ± half its 95 % interval.
     """
-    cells = [
-        [
-            "variant",
-            "val. accuracy",
-            "val. loss",
-            "accuracy",
-            "loss",
-            "test accuracy",
-            "best epoch",
-            "train (s)",
-            "steps/s",
-        ]
-    ]
+    metrics = shown_metrics(comparison, results)
+    bases = [_of(metric) for metric in metrics]
+    judged = [metric.name for metric in comparison.judged]
+    on_validation = list(dict.fromkeys([*(metric.name for metric in metrics), *judged]))
+    # Of further metrics only what is judged: a reader's table has an end.
+    trained = [name for name in bases[:2] if name not in on_validation]
+    headers = [*map(heading, on_validation), *map(heading, trained), f"test {bases[0].replace('_', ' ')}"]
+    cells = [["variant", *headers, "best epoch", "train (s)", "steps/s"]]
     many = max((len(outcome.results) for outcome in outcomes(results)), default=1) > 1
     for outcome in rank(comparison, results):
         state = f" ({outcome.state})" if outcome.state else ""
-        metrics = [_with_interval(outcome, m, comparison.select) for m in ("val_accuracy", "val_loss")]
-        metrics += [_number(outcome.best(metric), ".4f") for metric in ("accuracy", "loss")]
+        numbers = [_with_interval(outcome, name, name in judged) for name in on_validation]
+        numbers += [number_text(outcome.best(name)) for name in trained]
+        numbers.append(number_text(outcome.mean(lambda r: r.test.get(bases[0], math.nan))))
         first = outcome.results[0]
         epoch = f"{first.best_epoch or '–'} of {first.epochs}"
         if many:
-            best, trained = outcome.mean(lambda r: r.best_epoch or math.nan), outcome.mean(lambda r: r.epochs)
-            epoch = f"{_number(best, '.1f')} of {_number(trained, '.4g')}"
+            best, trained_for = outcome.mean(lambda r: r.best_epoch or math.nan), outcome.mean(lambda r: r.epochs)
+            epoch = f"{_number(best, '.1f')} of {_number(trained_for, '.4g')}"
         cells.append(
             [
                 f"{outcome.variant.name}{state}",
-                *metrics,
-                _number(outcome.mean(lambda r: r.test.get("accuracy", math.nan)), ".4f"),
+                *numbers,
                 epoch,
                 _number(outcome.mean(lambda r: r.train_seconds), ".1f"),
                 _number(outcome.mean(lambda r: r.steps_per_second), ",.0f"),
@@ -101,10 +130,34 @@ def to_cells(comparison: Comparison, results: Sequence[Result]) -> list[list[str
     return cells
 
 
-def _with_interval(outcome: Outcome, metric: str, select: str) -> str:
+def heading(name: str) -> str:
+    """What a metric is called above a column.
+
+    >>> heading("val_top_k")
+    'val. top k'
+    """
+    return ("val. " * name.startswith("val_") + name.removeprefix("val_")).replace("_", " ")
+
+
+def _with_interval(outcome: Outcome, metric: str, judged: bool) -> str:
     mean, low, high = outcome.over_seeds(lambda result: result.best(metric))
-    text = _number(mean, ".4f")
-    return f"{text} ± {(high - low) / 2:.4f}" if metric == select and math.isfinite(high - low) else text
+    text, half = number_text(mean), (high - low) / 2
+    if not judged or not math.isfinite(half):
+        return text
+    return f"{text} ± {half:.4f}" if text == f"{mean:.4f}" else f"{text} ± {significant(half)}"
+
+
+def number_text(value: float) -> str:
+    """A metric's value for readers, whatever its size; a dash where there is none.
+
+    >>> number_text(0.97251), number_text(2923.456), number_text(0.000012345), number_text(float("nan"))
+    ('0.9725', '2,923.5', '0.0000123', '–')
+    """
+    if not math.isfinite(value):
+        return "–"
+    if value == 0 or 1e-3 <= abs(value) < 1e3:
+        return f"{value:.4f}"
+    return significant(value, 5 if abs(value) >= 1 else 3)
 
 
 def target_cells(found: Sequence[Target]) -> list[list[str]]:
@@ -113,26 +166,26 @@ def target_cells(found: Sequence[Target]) -> list[list[str]]:
     counted = ["seeds that reached it", "half of all seeds reached it after"]
     cells = [["variant", "target", *(counted if many else ["reached after"])]]
     for target in found:
-        sign = "≥" if SELECTION_METRICS[target.metric] == "max" else "≤"
+        sign = "≥" if target.maximizes else "≤"
         row = [target.variant, f"{target.metric} {sign} {target.target:g}", target.count, target.says]
         cells.append(row if many else [*row[:2], target.says])
     return cells
 
 
-def _number(value: str | int | float | None, form: str) -> str:
-    return format(value, form) if isinstance(value, int | float) and math.isfinite(value) else "–"
+def _number(value: float, form: str) -> str:
+    return format(value, form) if math.isfinite(value) else "–"
 
 
 def search_cells(search: SearchResult) -> list[list[str]]:
     """A search's candidates for readers, best first: a header, then a row for each."""
-    names = search.fields
-    cells = [["candidate", *(name.replace("_", " ") for name in names), "mean score", "std", "folds", "train (s)"]]
+    words = choice_words(search.choices)
+    cells = [["candidate", *words.values(), "mean score", "std", "folds", "train (s)"]]
     places = {id(candidate): place for place, candidate in enumerate(search.candidates, start=1)}
     ranked = sorted(search.candidates, key=lambda c: -c.mean if math.isfinite(c.mean) else math.inf)
     for candidate in ranked:
-        scores = " ".join(_number(score, ".4f") for score in candidate.scores)
-        measured = [_number(candidate.mean, ".4f"), _number(candidate.std, ".4f"), scores]
-        choices = [choice_text(candidate.choices.get(name)) for name in names]
+        scores = " ".join(map(number_text, candidate.scores))
+        measured = [number_text(candidate.mean), number_text(candidate.std), scores]
+        choices = [choice_text(candidate.choices[name]) if name in candidate.choices else "–" for name in words]
         cells.append([str(places[id(candidate)]), *choices, *measured, _number(candidate.train_seconds, ".1f")])
     return cells
 

@@ -12,10 +12,15 @@ from rich.live import Live
 from rich.table import Table
 
 from mlplab import results, tables
+from mlplab.comparison import Comparison
 from mlplab.data import Dataset
+from mlplab.folds import fold_number
+from mlplab.loading import Experiment
 from mlplab.records import Record
 from mlplab.results import FAILED, FINISHED, Result
-from mlplab.spec import Comparison, Experiment, Search, Variant
+from mlplab.sources import Data
+from mlplab.space import Search
+from mlplab.spec import Metric, Training
 from mlplab.verdicts import sentences
 
 PLAIN_LINE_SECONDS = 5.0
@@ -40,26 +45,28 @@ class Screen:
         self.out = out
         self._announced = ""
 
-    def announce(self, experiment: Experiment, load: Callable[[str], Dataset]) -> None:
+    def announce(self, experiment: Experiment, load: Callable[[Data], Dataset]) -> None:
         """Shows what is asked, and of which data once they are loaded: before what trains is imported."""
         self.out.print(experiment.question, style="bold")
         if isinstance(experiment, Comparison | Search):
-            data = load(experiment.dataset)
+            data = load(experiment.data)
+            what = "images" if data.image_shape else "examples"
             self.out.print(
                 f"Data: {data.label}, {len(data.train):,} training, {len(data.validation):,} validation and "
-                f"{len(data.test):,} test images, from {data.source}"
+                f"{len(data.test):,} test {what}, from {data.source}"
             )
             if data.notice:
                 self.out.print(f"Note: {data.notice}", style="bold yellow")
         self._announced = experiment.name
 
     @contextmanager
-    def experiment(self, experiment: Experiment, data: Dataset, variants: Sequence[Variant]) -> "Iterator[Progress]":
+    def experiment(self, experiment: Experiment, data: Dataset, variants: Sequence[Training]) -> "Iterator[Progress]":
         """Shows what is asked of which data, where the last announcement was not of this, then the progress."""
         if self._announced != experiment.name:
             self.announce(experiment, lambda wanted: data)
         seeds = len(experiment.each_seed) if isinstance(experiment, Comparison) else 1
-        with Progress(self.out, variants, seeds) as progress:
+        metric = experiment.metric if isinstance(experiment, Comparison) else ""
+        with Progress(self.out, variants, seeds, metric) as progress:
             yield progress
 
     def recorded(self, record: Record) -> None:
@@ -69,18 +76,21 @@ class Screen:
             self.out.print(f"{name}: on record already, in run {record.run_id}")
         elif isinstance(experiment, Comparison):
             cells = tables.to_cells(experiment, record.results)
-            self.out.print(table(cells, f"{name} on {record.data}, best by {experiment.select} first"))
+            self.out.print(table(cells, f"{name} on {record.data}, best by {experiment.metric.name} first"))
             if targets := results.targets(experiment, record.results):
                 self.out.print(table(tables.target_cells(targets), "How soon the targets were reached"))
             if refusal := results.unpaired(record.results):
                 self.out.print(f"No verdicts: {refusal}", style="bold yellow")
             for sentence in sentences(record.verdicts):
                 self.out.print(f"– {sentence}", soft_wrap=True)
+            if unlike := results.unpaired_weights(experiment, record.results):
+                self.out.print(f"Note: {unlike}.", style="bold yellow", soft_wrap=True)
             if disturbance := results.disturbance(record.results):
                 self.out.print(f"Note: {disturbance}.", style="bold yellow", soft_wrap=True)
         elif record.search:
             cells = tables.search_cells(record.search)
-            self.out.print(table(cells, f"{name} on {record.data}, best mean accuracy over the folds first"))
+            best = f"best mean {record.search.score} over the folds first"
+            self.out.print(table(cells, f"{name} on {record.data}, {best}"))
         elif record.predictions:
             found = record.predictions
             self.out.print(
@@ -99,16 +109,18 @@ class Screen:
 
 
 class Progress:
-    """A `run.Watch` for people: one row a variant with epoch, loss, accuracy and the time left of its training.
+    """A `run.ProgressListener` for people: one row a variant with epoch, loss, a metric and the time left.
 
     Args:
         seeds: trainings of each variant.
+        metric: the one that is shown beside the loss, with or without `val_`; "": the first that is logged.
     """
 
-    def __init__(self, out: Console, variants: Sequence[Variant], seeds: int = 1) -> None:
+    def __init__(self, out: Console, variants: Sequence[Training], seeds: int = 1, metric: Metric | str = "") -> None:
         self.out = out
         self.variants = variants
         self.seeds = seeds
+        self._metric = (metric.name if isinstance(metric, Metric) else metric).removeprefix("val_")
         self._begun = dict.fromkeys((variant.name for variant in variants), 0)
         self.results: dict[str, Result] = {}
         self._first_epoch = self._printed = time.monotonic()
@@ -130,7 +142,7 @@ class Progress:
         """Announces a training."""
         variant = result.variant
         self._begun[variant.name] += 1
-        self._state[variant.name] = f"compiling{self._seed(variant.name)}"
+        self._state[variant.name] = f"compiling{self._seed(result)}"
         self._say(f"{self._training(result)}: compiling; {variant.epochs} epochs of {result.steps_per_epoch:,} steps")
 
     def recalled(self, result: Result) -> None:
@@ -138,7 +150,7 @@ class Progress:
         name = result.variant.name
         self._begun[name] += 1
         self.results[name] = result
-        self._state[name] = f"done before{self._seed(name)}"
+        self._state[name] = f"done before{self._seed(result)}"
         self._say(f"{self._training(result)}: {result.status} before, after {result.epochs} epochs")
 
     def epoch(self, result: Result) -> None:
@@ -149,19 +161,18 @@ class Progress:
             self._first_epoch = time.monotonic()
         seconds = self._left(result)
         left = "training" if seconds is None else f"{seconds:.0f} s left"
-        self._state[name] = f"{left}{self._seed(name)}"
+        self._state[name] = f"{left}{self._seed(result)}"
         if time.monotonic() - self._printed >= PLAIN_LINE_SECONDS:
-            validated = f"val. accuracy {result.last('val_accuracy'):.4f}, " if "val_accuracy" in result.history else ""
-            self._say(
-                f"{self._training(result)}: epoch {result.epochs} of {result.variant.epochs}, loss "
-                f"{result.last('loss'):.4f}, accuracy {result.last('accuracy'):.4f}, {validated}{left}"
-            )
+            shown = [name for name in self._shown() if name in result.history and name != "val_loss"]
+            values = [f"{tables.heading(name)} {tables.number_text(result.last(name))}" for name in shown]
+            epoch = f"epoch {result.epochs} of {result.variant.epochs}"
+            self._say(f"{self._training(result)}: {', '.join([epoch, *values, left])}")
 
     def ended(self, result: Result) -> None:
         """Shows how a variant ended."""
         name = result.variant.name
         self.results[name] = result
-        self._state[name] = f"{'done' if result.status == FINISHED else result.status}{self._seed(name)}"
+        self._state[name] = f"{'done' if result.status == FINISHED else result.status}{self._seed(result)}"
         training = self._training(result)
         if result.status == FAILED:
             (self._live.console if self._live else self.out).print(f"{training} failed:\n{result.error}")
@@ -171,10 +182,15 @@ class Progress:
             self._say(f"{training}: {result.status} after {result.epochs} epochs{seconds}")
 
     def _training(self, result: Result) -> str:
-        return f"{result.variant.name}, seed {result.seed}" if self.seeds > 1 else result.variant.name
+        name, fold = result.variant.name, fold_number(result.variant, result.seed)
+        if fold is not None:
+            return f"{name}, fold {fold}"
+        return f"{name}, seed {result.seed}" if self.seeds > 1 else name
 
-    def _seed(self, name: str) -> str:
-        return f", seed {self._begun[name]} of {self.seeds}" if self.seeds > 1 else ""
+    def _seed(self, result: Result) -> str:
+        if (fold := fold_number(result.variant, result.seed)) is not None:
+            return f", fold {fold}"
+        return f", seed {self._begun[result.variant.name]} of {self.seeds}" if self.seeds > 1 else ""
 
     def _left(self, result: Result) -> float | None:
         # Timed from the end of the first epoch on: before it lies the compiling.
@@ -190,15 +206,22 @@ class Progress:
     def _table(self) -> Table:
         table = Table(box=box.SIMPLE_HEAD)
         table.add_column("variant")
-        for heading in ("epoch", "loss", "accuracy", "val. loss", "val. accuracy", "state"):
+        metrics = self._shown()
+        for heading in ("epoch", *map(tables.heading, metrics), "state"):
             table.add_column(heading, justify="right")
         for variant in self.variants:
             result = self.results.get(variant.name)
-            metrics = ("loss", "accuracy", "val_loss", "val_accuracy")
-            values = [f"{result.last(m):.4f}" if m in result.history else "–" for m in metrics] if result else []
+            values = [tables.number_text(result.last(name)) if result else "–" for name in metrics]
             epoch = f"{result.epochs if result else 0}/{variant.epochs}"
-            table.add_row(variant.name, epoch, *(values or ["–"] * 4), self._state[variant.name])
+            table.add_row(variant.name, epoch, *values, self._state[variant.name])
         return table
+
+    def _shown(self) -> list[str]:
+        """What the history is to be shown of: the loss and the metric, of training and validation."""
+        logged = (name for result in self.results.values() for name in tables.logged([result]))
+        metric = self._metric or next(logged, "loss")
+        names = dict.fromkeys(("loss", metric))
+        return [*names, *(f"val_{name}" for name in names)]
 
 
 class Download:

@@ -25,6 +25,8 @@ from mlflow.entities import Run as StoredRun
 from mlflow.entities import RunTag
 from mlflow.tracking.context.registry import resolve_tags
 
+from mlplab import origin
+from mlplab.checks import UnavailableError, UndeliveredError, UsageError
 from mlplab.data import Dataset
 from mlplab.delivery import (
     INTERRUPTED_SECONDS,
@@ -44,14 +46,14 @@ from mlplab.delivery import (
     experiment_of,
     inner_retries,
     is_server,
-    passing,
+    is_transient,
+    model_code,
     plumbing,
     shown,
     unusable,
     with_key,
 )
-from mlplab.spec import UnavailableError, UndeliveredError, UsageError
-from mlplab.spool import Session, Told, child_key, in_use, interrupted, open_session
+from mlplab.spool import RunState, Session, child_key, in_use, interrupted, open_session
 
 
 def fingerprinted(fingerprint: str) -> dict[str, str]:
@@ -64,7 +66,7 @@ def fingerprinted(fingerprint: str) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Place:
+class ParentRef:
     """Where in a store runs are to be created by another process: what a worker is told of the run above them."""
 
     store: str
@@ -93,13 +95,13 @@ class Run:
     def __init__(self, writer: Writer, key: str) -> None:
         self.key = key
         self._writer = writer
-        known = writer.session.told.get(key)
+        known = writer.session.runs.get(key)
         self.finished = known is not None and known.status == "FINISHED"
 
     @property
     def run_id(self) -> str:
         """The store's name of the run; its key, for which that is put in wherever it is written, until there is one."""
-        told = self._writer.session.told.get(self.key)
+        told = self._writer.session.runs.get(self.key)
         return (told.run_id if told else None) or self.key
 
     @property
@@ -126,7 +128,7 @@ class Run:
 
     def _child(self, name: str, tags: Mapping[str, str], start: int) -> "Run":
         run, session = Run(self._writer, child_key(self.key, name)), self._writer.session
-        if run.key not in session.told:
+        if run.key not in session.runs:
             if session.resumed or "worker" in session.about:
                 self._writer.look_for(run.key, self.key)
             outermost = session.about.get("worker", session.key)
@@ -143,21 +145,22 @@ class Run:
         return run
 
     @property
-    def place(self) -> Place:
+    def parent_ref(self) -> ParentRef:
         """What another process has to know to create runs under this one.
 
         Raises:
             UnavailableError: the store does not have this run yet.
         """
-        self.settle()
+        self.flush()
         writer = self._writer
-        return Place(writer.store, self.experiment_id, self.run_id, self.key, writer.session.key)
+        return ParentRef(writer.store, self.experiment_id, self.run_id, self.key, writer.session.key)
 
-    def twin(self, name: str, found: Found, tags: Mapping[str, Any]) -> None:
+    def copy_run(self, name: str, found: Found, tags: Mapping[str, Any]) -> None:
         """Creates a run under this one that repeats a finished one: its times, params, data set, metrics, artifacts."""
         client = Client()
         source = client.get_run(found.run_id)
         every = {**source.data.tags, **_texts(tags), "mlplab.reused_from": found.run_id}
+        del every["mlflow.runName"]  # here it may have another
         run = self._child(name, every, source.info.start_time)
         if run.finished:
             return
@@ -209,16 +212,17 @@ class Run:
                 order_by=["attributes.end_time DESC"],
             )
         except Exception as error:
-            if passing(error):
+            if is_transient(error):
                 return None
             raise
         return Found(runs[0].info.run_id, dict(runs[0].data.tags)) if runs else None
 
     def data(self, data: Dataset) -> None:
         """Logs the data set as the run's input, under our own digest: MLflow's hashes the first few images only."""
-        profile = json.dumps({name: len(getattr(data, name)) for name in ("train", "validation", "test")})
+        sizes = {name: len(getattr(data, name)) for name in ("train", "validation", "test")}
+        profile = json.dumps({**sizes, "input_shape": data.input_shape, "classes": data.classes})
         source = json.dumps({"uri": data.source})
-        values = {"name": data.label, "digest": data.digest, "source_type": "local", "source": source}
+        values = {"name": data.label[:500], "digest": data.digest, "source_type": "local", "source": source}
         self._say("inputs", inputs=[{**values, "profile": profile}])
 
     def text(self, text: str, path: str) -> None:
@@ -231,7 +235,7 @@ class Run:
         def draw() -> None:
             place, name = self._writer.session.file(path)
             figure.savefig(place)
-            self._writer.session.say(self.key, {"op": "artifact", "file": name})
+            self._writer.session.append(self.key, {"op": "artifact", "file": name})
 
         self._writer.later(draw)
 
@@ -247,19 +251,46 @@ class Run:
         save(place)
         self._say("artifact", file=stored)
 
-    def model(self, model: Any, example: np.ndarray, classes: int, metadata: Mapping[str, Any]) -> None:
+    def model(self, model: Any, example: Any, metadata: Mapping[str, Any]) -> None:
         """Logs the export of a Keras model as `model`, with signature, input example and requirements.
+
+        It is exported now, in the process that has the user's layers; the store is given the files later. There it
+        has the run's params, tags and metrics as a whole (those without a step) as said so far, by which
+        `mlflow.search_logged_models` finds and ranks it.
 
         Args:
             model: as it is now.
-            example: raw pixels, float32, shape (images, features).
-            classes: the width of what it returns.
+            example: a few examples, in the nest of arrays that the model takes.
             metadata: what leads back from the model to how it came about.
         """
-        place, name = self._writer.session.file("model.keras")
-        model.save(place)
-        np.save(place.parent / "example.npy", example)
-        self._say("model", file=name, classes=classes, metadata=_texts(metadata))
+        import tensorflow as tf
+
+        from mlplab.export import Export, answering, as_sent
+        from serving.model import ARRAYS, arguments_of, named
+
+        place, name = self._writer.session.file("model")
+        export, example = Export(model, example), as_sent(example)
+        answers = answering(export)(example)
+        if isinstance(named(example, ""), np.ndarray) and isinstance(named(answers, ""), np.ndarray):
+            mlflow.tensorflow.save_model(
+                export,
+                path=place,
+                signature=mlflow.models.infer_signature(example, answers),
+                input_example=example,
+                # Given, not inferred: inferring imports TensorFlow in another process.
+                pip_requirements=[f"{what}=={at}" for what, at in origin.versions().items() if what != "python"],
+            )
+        else:  # MLflow's own flavor is asked by one array alone
+            tf.saved_model.save(export, str(place.parent / "export"))
+            given = arguments_of(place.parent / "export", example, answers, ARRAYS)
+            written = mlflow.models.Model()
+            with model_code:
+                mlflow.pyfunc.save_model(path=place, mlflow_model=written, **given)
+            (artifact,) = written.flavors["python_function"]["artifacts"].values()
+            written.add_flavor("tensorflow", saved_model_dir=artifact["path"], model_type="tf2-module", code=None)
+            written.save(place / "MLmodel")
+            shutil.rmtree(place.parent / "export")
+        self._say("model", file=name, metadata=_texts(metadata))
 
     def keep(self, what: str, values: Mapping[str, Any], arrays: Sequence[np.ndarray] = ()) -> None:
         """Keeps values and arrays on this machine's disk until the command is over, for when it has to go on."""
@@ -271,7 +302,7 @@ class Run:
 
     def recall(self, child: str, what: str) -> tuple[dict[str, Any], list[np.ndarray]] | None:
         """What a finished run under this one, named so, kept in a process before this one."""
-        told = self._writer.session.told.get(child_key(self.key, child))
+        told = self._writer.session.runs.get(child_key(self.key, child))
         return self._writer.session.kept(told.key, what) if told and told.status == "FINISHED" else None
 
     def drop(self, what: str) -> None:
@@ -288,25 +319,25 @@ class Run:
         def end() -> None:
             for told in session.below(self.key) if status != "FINISHED" else ():
                 if told.status == "RUNNING":
-                    session.say(told.key, {"op": "status", "status": status, "ended": ended})
-            session.say(self.key, {"op": "status", "status": status, "ended": ended})
+                    session.append(told.key, {"op": "status", "status": status, "ended": ended})
+            session.append(self.key, {"op": "status", "status": status, "ended": ended})
 
         self._writer.later(end)
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Waits until the store has all that was said of this command's runs.
 
         Raises:
             UnavailableError: it does not take it.
         """
-        if not self._writer.settle(PATIENCE_SECONDS):
+        if not self._writer.flush(PATIENCE_SECONDS):
             raise UnavailableError(
                 f"the tracking store {self._writer.store} has not taken what was recorded so far: "
                 f"{self._writer.error}. See that it answers, and run the command again."
             )
 
     def _say(self, kind: str, **what: Any) -> None:
-        self._writer.say(self.key, {"op": kind, **what})
+        self._writer.append(self.key, {"op": kind, **what})
 
 
 _writers: list[Writer] = []
@@ -347,7 +378,7 @@ def _destination() -> Destination:
             experiment = experiment_of(client, where)
             check_writable(client, experiment)
         except Exception as error:
-            if where and is_server(uri) and passing(error):
+            if where and is_server(uri) and is_transient(error):
                 return where, None, error
             raise
     except Exception as error:
@@ -456,9 +487,9 @@ def parent_run(
         )
 
     def usable(session: Session) -> bool:
-        run_id = session.told[session.key].run_id if session.key in session.told else None
+        run_id = session.runs[session.key].run_id if session.key in session.runs else None
         if run_id is None or experiment is None:
-            return session.key in session.told
+            return session.key in session.runs
         try:
             there = bool(Client(uri, seconds=START_SECONDS).get_run(run_id).info.lifecycle_stage == "active")
         except mlflow.MlflowException as error:
@@ -476,7 +507,7 @@ def parent_run(
         say(f"Going on with run {run.run_id}, which was interrupted.")
         run._say("reopen")
         if not writer.silent:  # so that what is on record is found there
-            writer.settle(PATIENCE_SECONDS)
+            writer.flush(PATIENCE_SECONDS)
     else:
         every = {**resolve_tags(), **plumbing(run.key, run.key)}
         what = {"name": name, "tags": every, "start": int(time.time() * 1000)}
@@ -525,36 +556,37 @@ def _opened(about: Mapping[str, Any], usable: Callable[[Session], bool] = lambda
 def _end_all(session: Session, outermost: str, others: str) -> None:
     """Says of every run that is open how it ended."""
     ended = int(time.time() * 1000)
-    for told in list(session.told.values()):
+    for told in list(session.runs.values()):
         if told.status == "RUNNING" and not told.foreign:
             status = outermost if told.key == session.key else others
-            session.say(told.key, {"op": "status", "status": status, "ended": ended})
+            session.append(told.key, {"op": "status", "status": status, "ended": ended})
 
 
 @contextlib.contextmanager
-def under(place: Place) -> Iterator[Run]:
+def under(parent: ParentRef) -> Iterator[Run]:
     """On a worker: the run of another process under which runs are created here. Leaving it waits until all is written.
 
     Raises:
         UnavailableError: the store has no such run, or does not answer.
         UndeliveredError: the store did not take everything.
     """
-    mlflow.set_tracking_uri(place.store)
+    mlflow.set_tracking_uri(parent.store)
     try:
-        Client(place.store).get_run(place.run_id)
+        Client(parent.store).get_run(parent.run_id)
     except Exception as error:
         raise UnavailableError(
-            f"the run {place.run_id} is not to be had from {place.store} on {socket.gethostname()}: {brief(error)}. "
+            f"the run {parent.run_id} is not to be had from {parent.store} on {socket.gethostname()}: {brief(error)}. "
             "Workers of other machines need a tracking server: set MLFLOW_TRACKING_URI to one that they reach."
         ) from error
-    about = {"command": None, "store": place.store, "experiment": {"id": place.experiment_id}, "worker": place.session}
+    about = {"command": None, "store": parent.store, "experiment": {"id": parent.experiment_id}}
+    about["worker"] = parent.session
     session = _opened(about)
-    session.told[place.key] = Told(place.key, run_id=place.run_id, foreign=True)
+    session.runs[parent.key] = RunState(parent.key, run_id=parent.run_id, foreign=True)
     writer = Writer(session, lambda line: None)
-    writer.experiment = place.experiment_id
+    writer.experiment = parent.experiment_id
     writer.start()
     try:
-        yield Run(writer, place.key)
+        yield Run(writer, parent.key)
     except BaseException:
         writer.later(lambda: _end_all(session, "FAILED", "FAILED"))
         with contextlib.suppress(UnavailableError):
@@ -566,7 +598,7 @@ def under(place: Place) -> Iterator[Run]:
 
 def _cut_off(session: Session, status: str, why: str) -> None:
     """Ends what is open of a command that does not come to its end; one that had only to be delivered is as it is."""
-    outermost = session.told.get(session.key)
+    outermost = session.runs.get(session.key)
     if outermost is None or outermost.status == "RUNNING":
         session.unfinished(why)
     _end_all(session, status, status)
@@ -574,7 +606,7 @@ def _cut_off(session: Session, status: str, why: str) -> None:
 
 def _state(session: Session) -> str:
     """What has become of the runs of a command that was interrupted."""
-    killed = any(told.status == "KILLED" and not told.foreign for told in list(session.told.values()))
+    killed = any(told.status == "KILLED" and not told.foreign for told in list(session.runs.values()))
     again = "goes on with them" if session.about["command"] is not None else "begins anew"
     if session.broken:
         return f"The disk did not take the record ({session.broken}): what the store does not have is lost."
@@ -601,7 +633,7 @@ def abandon() -> str:
     for writer in list(_writers):
         _cut_off(writer.session, "KILLED", "killed")
         with contextlib.suppress(Exception):
-            writer.settle(2.0, since_taken=False)
+            writer.flush(2.0, since_taken=False)
             writer.session.note()
         states.append(_state(writer.session))
     return " ".join(states)
@@ -611,7 +643,7 @@ def _signpost(project_run: str, run: Run, session: Session) -> None:
     """Has the run that `mlflow run` made for a command that went on with another run say so."""
     with contextlib.suppress(Exception):
         client = Client(str(session.about["store"]), seconds=START_SECONDS)
-        status = session.told[session.key].status
+        status = session.runs[session.key].status
         said = f"This command went on with run {run.run_id}, which had been interrupted: look there."
         tags = {"mlplab.kind": "continuation", "mlplab.continues": run.run_id, "mlflow.note.content": said}
         client.log_batch(project_run, tags=[RunTag(*tag) for tag in tags.items()], synchronous=True)
@@ -651,7 +683,7 @@ def sync(say: Callable[[str], None]) -> bool:
             refused = str(unusable(store, error))
             say(refused[0].upper() + refused[1:])
         else:
-            outermost = session.told.get(session.key, Told(session.key))
+            outermost = session.runs.get(session.key, RunState(session.key))
             say(f"All of it has arrived; the outermost run is {outermost.run_id}.")
             if outermost.status == "RUNNING":
                 say("Its command was interrupted: given again, it goes on; python -m mlplab reap ends its runs.")
@@ -737,24 +769,27 @@ def read_artifact(run_id: str, path: str) -> str | None:
         raise UnavailableError(f"{path} of run {run_id} cannot be read: {error}") from error
 
 
-def load_model(run_id: str) -> tuple[str, Callable[[np.ndarray], np.ndarray]]:
-    """The model logged in a run, loaded from the store: its address, and what maps raw pixels to probabilities.
+def load_model(run_id: str) -> tuple[str, Callable[[Any], Any]]:
+    """The model logged in a run, loaded from the store: its address, and what answers for examples.
 
-    Pixels: shape (images, features), 0 to 255; probabilities: float32, shape (images, classes).
+    Examples and answers: arrays, or nests of them, as the model was trained on and returns them; of flat images of 0 to
+    255 the probabilities of their classes, float32, shape (images, classes).
 
     Raises:
         UnavailableError: the run has no model, or the store does not give it.
     """
+    from mlplab.export import answering
+
     uri = f"runs:/{run_id}/model"
     try:
         with inner_retries():
             loaded = mlflow.tensorflow.load_model(uri)
     except Exception as error:
         raise UnavailableError(
-            f"the model {uri} cannot be loaded from {mlflow.get_tracking_uri()}: {error}. A comparison logs the models "
-            "of its winner and of its best RMSprop variant; run the comparison again where its artifacts were deleted."
+            f"the model {uri} cannot be loaded from {mlflow.get_tracking_uri()}: {error}. A comparison logs the model "
+            "of each variant's first seed; run the comparison again where its artifacts were deleted."
         ) from error
-    return uri, lambda pixels: np.asarray(loaded(pixels.astype(np.float32)))
+    return uri, answering(loaded)
 
 
 # Without it MLflow's UI opens on its pages for language models, unless the reader has chosen otherwise before.

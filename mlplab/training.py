@@ -6,7 +6,6 @@ stay Keras' own, and Python is entered once an epoch. `evaluate` does the same a
 """
 
 import contextlib
-import ctypes
 import dataclasses
 import functools
 import math
@@ -19,10 +18,9 @@ from typing import Any
 
 from mlplab import backend
 
-backend.check()  # before Keras looks for a backend that may not be installed
-
-# isort: split
-import keras
+with backend.computing():
+    backend.check()  # before Keras looks for a backend that may not be installed
+    import keras
 import numpy as np
 
 import mlplab
@@ -43,22 +41,7 @@ EVALUATION_BATCH = 1_000
 """A batch size for evaluations by losses and metrics that are means over the examples, which it does not change."""
 
 
-def _keep_memory() -> None:
-    """Has the C library keep freed memory for the next allocation instead of returning it to the system.
-
-    A program's buffers are allocated anew at each call. At full batch they are hundreds of MB, and having the system
-    map and clear their pages again took a third of an epoch.
-    """
-    trim_threshold, mmap_max = -1, -4  # mallopt(3)
-    with contextlib.suppress(OSError, AttributeError):  # not glibc
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(mmap_max, 0)
-        libc.mallopt(trim_threshold, -1)
-
-
-_keep_memory()
-
-
+@backend.computing()
 def fit(
     model: keras.Model,
     x: Any = None,
@@ -146,6 +129,7 @@ def fit(
     return model.history
 
 
+@backend.computing()
 def fit_seeds(
     models: Sequence[keras.Model],
     x: Any,
@@ -154,6 +138,8 @@ def fit_seeds(
     epochs: int = 1,
     *,
     seeds: Sequence[int],
+    sample_weight: Any = None,
+    class_weight: Mapping[int, float] | None = None,
     validation_data: Any = None,
     validation_batch_size: int | None = None,
     callbacks: Sequence[Sequence[keras.callbacks.Callback]] | None = None,
@@ -168,8 +154,8 @@ def fit_seeds(
 
     Args:
         models: compiled Keras models. Those that differ in their variables' values alone share a program.
-        x, y, batch_size, epochs, validation_data, validation_batch_size: as in `fit`; the same for all, with one copy
-            on the device.
+        x, y, batch_size, epochs, sample_weight, class_weight, validation_data, validation_batch_size: as in `fit`; the
+            same for all, with one copy on the device.
         seeds: of the models' batch orders.
         callbacks: each model's own.
         clocks: each model's own. The seconds of an epoch of several models are divided evenly among them.
@@ -187,11 +173,12 @@ def fit_seeds(
         model._assert_compile_called("fit")
     beside = False
     with contextlib.suppress(NotCompilableError):  # each training will say so
-        data = Arrays.of(x, y)
+        data = Arrays.of(x, y, sample_weight, class_weight)
         held_out = None if validation_data is None else Arrays.of_validation(validation_data)
         beside = side_by_side(len(models), data.batch(batch_size))
         if not data.streamed:  # one copy for all
-            x, y = data.nest[:2]
+            x, y, sample_weight = data.nest
+            class_weight = None  # they are among the sample weights now
             validation_data = None if held_out is None else held_out.nest
     request = Request(
         x,
@@ -199,6 +186,8 @@ def fit_seeds(
         batch_size,
         epochs,
         verbose=0,
+        sample_weight=sample_weight,
+        class_weight=class_weight,
         validation_data=validation_data,
         validation_batch_size=validation_batch_size,
     )
@@ -212,7 +201,7 @@ def fit_seeds(
         while epoch is not None and not beside:
             epoch.run()
             epoch = next(training, None)
-    with ThreadPoolExecutor(_cores()) as pool:
+    with ThreadPoolExecutor(len(mlplab.cores())) as pool:
         while waiting := [(training, epoch) for training, epoch in running if epoch is not None]:
             began = time.perf_counter()
             list(pool.map(_Epoch.run, [epoch for _, epoch in waiting]))
@@ -231,9 +220,10 @@ def side_by_side(models: int, batch: int) -> bool:
     full batch 1, where each needs hundreds of MB besides. Stacked as a tensor axis in one program they took twice the
     time of side by side at batch size 1: one model's weights stay in a core's own cache, ten models' do not.
     """
-    return models > 1 and _cores() > 1 and batch <= SIDE_BY_SIDE_BATCH
+    return models > 1 and len(mlplab.cores()) > 1 and batch <= SIDE_BY_SIDE_BATCH
 
 
+@backend.computing()
 def evaluate(
     model: keras.Model,
     x: Any,
@@ -258,7 +248,8 @@ def evaluate(
     try:
         ready, data = _evaluation(model, (x, y, sample_weight), batch_size, program)
     except NotCompilableError as error:
-        warnings.warn(f"mlplab evaluates this with keras.Model.evaluate: {error}", stacklevel=2)
+        # The decorator's frame stands between this one and the caller's; so in `fit`.
+        warnings.warn(f"mlplab evaluates this with keras.Model.evaluate: {error}", stacklevel=3)
         scores: dict[str, Any] = model.evaluate(
             x, y, batch_size=batch_size, sample_weight=sample_weight, verbose=0, return_dict=True
         )
@@ -266,7 +257,33 @@ def evaluate(
     return ready.run(model, data)
 
 
-def compile_evaluation(model: keras.Model, x: Any, y: Any = None, batch_size: int | None = None) -> None:
+def choose(
+    model: keras.Model,
+    x: Any,
+    y: Any,
+    batch_size: int | None = None,
+    sample_weight: Any = None,
+    class_weight: Mapping[int, float] | None = None,
+    steps: float = math.inf,
+) -> str:
+    """Which of `PROGRAMS` trains a compiled model quickest for so many steps; its step is traced, and none is run.
+
+    Raises:
+        ValueError: as `fit` raises it.
+    """
+    model._assert_compile_called("fit")
+    try:
+        refuse_unfit(model, True, None)
+        data = Arrays.of(x, y, sample_weight, class_weight)
+        programs.build(model, data)
+        return programs.chosen(model, data, data.batch(batch_size), steps)
+    except NotCompilableError:
+        return KERAS
+
+
+def compile_evaluation(
+    model: keras.Model, x: Any, y: Any = None, batch_size: int | None = None, sample_weight: Any = None
+) -> None:
     """Compiles what `evaluate` runs on these arrays, so that its first call takes as long as any other.
 
     Nothing is evaluated, and every variable of the model stays as it is.
@@ -276,7 +293,7 @@ def compile_evaluation(model: keras.Model, x: Any, y: Any = None, batch_size: in
     """
     model._assert_compile_called("evaluate")
     with contextlib.suppress(NotCompilableError):  # Keras evaluates it then, as `evaluate` will say
-        _evaluation(model, (x, y, None), batch_size)
+        _evaluation(model, (x, y, sample_weight), batch_size)
 
 
 def _evaluation(
@@ -348,7 +365,7 @@ def _training(
         (x, y, weight), rest = split((request.x, request.y, request.sample_weight), request.validation_split)
         request = dataclasses.replace(request, x=x, y=y, sample_weight=weight, validation_data=rest)
     if program == KERAS:
-        keras_fit(model, request, callbacks, clock)
+        keras_fit(model, request, callbacks, clock, seed)
         return
     hooks: Any = callbacks
     begun: list[str] = []
@@ -392,10 +409,10 @@ def _training(
             test_batch = held_out.batch(request.validation_batch_size or request.batch_size)
             test = programs.ready(model, "test", held_out, test_batch, kind=train.kind)
     except NotCompilableError as error:
-        warnings.warn(f"mlplab trains this with keras.Model.fit, epoch by epoch uncompiled: {error}", stacklevel=3)
+        warnings.warn(f"mlplab trains this with keras.Model.fit, epoch by epoch uncompiled: {error}", stacklevel=4)
         for name in begun:
             call_once_less(hooks, name)
-        keras_fit(model, request, hooks, clock)
+        keras_fit(model, request, hooks, clock, seed)
         return
     warn_of_autologging(model)
     clock.compile_seconds += seconds + time.perf_counter() - started
@@ -429,8 +446,3 @@ def _training(
     if request.epochs > 0 and model.optimizer is not None:
         model.optimizer.finalize_variable_values(model.trainable_weights)
     hooks.on_train_end(logs)
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(mlplab.cores())

@@ -1,24 +1,26 @@
-"""One variant becomes a trained model: with one seed, or with several at a time."""
+"""A training and a seed become a trained model: one, or several seeds at a time."""
 
-import contextlib
 import hashlib
+import json
 import math
 import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from mlplab import models, training
-from mlplab.data import Dataset
+from mlplab import initial, machine, training
+from mlplab.building import build, class_weight, explained, first_rows
+from mlplab.checks import UsageError, choose
+from mlplab.data import Dataset, Split
+from mlplab.keras_fit import KERAS
 from mlplab.results import DIVERGED, Result
-from mlplab.spec import Comparison, Variant, better
+from mlplab.spec import Metric, Training
 
 HASHED_EPOCHS = 3
 """Epochs whose batch order is hashed."""
@@ -26,8 +28,11 @@ TIMED_SECONDS, MOST_TIMED_EPOCHS = 1.0, 10
 """How long, about, and for how many epochs at most, a training that was not alone is timed alone."""
 
 
-FEW_STEPS = 1_000
-"""A comparison whose longest training has fewer is not compiled; see `programs.STEPS_WORTH_COMPILING`."""
+EVALUATION_BYTES = 2**26
+"""An evaluation's batch has `training.EVALUATION_BATCH` examples, or as many as have so many bytes."""
+
+CHECKED_EXAMPLES = 32
+"""Of so many examples a variant's loss and metrics are computed before anything is trained."""
 
 CHECKPOINT_SECONDS = float(os.environ.get("MLPLAB_CHECKPOINT_SECONDS", "5"))
 """A training's state is kept at the end of an epoch where it was last kept so many seconds ago."""
@@ -35,7 +40,7 @@ CHECKPOINT_SECONDS = float(os.environ.get("MLPLAB_CHECKPOINT_SECONDS", "5"))
 CHECKPOINT = "checkpoint"
 
 
-class Keeper(Protocol):
+class CheckpointStore(Protocol):
     """Where a training's state is kept, by the names of what it is."""
 
     def keep(self, what: str, values: Mapping[str, Any], arrays: Sequence[np.ndarray] = ()) -> None:
@@ -48,7 +53,7 @@ class Keeper(Protocol):
         """Forgets it."""
 
 
-class Watch(Protocol):
+class ProgressListener(Protocol):
     """What an experiment tells while it runs."""
 
     def started(self, result: Result) -> None:
@@ -66,25 +71,105 @@ class Watch(Protocol):
 
 @dataclass(frozen=True)
 class Device:
-    """A data set's splits as tensors, put on the device once and shared by all trainings; images stay uint8."""
+    """A data set's splits as tensors, put on the device once and shared by all trainings; each keeps its dtype.
 
-    train: tuple[tf.Tensor, tf.Tensor]
-    validation: tuple[tf.Tensor, tf.Tensor]
-    test: tuple[tf.Tensor, tf.Tensor]
+    Attributes:
+        train, validation, test: x, y and sample weights (None where there are none), each a tensor or a nest of them.
+        evaluated: examples of an evaluation's batch.
+    """
+
+    train: tuple[Any, Any, Any]
+    validation: tuple[Any, Any, Any]
+    test: tuple[Any, Any, Any]
+    evaluated: int
 
     @classmethod
     def of(cls, data: Dataset) -> "Device":
         """Copies a data set's splits to the device."""
-        return cls(*((tf.constant(s.x), tf.constant(s.y)) for s in (data.train, data.validation, data.test)))
+        leaves = [leaf for leaf in keras.tree.flatten((data.train.x, data.train.y)) if leaf is not None]
+        example = max(1, sum(leaf.nbytes for leaf in leaves) // max(1, len(data.train)))
+        batch = min(training.EVALUATION_BATCH, max(32, EVALUATION_BYTES // example))
+        return cls(_tensors(data.train), _tensors(data.validation), _tensors(data.test), batch)
+
+    def evaluate(self, model: keras.Model, split: tuple[Any, Any, Any]) -> dict[str, float]:
+        """Loss and metrics of a model on a split."""
+        x, y, weight = split
+        return training.evaluate(model, x, y, self.evaluated, weight)
+
+
+def _tensors(split: Split) -> tuple[Any, Any, Any]:
+    def kept(leaf: Any) -> Any:
+        return None if leaf is None else tf.constant(leaf)
+
+    x, y, weight = (keras.tree.map_structure(kept, part) for part in (split.x, split.y, split.weight))
+    return x, y, weight
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What is known of a comparison's variants once each was built, compiled and run for no step.
+
+    Attributes:
+        configs: variant -> hash of its built model's configuration.
+        programs: variant -> which of `training.PROGRAMS` trains it.
+    """
+
+    configs: Mapping[str, str]
+    programs: Mapping[str, str]
+
+
+def check(variants: Sequence[Training], metrics: Sequence[Metric], seed: int, data: Dataset, device: Device) -> Checked:
+    """Builds and compiles each variant, computes its loss and metrics on some examples, and traces a training step.
+
+    Args:
+        metrics: that are to be logged.
+        seed: any of those to come.
+
+    Raises:
+        UsageError: a variant fails in it, with the user's own error, or does not log a metric.
+    """
+    examples = len(data.train)
+    longest = max(each.epochs * each.steps_per_epoch(examples) for each in variants)
+    configs, programs = {}, {}
+    for variant in variants:
+        model = build(variant, data, seed)
+        x, y, weight = first_rows(data.train, CHECKED_EXAMPLES)
+        try:
+            logs = keras.tree.map_structure(float, model.test_step((x, y) if weight is None else (x, y, weight)))
+            model.reset_metrics()
+            weights = class_weight(variant, data)
+            programs[variant.name] = training.choose(
+                *(model, *device.train[:2], variant.batch(examples), device.train[2], weights, longest)
+            )
+        except UsageError:
+            raise
+        except Exception as error:
+            raise explained(variant, "train on these data", error) from error
+        for metric in metrics:
+            if metric.base not in logs:
+                legal = [f"val_{name}" for name in logs]
+                choose(f"metric of variant {variant.name!r}", metric.name, legal)
+        configs[variant.name] = _config(model)
+    return Checked(configs, programs)
+
+
+def _config(model: keras.Model) -> str:
+    """A hash of a built model's configuration; of its variables alone where it tells none."""
+    try:
+        text = json.dumps(keras.saving.serialize_keras_object(model), sort_keys=True, default=str)
+    except Exception:  # a model of one's own need not have any
+        text = ""
+    shapes = [f"{variable.path} {variable.shape} {variable.dtype}" for variable in model.variables]
+    return digest([text.encode(), *(shape.encode() for shape in shapes)])
 
 
 def train(
     results: Sequence[Result],
-    select: str,
+    metric: Metric,
     data: Dataset,
     device: Device,
     report: Callable[[Result], None],
-    keepers: Sequence[Keeper | None] = (),
+    stores: Sequence[CheckpointStore | None] = (),
     program: str | None = None,
 ) -> list[keras.Model]:
     """Trains a variant with the seed of each of `results`, which are filled, side by side where that is faster.
@@ -93,36 +178,40 @@ def train(
 
     Args:
         results: of one variant.
-        select: the validation metric that picks the best epoch.
+        metric: picks the best epoch.
         report: called after each epoch of each training, when its result has the epoch's values.
-        keepers: where the state of each training is kept while it goes on. One that has a state is gone on with from
+        stores: where the state of each training is kept while it goes on. One that has a state is gone on with from
             there, to the numbers that it would have come to undisturbed.
         program: as in `training.fit`.
 
     Returns:
         Each model as it was after its best epoch.
     """
-    _reset_peak_memory()
-    others = _Others()
+    machine.reset_peak_memory()
+    others = machine.Others()
     fitted = [_model(result, data) for result in results]
     clocks = [training.Clock() for _ in results]
-    together = side_by_side(results[0].variant, len(results), data)
+    variant = results[0].variant
+    together = side_by_side(variant, len(results), data)
+    x, y, weight = device.train
     training.fit_seeds(
         fitted,
-        *device.train,
-        batch_size=results[0].variant.images_per_step(len(data.train)),
-        epochs=results[0].variant.epochs,
+        *(x, y),
+        batch_size=variant.batch(len(data.train)),
+        epochs=variant.epochs,
         seeds=[result.seed for result in results],
-        validation_data=device.validation,
-        validation_batch_size=training.EVALUATION_BATCH,
+        sample_weight=weight,
+        class_weight=class_weight(variant, data),
+        validation_data=_held_out(device) if measured(variant) else None,
+        validation_batch_size=device.evaluated,
         callbacks=[
-            _callbacks(result, clock, select, device, report, keeper, together)
-            for result, clock, keeper in zip(results, clocks, keepers or [None] * len(results), strict=True)
+            _callbacks(result, clock, metric, device, report, store, together)
+            for result, clock, store in zip(results, clocks, stores or [None] * len(results), strict=True)
         ],
         clocks=clocks,
         program=program,
     )
-    busy, memory = others.cores(), _peak_memory_mb()
+    busy, memory = others.cores(), machine.peak_memory_mb()
     for result, model, clock in zip(results, fitted, clocks, strict=True):
         _finish(result, model, clock, device)
         result.busy, result.peak_memory_mb = busy, memory
@@ -132,20 +221,19 @@ def train(
     return fitted
 
 
-def program(comparison: Comparison, data: Dataset) -> str:
-    """Which of `training.PROGRAMS` trains a comparison: one for all, so that times compare and seeds can be added.
-
-    Its models are perceptrons, which run quickest as compiled epochs, unless even the longest training has so few steps
-    that it is over sooner than they are compiled.
-    """
-    examples = len(data.train)
-    longest = max(v.epochs * v.steps_per_epoch(examples) for v in comparison.resolved())
-    return "epoch" if longest >= FEW_STEPS else "graph"
+def measured(variant: Training) -> bool:
+    """Whether a training is evaluated after each epoch; a fold of a search is scored once it is over."""
+    return not variant.splits.startswith("folds")
 
 
-def side_by_side(variant: Variant, seeds: int, data: Dataset) -> bool:
+def _held_out(device: Device) -> tuple[Any, ...]:
+    x, y, weight = device.validation
+    return (x, y) if weight is None else (x, y, weight)
+
+
+def side_by_side(variant: Training, seeds: int, data: Dataset) -> bool:
     """Whether `train` trains so many seeds of a variant at the same time."""
-    return training.side_by_side(seeds, variant.images_per_step(len(data.train)))
+    return variant.splits == "fixed" and training.side_by_side(seeds, variant.batch(len(data.train)))
 
 
 def time_alone(result: Result, data: Dataset, device: Device) -> None:
@@ -153,16 +241,19 @@ def time_alone(result: Result, data: Dataset, device: Device) -> None:
 
     The first does not count: it has the data to bring into the caches.
     """
-    model = models.build(result.variant, data.features, data.classes, result.seed)
+    model = build(result.variant, data, result.seed)
     clock = training.Clock()
+    x, y, weight = device.train
 
     def enough(epoch: int, logs: object) -> None:
         model.stop_training = sum(clock.train_seconds[1:]) >= TIMED_SECONDS
 
     training.fit(
         model,
-        *device.train,
-        batch_size=result.variant.images_per_step(len(data.train)),
+        *(x, y),
+        sample_weight=weight,
+        class_weight=class_weight(result.variant, data),
+        batch_size=result.variant.batch(len(data.train)),
         epochs=1 + MOST_TIMED_EPOCHS,
         verbose=0,
         callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=enough)],
@@ -176,10 +267,11 @@ def time_alone(result: Result, data: Dataset, device: Device) -> None:
 def _model(result: Result, data: Dataset) -> keras.Model:
     """The untrained model, and what of it the pairing of trainings rests on."""
     variant, examples = result.variant, len(data.train)
-    model = models.build(variant, data.features, data.classes, result.seed)
+    model = build(variant, data, result.seed)
     result.parameters = model.count_params()
-    result.steps_per_epoch = variant.steps_per_epoch(examples)
-    result.start = {f"{v.path} {'x'.join(map(str, v.shape))}": digest([v.numpy().tobytes()]) for v in model.weights}
+    result.examples, result.steps_per_epoch = examples, variant.steps_per_epoch(examples)
+    result.start = initial.hashes(model)
+    result.sizes = initial.sizes(model)
     if result.steps_per_epoch > 1:
         orders = (training.batch_order(examples, result.seed, epoch) for epoch in range(HASHED_EPOCHS))
         result.order = digest([order.tobytes() for order in orders])
@@ -189,29 +281,31 @@ def _model(result: Result, data: Dataset) -> keras.Model:
 def _callbacks(
     result: Result,
     clock: training.Clock,
-    select: str,
+    metric: Metric,
     device: Device,
     report: Callable[[Result], None],
-    keeper: Keeper | None,
+    store: CheckpointStore | None,
     together: bool,
 ) -> list[keras.callbacks.Callback]:
-    callbacks: list[keras.callbacks.Callback] = [_Recorder(result, clock, select, device, report, together)]
-    stopping = None
-    if result.variant.patience:
-        stopping = keras.callbacks.EarlyStopping(monitor="val_loss", patience=result.variant.patience)
-        callbacks.append(stopping)
-    if keeper is not None:
-        callbacks.append(_Checkpoints(result, clock, keeper, stopping))
+    own: list[keras.callbacks.Callback] = [each.make() for each in result.variant.callbacks]
+    callbacks = [_Recorder(result, clock, metric, device, report, together), *own]
+    if store is not None:
+        callbacks.append(_Checkpoints(result, clock, store, own))
     return callbacks
 
 
 def _finish(result: Result, model: keras.Model, clock: training.Clock, device: Device) -> None:
     """Takes the model back to its best epoch, and says what it is worth there."""
     result.end = digest([weight.tobytes() for weight in model.get_weights()])
-    if result.weights is not None:
+    if not measured(result.variant):
+        result.best_epoch, result.weights = result.epochs, model.get_weights()
+    elif result.weights is not None:
         model.set_weights(result.weights)
-        result.test = training.evaluate(model, *device.test, training.EVALUATION_BATCH)
+        result.test = device.evaluate(model, device.test)
     result.program = clock.program
+    if result.program == KERAS and result.order:
+        # In Keras' own order, which its seed decides: the same for all variants that Keras trains.
+        result.order = f"Keras' own by seed {result.seed}"
     result.compile_seconds += clock.compile_seconds
     result.evaluate_seconds += sum(clock.evaluate_seconds)
 
@@ -228,69 +322,76 @@ class _Recorder(keras.callbacks.Callback):  # type: ignore[misc]
         self,
         result: Result,
         clock: training.Clock,
-        select: str,
+        metric: Metric,
         device: Device,
         report: Callable[[Result], None],
         together: bool,
     ) -> None:
         super().__init__()
-        self.result, self.clock, self.select, self.device, self.report = result, clock, select, device, report
+        self.result, self.clock, self.metric, self.device, self.report = result, clock, metric, device, report
         self.together = together
 
     def on_train_begin(self, logs: object = None) -> None:
+        if not measured(self.result.variant):
+            return
         started = time.perf_counter()
-        training.compile_evaluation(self.model, *self.device.train, training.EVALUATION_BATCH)
+        training.compile_evaluation(self.model, *self.device.train[:2], self.device.evaluated, self.device.train[2])
         self.result.compile_seconds += time.perf_counter() - started
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         assert logs is not None
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-        values = {**logs, **self._evaluated(), "learning_rate": rate}
+        logged = {name: float(value) for name, value in logs.items()}
+        evaluated = self._evaluated() if measured(self.result.variant) else {}
+        values = {**logged, **evaluated, "learning_rate": rate}
         if not self.together:
             # Side by side the clock has a share of the group's wall time, which is no time of this training.
             values["train_seconds"] = sum(self.clock.train_seconds)
         self.result.add(values)
-        if better(self.select, values[self.select], self.result.best(self.select)):
+        name = self.metric.name
+        if evaluated and self.metric.better(values[name], self.result.best(name)):
             self.result.best_epoch = self.result.epochs
             self.result.weights = self.model.get_weights()
-        if not (math.isfinite(values["loss"]) and math.isfinite(values["val_loss"])):
+        if not (math.isfinite(values["loss"]) and math.isfinite(values.get("val_loss", 0.0))):
             self.result.status = DIVERGED
             self.model.stop_training = True
         self.report(self.result)
 
     def _evaluated(self) -> dict[str, float]:
-        """The training images evaluated as validation images are, the penalty taken out of the loss."""
+        """The training examples evaluated as validation examples are, the penalty taken out of the loss."""
         started = time.perf_counter()
-        found = training.evaluate(self.model, *self.device.train, training.EVALUATION_BATCH)
-        penalty = float(sum(self.model.losses))
+        found = self.device.evaluate(self.model, self.device.train)
+        # Of weights alone: what a layer adds for its inputs it has for none without a call.
+        penalty = float(sum(self.model.losses)) if any(v.regularizer for v in self.model.trainable_variables) else 0.0
         self.result.evaluate_seconds += time.perf_counter() - started
-        values = {"train_eval_accuracy": found["accuracy"], "train_eval_loss": found["loss"] - penalty}
-        return {**values, "penalty": penalty} if self.result.variant.l2 else values
+        values = {f"train_eval_{name}": float(value) for name, value in found.items()}
+        values["train_eval_loss"] -= penalty
+        return {**values, "penalty": penalty} if penalty else values
 
 
 class _Checkpoints(keras.callbacks.Callback):  # type: ignore[misc]
     """Keeps a training's whole state now and then, and goes on from the state that was kept.
 
-    As Keras' own BackupAndRestore does, which keeps neither the state of early stopping nor what was measured.
+    As Keras' own BackupAndRestore does, which keeps neither the state of other callbacks nor what was measured. Of a
+    callback its numbers, texts and lists of arrays are kept: all that those of Keras have that changes.
     """
 
-    STOPPING = ("wait", "best", "best_epoch", "stopped_epoch")
     MEASURED = ("status", "history", "best_epoch", "compile_seconds", "evaluate_seconds")
 
     def __init__(
         self,
         result: Result,
         clock: training.Clock,
-        keeper: Keeper,
-        stopping: keras.callbacks.EarlyStopping | None,
+        store: CheckpointStore,
+        callbacks: Sequence[keras.callbacks.Callback],
     ) -> None:
         super().__init__()
-        self.result, self.clock, self.keeper, self.stopping = result, clock, keeper, stopping
+        self.result, self.clock, self.store, self.callbacks = result, clock, store, callbacks
         self.kept_at = time.monotonic()
 
     def on_train_begin(self, logs: object = None) -> None:
         self.model._initial_epoch = None
-        found = self.keeper.kept(CHECKPOINT)
+        found = self.store.kept(CHECKPOINT)
         if found is None:
             return
         values, arrays = found
@@ -301,12 +402,16 @@ class _Checkpoints(keras.callbacks.Callback):  # type: ignore[misc]
         for name in self.MEASURED:
             setattr(self.result, name, values["result"][name])
         self.result.compile_seconds += sum(compiling)
-        self.result.weights = arrays[len(state) :] if values["has_best"] else None
+        best, rest = arrays[len(state) : len(state) + values["best"]], arrays[len(state) + values["best"] :]
+        self.result.weights = best or None
         self.result.resumed_at = self.result.epochs
         vars(self.clock).update(values["clock"])
         self.clock.compile_seconds = 0.0
-        for name, value in values["stopping"].items():
-            setattr(self.stopping, name, value)
+        for callback, kept in zip(self.callbacks, values["callbacks"], strict=True):
+            vars(callback).update(kept["values"])
+            for name, many in kept["arrays"].items():
+                setattr(callback, name, rest[:many])
+                rest = rest[many:]
         # Where Keras' BackupAndRestore says it, too.
         self.model._initial_epoch = self.result.variant.epochs if values["over"] else self.result.epochs
 
@@ -314,51 +419,32 @@ class _Checkpoints(keras.callbacks.Callback):  # type: ignore[misc]
         over = self.model.stop_training or self.result.epochs == self.result.variant.epochs
         if not over and time.monotonic() - self.kept_at < CHECKPOINT_SECONDS:
             return
-        weights = self.result.weights
+        weights = self.result.weights or []
+        own, rest = [], []
+        for callback in self.callbacks:
+            arrays = {name: value for name, value in vars(callback).items() if _is_arrays(value)}
+            scalars = {name: _scalar(v) for name, v in vars(callback).items() if isinstance(v, SCALARS)}
+            own.append({"values": scalars, "arrays": {name: len(value) for name, value in arrays.items()}})
+            rest += [array for value in arrays.values() for array in value]
         values: dict[str, Any] = {
             "over": bool(over),
-            "has_best": weights is not None,
+            "best": len(weights),
             "result": {name: getattr(self.result, name) for name in self.MEASURED},
             "clock": asdict(self.clock),
-            "stopping": {name: float(getattr(self.stopping, name)) for name in self.STOPPING} if self.stopping else {},
+            "callbacks": own,
         }
         values["result"]["compile_seconds"] += self.clock.compile_seconds
         state = [keras.ops.convert_to_numpy(variable) for variable in training.state(self.model)]
-        self.keeper.keep(CHECKPOINT, values, [*state, *(weights or [])])
+        self.store.keep(CHECKPOINT, values, [*state, *weights, *rest])
         self.kept_at = time.monotonic()
 
 
-class _Others:
-    """What other processes do on this machine from now on."""
-
-    def __init__(self) -> None:
-        self._before = self._now()
-
-    def cores(self) -> float:
-        """Cores that other processes kept busy, on average; NaN where the system does not tell."""
-        (wall, busy, own), (wall_before, busy_before, own_before) = self._now(), self._before
-        return max(0.0, (busy - busy_before) - (own - own_before)) / max(wall - wall_before, 1e-9)
-
-    def _now(self) -> tuple[float, float, float]:
-        busy = math.nan
-        with contextlib.suppress(OSError):
-            # proc(5): user, nice, system, idle, iowait, irq, softirq, steal, in ticks over all cores.
-            ticks = list(map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]))
-            busy = (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
-        times = os.times()
-        return times.elapsed, busy, times.user + times.system
+SCALARS = (bool, int, float, str, np.number, np.bool_)
 
 
-def _reset_peak_memory() -> None:
-    # Linux forgets the peak when told so (proc(5), clear_refs); elsewhere the peak is the process's.
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
+def _scalar(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
 
 
-def _peak_memory_mb() -> float:
-    """The most memory the process held since the reset, in MB; NaN where the system does not tell."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024 / 1e6
-    return math.nan
+def _is_arrays(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(one, np.ndarray) for one in value)

@@ -1,5 +1,6 @@
 """From verdicts and targets to figures."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -11,14 +12,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from mlplab.drawing import add_explanation, add_legend, folded, looks, new_figure
-from mlplab.results import (
-    Target,
-)
-from mlplab.spec import SELECTION_METRICS
-from mlplab.verdicts import BETTER, EQUIVALENT, ONE_SEED, UNDECIDED, WORDS, Verdict, shower
+from mlplab.results import Target
+from mlplab.spec import Metric
+from mlplab.verdicts import BETTER, EQUIVALENT, ONE_SEED, UNDECIDED, Verdict, shower
 
-UNITS = {"val_accuracy": "points", "val_loss": "nats", "gap": "points", "train_seconds": "times"}
-"""Measure of a verdict -> unit of its differences."""
 DECISIONS = {
     BETTER: ("#3f90da", "o", "#3f90da", "better"),
     EQUIVALENT: ("#717581", "s", "#717581", "practically equivalent"),
@@ -33,7 +30,7 @@ def differences(verdicts: Sequence[Verdict], data: str) -> Figure:
 
     Behind it stands the one after Holm's correction, which decides what is better; the verdicts' cautions are said.
     """
-    what, unit = WORDS[verdicts[0].measure], UNITS[verdicts[0].measure]
+    what, unit = verdicts[0].words, verdicts[0].unit
     ratio, scale = unit == "times", 100 if unit == "points" else 1
     rows = [verdict for verdict in verdicts if math.isfinite(verdict.difference)]
     names = [_pair(verdict, "/" if ratio else "−") for verdict in rows]
@@ -79,8 +76,8 @@ def differences(verdicts: Sequence[Verdict], data: str) -> Figure:
         axes.xaxis.set_minor_locator(NullLocator())
     axes.set_yticks(range(len(rows)), names, fontsize=9)
     axes.set_ylim(max(1, len(rows)) - 0.5, -0.5)
-    favours = "right" if verdicts[0].measure == "val_accuracy" else "left"
-    axes.set_xlabel(f"{what}, first {'/' if ratio else 'minus'} second ({unit}); {favours}: the first is better")
+    how = f"{what}, first {'/' if ratio else 'minus'} second" + f" ({unit})" * bool(unit)
+    axes.set_xlabel("; ".join([how, *_favours(rows, none=1 if ratio else 0)]))
     axes.spines[["top", "right"]].set_visible(False)
     if not rows:
         box = {"facecolor": "white", "edgecolor": "none"}
@@ -111,6 +108,12 @@ def _limit_x(axes: Axes, values: Sequence[float], wider: Sequence[float]) -> boo
     return bool(ends[0] < low or ends[1] > high)
 
 
+def _favours(verdicts: Sequence[Verdict], none: float) -> list[str]:
+    """On which side the first is better, where one is; a verdict names the better one first."""
+    sides = ("right" if verdict.difference > none else "left" for verdict in verdicts if verdict.difference != none)
+    return [f"{side}: the first is better" for side in itertools.islice(sides, 1)]
+
+
 def _pair(verdict: Verdict, sign: str) -> str:
     apart = "\n" if len(verdict.a) + len(verdict.b) > 40 else " "
     return f"{folded(f'{verdict.a} {sign}', 44)}{apart}{folded(verdict.b, 44)}"
@@ -119,11 +122,11 @@ def _pair(verdict: Verdict, sign: str) -> str:
 def reached(targets: Sequence[Target], data: str) -> Figure:
     """Share of all seeds of each variant that have reached a target, against how long they had been trained."""
     first = targets[0]
-    sign = "≥" if SELECTION_METRICS[first.metric] == "max" else "≤"
+    sign, words = "≥" if first.maximizes else "≤", Metric(first.metric, "max" if first.maximizes else "min").words
     names = [folded(target.variant, 26) for target in targets]
     seeds = max(len(target.after) for target in targets)
     height = max(4.2, 1.6 + 0.2 * sum(2 + name.count("\n") for name in names))
-    figure = new_figure(f"How soon {WORDS[first.metric]} {sign} {first.target:g} was reached", data, 12, height)
+    figure = new_figure(f"How soon {words} {sign} {first.target:g} was reached", data, 12, height)
     axes = figure.subplots()
     ends = [np.where(np.isnan(target.after), target.trained, target.after) for target in targets]
     end = 1.03 * float(np.concatenate(ends).max()) or 1.0

@@ -26,30 +26,25 @@ from mlplab.statistics import (
 
 BETTER, EQUIVALENT, UNDECIDED, ONE_SEED = "better", "equivalent", "undecided", "one seed"
 
-WORDS = {
-    "val_accuracy": "validation accuracy",
-    "val_loss": "validation loss",
-    "gap": "gap between training and validation accuracy",
-    "train_seconds": "training time",
-}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Measure:
     """One quantity of every training of a comparison.
 
     Args:
-        name: `val_accuracy`, `val_loss`, `gap` (training minus validation accuracy) or `train_seconds`.
+        name: a logged metric, `gap` (how much better it is on the training examples) or `train_seconds`.
+        words: what it is called in sentences, such as `validation accuracy`.
         values: variant -> a value for each seed, the seeds in one order for all; NaN where a training has none.
         maximizes: whether more is better.
         margin: of practical equivalence, in the values' unit; where `relative`, a share (0.05 is 5 %).
         relative: whether ratios are compared, on the logarithm's scale, and not differences.
-        unit: `points` (values are shares, shown times 100), `nats` or `times`.
+        unit: `points` (values are shares, shown times 100), `nats`, `times`, or any other.
         caution: what a reader must know of the values wherever they are shown, as a clause without a full stop, such as
             "the machine was busy with something else during 15 of 15 trainings, so times may be too long"; or "".
     """
 
     name: str
+    words: str
     values: Mapping[str, Sequence[float]]
     maximizes: bool
     margin: float
@@ -81,10 +76,12 @@ class Verdict:
         decision: `better`, `equivalent` (within the margin), `undecided` or `one seed`.
         more_seeds: of what is undecided: about how many more seeds would decide; None beyond `MOST_SEEDS`.
         sentence: all of it for a reader.
-        caution: the measure's.
+        words, unit, caution: the measure's.
     """
 
     measure: str
+    words: str
+    unit: str
     a: str
     b: str
     seeds: int
@@ -192,6 +189,8 @@ def _verdict(pair: _Pair, p: float, p_holm: float, level: float, verdicts: int) 
     wins = differences if measure.maximizes else -differences
     said: dict[str, Any] = {
         "measure": measure.name,
+        "words": measure.words,
+        "unit": measure.unit,
         "a": pair.a,
         "b": pair.b,
         "seeds": many,
@@ -241,7 +240,7 @@ def _corrected(differences: np.ndarray, level: float) -> tuple[float, float]:
 
 
 def _sentence(measure: Measure, said: Mapping[str, Any], level: float) -> str:
-    a, b, decision, words = said["a"], said["b"], said["decision"], WORDS.get(measure.name, measure.name)
+    a, b, decision, words = said["a"], said["b"], said["decision"], measure.words
     if not said["seeds"]:
         return f"No seed has a value of {words} for both {a} and {b}."
     # As it is told: how much better the first is.
@@ -250,8 +249,10 @@ def _sentence(measure: Measure, said: Mapping[str, Any], level: float) -> str:
     corrected = sorted((sign * said["low_corrected"], sign * said["high_corrected"]))
     show = shower(measure.unit, *ends, *corrected)
     size, unit = show(sign * said["difference"]), measure.unit
+    amount = f"{size} {unit}".strip()
+    timed = measure.name == "train_seconds"
     if decision == ONE_SEED:
-        apart = f"{a} is {size} {unit} better" if said["difference"] else "it is the same for both"
+        apart = f"{a} is {amount} better" if said["difference"] else "it is the same for both"
         apart = f"{a}'s is {size} times that of {b}" if measure.relative else apart
         text = (
             f"One seed cannot tell {a} from {b} in {words} ({apart}): what another would do is not known. Take several "
@@ -263,21 +264,23 @@ def _sentence(measure: Measure, said: Mapping[str, Any], level: float) -> str:
         seeds += f", {said['dropped']} left out for want of a value"
     span = f"[{show(ends[0])}, {show(ends[1])}] ({seeds})"
     if decision == UNDECIDED:
-        size = f"ratio {size}" if measure.relative else f"{size} {unit}"
+        size = f"ratio {size}" if measure.relative else amount
         why = _why_undecided(measure, said, level, f"[{show(corrected[0])}, {show(corrected[1])}]")
         text = f"Undecided between {a} and {b} in {words}: {size} {span}{why}; {_how_many(said)}"
     elif measure.relative and decision == BETTER:
         text = f"{a} takes {size} times the {words} of {b} {span}"
+        text = text if timed else f"{a}'s {words} is {size} times that of {b} {span}"
     elif measure.relative:
-        text = f"{a} and {b} take the same {words} within {100 * measure.margin:g} %: ratio {size} {span}"
+        have = "take" if timed else "have"
+        text = f"{a} and {b} {have} the same {words} within {100 * measure.margin:g} %: ratio {size} {span}"
     elif decision == BETTER and measure.maximizes:
-        text = f"{a} beats {b} by {size} {unit} of {words} {span}"
+        text = f"{a} beats {b} by {amount} of {words} {span}"
     elif decision == BETTER:
-        text = f"{a}'s {words} is {size} {unit} smaller than {b}'s {span}"
+        text = f"{a}'s {words} is {amount} smaller than {b}'s {span}"
     else:
         margin = f"{100 * measure.margin:g}" if unit == "points" else f"{measure.margin:g}"
         of = f"the {words}" if measure.name == "gap" else words
-        within = "1 point" if (margin, unit) == ("1", "points") else f"{margin} {unit}"
+        within = "1 point" if (margin, unit) == ("1", "points") else f"{margin} {unit}".strip()
         text = f"{a} and {b} are equivalent within {within} of {of}: {size} {span}"
     return _with_caution(text, measure)
 

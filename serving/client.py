@@ -188,8 +188,8 @@ def _gather(options: argparse.Namespace) -> tuple[list[str], np.ndarray, list[in
     images = [read_image(path, options.invert) for path in options.images]
     truths: list[int | None] = [None] * len(images)
     if options.test_samples:
+        from mlplab.checks import UnavailableError, UsageError
         from mlplab.data import load
-        from mlplab.spec import UnavailableError, UsageError
 
         try:
             data = load(options.dataset)

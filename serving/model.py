@@ -1,5 +1,8 @@
 """The served model: raw pixels in, a label and probabilities for each image out, and the checks of what comes in.
 
+A model whose inputs are no flat pixels goes a second path: what comes in is checked by its signature, and what goes out
+is a label and probabilities, or a prediction, or the arrays as they are.
+
 MLflow stores this one file with the model ("model from code": there is no pickle), and `mlflow models serve` runs it
 where mlplab is not installed. So it imports nothing of the project.
 """
@@ -14,7 +17,7 @@ from typing import Any
 import mlflow
 import numpy as np
 import pandas as pd
-from mlflow.models import ModelSignature
+from mlflow.models import ModelSignature, infer_signature
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, DataType, Schema
@@ -23,7 +26,14 @@ from mlflow.types.schema import Array
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 EXPORT = "export"
-"""The name of the model's one artifact: a `mlplab.models.Export` as a TensorFlow SavedModel."""
+"""The name of the model's one artifact: a `mlplab.export.Export` as a TensorFlow SavedModel."""
+
+PIXELS = "pixels"
+"""The name of the input of a model of flat pixels."""
+
+CLASSES, VALUES, ARRAYS = "classes", "values", "arrays"
+"""How a model of the second path answers: a label and probabilities for each example, a prediction for each, or arrays
+as it gives them."""
 
 NUMBERS = frozenset({int, float})
 
@@ -48,6 +58,45 @@ def arguments(export: str | Path, example: np.ndarray) -> dict[str, Any]:
         # Given, not inferred: inferring imports TensorFlow in another process.
         "pip_requirements": _requirements(),
     }
+
+
+def arguments_of(
+    export: str | Path, example: Any, outputs: Any, form: str, class_names: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The same for a model whose inputs are no flat pixels. The signature says what goes in, too.
+
+    Args:
+        export: folder of the SavedModel.
+        example: a few examples, in the nest of arrays that the model takes; they are stored as the input example.
+        outputs: what the model gives for them, in its nest.
+        form: one of `CLASSES`, `VALUES` and `ARRAYS`.
+        class_names: of the labels 0, 1, …; () where a label is told as its number.
+    """
+    given = named(example, "input")
+    answers = _answers(outputs, form, class_names)
+    return {
+        "python_model": str(Path(__file__).resolve()),
+        "artifacts": {EXPORT: str(export)},
+        "signature": infer_signature(given, answers),
+        "input_example": given,
+        "model_config": {"form": form, "class_names": list(class_names)},
+        "pip_requirements": _requirements(),
+    }
+
+
+def named(nest: Any, what: str) -> Any:
+    """A nest of arrays as MLflow takes it: one array, or a dict of arrays by name.
+
+    Keys are names, joined with a dot where they are within one another; of a tuple, `what` and the place.
+    """
+    if not isinstance(nest, Mapping | tuple | list):
+        return nest
+    found: dict[str, Any] = {}
+    for key, part in sorted(nest.items()) if isinstance(nest, Mapping) else enumerate(nest):
+        name = f"{what}_{key}" if isinstance(key, int) else str(key)
+        below = named(part, what)
+        found |= {f"{name}.{n}": one for n, one in below.items()} if isinstance(below, dict) else {name: below}
+    return found
 
 
 def _requirements() -> list[str]:
@@ -137,14 +186,91 @@ def table(columns: Sequence[object], rows: list[list[Any]], features: int) -> li
     return [[row[index] for index in order] for row in rows]
 
 
+def checked(data: object, specs: Mapping[str, Any]) -> list[np.ndarray]:
+    """Checks a batch of examples, and returns its arrays in the order of `specs`, in their dtypes.
+
+    Args:
+        data: an array by each name, as a dict or as the columns of a data frame; where there is one input, without a
+            name, the array alone.
+        specs: name of an input ("" where there is one without) -> its `tf.TensorSpec`.
+
+    Raises:
+        MlflowException: INVALID_PARAMETER_VALUE; the message says what is wrong and what is legal.
+    """
+    if isinstance(data, pd.DataFrame):
+        data = data.to_numpy() if "" in specs else {name: np.array(data[name].tolist()) for name in data.columns}
+    if "" in specs:
+        data = {"": data}
+    if not isinstance(data, Mapping) or data.keys() != specs.keys():
+        raise invalid(f"the inputs have the wrong names; legal: an array for each of {', '.join(specs)}.")
+    found = [_checked(f"the input {name}".strip(), data[name], spec) for name, spec in specs.items()]
+    if len({len(array) for array in found}) > 1 or not len(found[0]):
+        raise invalid("the inputs differ in how many examples they have, or have none; legal: as many in each.")
+    return found
+
+
+KINDS = {"f": "iuf", "i": "iuf", "u": "iuf", "b": "b", "O": "US"}
+"""Kind of an input's dtype -> the kinds of arrays that can be told in it."""
+
+
+def _checked(what: str, value: object, spec: Any) -> np.ndarray:
+    dtype = np.dtype(spec.dtype.as_numpy_dtype)
+    try:
+        array = np.asarray(value)
+        array = array.astype(str) if dtype.kind == "O" and array.dtype.kind == "O" else array
+    except ValueError:  # ragged
+        array = np.empty(0, object)
+    if array.dtype.kind not in KINDS.get(dtype.kind, ""):
+        raise invalid(f"{what} holds something that it cannot; legal: {spec.dtype.name}.")
+    shape = tuple(spec.shape)
+    if array.ndim == 1 and shape[1:] == (1,):  # a column of a table
+        array = array[:, None]
+    if array.ndim != len(shape) or any(n not in (None, m) for n, m in zip(shape, array.shape, strict=True)):
+        legal = ", ".join("any" if n is None else str(n) for n in shape)
+        raise invalid(f"{what} has the wrong shape; legal: ({legal}).")
+    if dtype.kind in "fiu":
+        with np.errstate(all="ignore"):
+            told = array.astype(dtype)
+        if not np.isfinite(told).all() or (dtype.kind in "iu" and (told != array).any()):
+            raise invalid(f"{what} holds a value that is no finite number, or none that {spec.dtype.name} has.")
+        return told
+    return array
+
+
+def _answers(outputs: Any, form: str, class_names: Sequence[str]) -> Any:
+    """What is answered for a model's outputs."""
+    found = named(outputs, "output")
+    if form == ARRAYS:
+        return found
+    if form == VALUES:
+        return [{"prediction": one} for one in _each(found)]
+    # A single output is the second class's probability.
+    each = np.concatenate([1 - found, found], axis=1) if found.shape[1] == 1 else found
+    labels = [class_names[place] if class_names else place for place in each.argmax(axis=1).tolist()]
+    return [{"label": label, "probabilities": row} for label, row in zip(labels, each.tolist(), strict=True)]
+
+
+def _each(found: Any) -> list[Any]:
+    """Outputs as one value for each example: a number where there is one, else a list, or a dict by name."""
+    if isinstance(found, dict):
+        every = {name: _each(array) for name, array in found.items()}
+        return [dict(zip(every, row, strict=True)) for row in zip(*every.values(), strict=True)]
+    return list((found[:, 0] if found.shape[1:] == (1,) else found).tolist())
+
+
 class ServedModel(PythonModel):  # type: ignore[misc]
     """Answers for raw pixels from the SavedModel, through its one compiled call."""
 
     features: int
-    """Pixels of an image."""
+    """Pixels of an image; 0 where the input is no flat pixels."""
+
+    form: str = ""
+    class_names: Sequence[str] = ()
 
     def load_context(self, context: PythonModelContext) -> None:
         """Loads the artifact; MLflow calls it."""
+        config = context.model_config or {}
+        self.form, self.class_names = config.get("form", ""), config.get("class_names", ())
         self.load(context.artifacts[EXPORT])
 
     def load(self, folder: str | Path) -> "ServedModel":
@@ -153,8 +279,10 @@ class ServedModel(PythonModel):  # type: ignore[misc]
 
         self._module = tf.saved_model.load(str(folder))
         (self._function,) = self._module.__call__.concrete_functions
-        self._constant = tf.constant
-        self.features = int(self._function.structured_input_signature[0][0].shape[1])
+        self._constant, self._nest = tf.constant, tf.nest
+        self._specs = self._function.structured_input_signature[0][0]
+        pixels = isinstance(self._specs, tf.TensorSpec) and self._specs.name == PIXELS
+        self.features = int(self._specs.shape[1]) if pixels else 0
         return self
 
     def probabilities(self, batch: np.ndarray) -> np.ndarray:
@@ -173,9 +301,17 @@ class ServedModel(PythonModel):  # type: ignore[misc]
         context: PythonModelContext,
         model_input: np.ndarray,  # A data frame, too; a type that MLflow knows would have it convert what comes.
         params: Mapping[str, Any] | None = None,
-    ) -> list[dict[str, Any]]:
+    ) -> Any:
         """Checks and answers; MLflow calls it."""
-        return self.answer(pixels(model_input, self.features))
+        return self.answers(model_input) if self.form else self.answer(pixels(model_input, self.features))
+
+    def answers(self, data: object) -> Any:
+        """The same on the second path, see `arguments_of`."""
+        specs = named(self._specs, "input")
+        arrays = checked(data, specs if isinstance(specs, dict) else {"": specs})
+        given = self._nest.pack_sequence_as(self._specs, [self._constant(array) for array in arrays])
+        outputs = self._function(given)
+        return _answers(self._nest.map_structure(lambda one: one.numpy(), outputs), self.form, self.class_names)
 
 
 mlflow.models.set_model(ServedModel())

@@ -24,7 +24,10 @@ from hypothesis import HealthCheck, settings
 PROGRAMS = Path(tempfile.gettempdir()) / f"mlplab-tests-{os.getuid()}"
 with pytest.MonkeyPatch.context() as patch:
     patch.setenv("XDG_CACHE_HOME", str(PROGRAMS))
-    import mlplab  # noqa: F401  (it sets what TensorFlow reads when it is first imported)
+    from mlplab import backend
+
+    SETTINGS = contextlib.ExitStack()
+    SETTINGS.enter_context(backend.settings())  # as a command has them, to the end of the session
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1")
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -15,9 +15,13 @@ from hypothesis import strategies as st
 from experiments.report.claims import CLAIMS
 from experiments.report.judging import NOT_REPRODUCED, NOT_TESTABLE, REPRODUCED, STATUSES, Claim, judge
 from experiments.report.looks import FOUND, roughness
+from mlplab.calls import Call
+from mlplab.comparison import Comparison
+from mlplab.loading import Options, Overview, Prediction, experiment_names, load_experiment
 from mlplab.records import Candidate, Predictions, Record, SearchResult
 from mlplab.results import DIVERGED, FAILED, Result, measures, significant
-from mlplab.spec import Comparison, Options, Overview, Prediction, Search, Variant, experiment_names, load_experiment
+from mlplab.space import Search
+from mlplab.spec import Training
 from mlplab.verdicts import judge as judge_differences
 
 IMAGES = {"mnist": 50_000, "cifar10": 40_000}
@@ -25,14 +29,17 @@ LABELS = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
 BY_KEY = {claim.key: claim for claim in CLAIMS}
 
 
-def trained(variant: Variant, dataset: str, last: dict[str, float], seconds: float, noise: float = 0.0) -> Result:
+def trained(variant: Training, dataset: str, last: dict[str, float], seconds: float, noise: float = 0.0) -> Result:
     """A result whose curves run straight to the values in `last`, the validation loss with ripples."""
     epochs, steps = variant.epochs, variant.steps_per_epoch(IMAGES[dataset])
     start = {"loss": 2.3, "val_loss": 2.3, "accuracy": 0.1, "val_accuracy": 0.1}
     history = {name: np.linspace(start[name], last[name], epochs).tolist() for name in start}
     ripple = [noise if epoch % 2 else 0.0 for epoch in range(epochs)]
     history["val_loss"] = [loss + wave for loss, wave in zip(history["val_loss"], ripple, strict=True)]
-    history["learning_rate"] = [variant.learning_rate / (1 + variant.decay * steps * (e + 1)) for e in range(epochs)]
+    rate, decay = variant.learning_rate, 0.0
+    if isinstance(rate, Call):
+        rate, decay = rate.arguments["initial_learning_rate"], rate.arguments["decay_rate"]
+    history["learning_rate"] = [rate / (1 + decay * steps * (e + 1)) for e in range(epochs)]
     history["train_seconds"] = [seconds * (e + 1) for e in range(epochs)]
     return Result(
         variant=variant,
@@ -72,17 +79,17 @@ ORDINARY = {"loss": 1.0, "val_loss": 1.1, "accuracy": 0.46, "val_accuracy": 0.45
 
 def comparison_record(name: str, comparison: Comparison, said: dict[tuple[str, str], dict[str, Any]]) -> Record:
     for waiting in comparison.searches:
-        comparison = comparison.with_choices(waiting, {"learning_rate": 0.02, "dropout": 0.2, "batch_size": 32})
+        comparison = comparison.with_choices(waiting, {"learning_rate": 0.02, "model.dropout": 0.2, "batch_size": 32})
     found = []
     for variant in comparison.resolved():
         words = {"seconds": 2.0, "noise": 0.0, **said.get((name, variant.name), {})}
         last = {**ORDINARY, **{k: v for k, v in words.items() if k in ORDINARY}}
-        result = trained(variant, comparison.dataset, last, words["seconds"], words["noise"])
+        result = trained(variant, comparison.data.source, last, words["seconds"], words["noise"])
         if "epochs" in words:
             result.history = {k: v[: words["epochs"]] for k, v in result.history.items()}
             result.best_epoch = result.epochs
         found.append(result)
-    return Record(experiment=comparison, data=LABELS[comparison.dataset], results=found)
+    return Record(experiment=comparison, data=LABELS[comparison.data.source], results=found)
 
 
 def records(said: dict[tuple[str, str], dict[str, Any]] = SAID, **changes: Any) -> dict[str, Record]:
@@ -101,8 +108,10 @@ def records(said: dict[tuple[str, str], dict[str, Any]] = SAID, **changes: Any) 
                 Candidate(choices=c, scores=[m - 0.01, m, m + 0.01], train_seconds=20.0)
                 for c, m in zip([*choices[: len(means)], FOUND], [*means, 0.45], strict=True)
             ]
-            refit = trained(experiment.base.but(name="refit", **FOUND), "cifar10", ORDINARY, 3.0)
-            found = SearchResult(candidates=drawn, refit=refit, validation={"loss": 1.4, "accuracy": 0.452})
+            refit = trained(experiment.base.but({**FOUND, "name": "refit"}), "cifar10", ORDINARY, 3.0)
+            found = SearchResult(
+                candidates=drawn, refit=refit, scoring="accuracy", validation={"loss": 1.4, "accuracy": 0.452}
+            )
             made[name] = Record(experiment=experiment, data="CIFAR-10", search=found)
         elif isinstance(experiment, Prediction):
             pixels = np.tile(np.linspace(0, 255, 784).astype(np.uint8), (experiment.images, 1))
@@ -587,6 +596,6 @@ def test_claims_name_trainings_that_exist() -> None:
         for name, variant in claim.sources:
             experiment = load_experiment(name)
             assert not variant or (isinstance(experiment, Comparison) and variant in experiment.variants)
-            dataset = getattr(experiment, "dataset", "mnist" if claim.part == 1 else "cifar10")
-            assert claim.part == (1 if dataset == "mnist" else 2)
+            if isinstance(experiment, Comparison | Search):
+                assert experiment.data.source == ("mnist" if claim.part == 1 else "cifar10")
         assert all(number.points >= 2 for number in claim.numbers if claim.part == 2 and "acc" in number.metric)

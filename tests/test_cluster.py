@@ -22,11 +22,14 @@ import numpy as np
 import pytest
 from conftest import free_port, wait_until
 from faults import Machine, Server, Store, differences
+from words import mlp
 
-from mlplab import cluster
+from mlplab import cluster, user_code, worker
+from mlplab.checks import UnavailableError, UsageError
 from mlplab.data import Dataset
 from mlplab.results import Result
-from mlplab.spec import UnavailableError, UsageError, Variant
+from mlplab.sources import Data
+from mlplab.spec import Metric, Training
 
 ROOT = Path(__file__).resolve().parent.parent
 distributed = pytest.importorskip("distributed")
@@ -43,18 +46,18 @@ def half(number: int) -> int:
 
 
 def telling(number: int) -> int:
-    from mlplab import cluster
+    from mlplab import worker
 
     for part in range(3):
-        cluster.tell({"number": number, "part": part})
+        worker.tell({"number": number, "part": part})
     return number
 
 
 def whereabouts(_: int) -> tuple[int, dict[str, str], list[int], int]:
     time.sleep(0.5)
-    from mlplab import cluster
+    from mlplab import worker
 
-    return os.getpid(), cluster.place(), sorted(os.sched_getaffinity(0)), cluster.threads()
+    return os.getpid(), worker.place(), sorted(os.sched_getaffinity(0)), worker.threads()
 
 
 def deadly_at_first(folder: Path, number: int) -> int:
@@ -77,16 +80,16 @@ def forever(_: int) -> None:
     time.sleep(600)
 
 
-def train(reference: cluster.Reference, variant: Variant, report: Callable[[Result], None] | None = None) -> Result:
+def train(reference: worker.Reference, variant: Training, report: Callable[[Result], None] | None = None) -> Result:
     from mlplab import trial
 
     data = reference.load()
     result = Result(variant=variant, seed=3, steps_per_epoch=variant.steps_per_epoch(len(data.train)))
-    trial.train([result], "val_accuracy", data, reference.device(), report or (lambda result: None))
+    trial.train([result], Metric("val_accuracy"), data, reference.device(), report or (lambda result: None))
     return result
 
 
-def train_noted(reference: cluster.Reference, folder: Path, variant: Variant) -> Result:
+def train_noted(reference: worker.Reference, folder: Path, variant: Training) -> Result:
     """Notes in a file of the process when which variant has begun and has had its first epoch."""
 
     def note(event: str) -> None:
@@ -190,7 +193,7 @@ def test_a_task_that_raises_loses_no_other(kind: str) -> None:
 def test_a_task_tells_how_it_goes(kind: str) -> None:
     """What tasks tell arrives while the block lasts, each one's in its order."""
     heard: list[dict[str, int]] = []
-    with cluster.workers(**KINDS[kind], heard=heard.append) as workers:
+    with cluster.workers(**KINDS[kind], on_message=heard.append) as workers:
         assert len(list(workers.map(telling, range(4)))) == 4
         wait_until(lambda: len(heard) == 12)
     for number in range(4):
@@ -207,7 +210,7 @@ def test_a_worker_has_a_core_of_its_own_and_as_many_threads_as_we(kind: str) -> 
     assert os.getpid() not in found
     assert len(found) == 2
     for tags, cores, threads in found.values():
-        assert threads == cluster.threads()
+        assert threads == worker.threads()
         assert tags["worker.core"] == (str(cores[0]) if len(cores) == 1 else "shared")
     if len(os.sched_getaffinity(0)) > 1:
         first, second = (set(cores) for _, cores, _ in found.values())
@@ -245,23 +248,15 @@ def test_a_task_that_kills_every_worker_fails_alone(kind: str) -> None:
 
 
 def test_a_data_set_travels_as_a_reference(dataset: Dataset) -> None:
-    """What is sent is a few hundred bytes, and is the data set that is here already; a part of it travels as it is."""
-    reference = cluster.Reference.to(dataset)
-    lent = reference.array("train", "x")
-    assert np.array_equal(lent, dataset.train.x)
-    sent = cloudpickle.dumps([reference, lent, reference.array("train", "y")])
+    """What is sent is a few hundred bytes, and is the data set that is here already."""
+    sent = cloudpickle.dumps(worker.Reference.to(Data.of("digits"), dataset))
     assert len(sent) < 1_000
-    again, x, y = pickle.loads(sent)
-    assert again.load() is dataset
-    assert np.shares_memory(x, dataset.train.x)
-    assert np.array_equal(y, dataset.train.y)
-    part = pickle.loads(pickle.dumps(lent[5:9]))
-    assert np.array_equal(part, dataset.train.x[5:9])
+    assert pickle.loads(sent).load() is dataset
 
 
 def test_a_worker_with_other_data_says_so(dataset: Dataset) -> None:
     """A worker that has another data set of that name names itself, the place and both digests."""
-    wanted = cluster.Reference(dataset.name, dataset.wanted, "0" * 32, "/somewhere/digits.npz")
+    wanted = worker.Reference(Data.of("mnist"), "digits", "0" * 32, "/somewhere/digits.npz")
     with pytest.raises(UnavailableError) as raised:
         wanted.load()
     for part in (f"process {os.getpid()}", dataset.source, dataset.digest, "0" * 32, "/somewhere/digits.npz"):
@@ -271,12 +266,12 @@ def test_a_worker_with_other_data_says_so(dataset: Dataset) -> None:
 def test_a_worker_without_the_data_says_so(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that has no such data set names itself and where it has looked."""
 
-    def load(*_: object) -> Dataset:
+    def load(*_: object, **__: object) -> Dataset:
         raise UnavailableError(f"MNIST was not found. Searched: {tmp_path}")
 
-    monkeypatch.setattr(cluster.data, "load", load)
+    monkeypatch.setattr(worker.data, "load", load)
     with pytest.raises(UnavailableError, match=rf"On worker .*process {os.getpid()}.*Searched: {tmp_path}"):
-        cluster.Reference("mnist", "mnist", "1" * 32, "mnist.npz").load()
+        worker.Reference(Data.of("mnist"), "mnist", "1" * 32, "mnist.npz").load()
 
 
 # ------------------------------------------------------------------------------------------------------- real processes
@@ -359,10 +354,10 @@ def end(process: subprocess.Popen[bytes], how: signal.Signals = signal.SIGKILL) 
 
 
 CASES = (
-    Variant(name="one image", optimizer="sgd", learning_rate=0.01, batch_size=1, epochs=1),
-    Variant(name="Adam", optimizer="adam", learning_rate=0.001, batch_size=128, epochs=3),
-    Variant(name="full batch", optimizer="rmsprop", learning_rate=0.001, batch_size="full", epochs=3),
-    Variant(name="all", optimizer="adam", batch_size=32, epochs=2, dropout=0.3, batch_norm=True, l2=1e-4),
+    mlp(name="one image", optimizer="sgd", learning_rate=0.01, batch_size=1, epochs=1),
+    mlp(name="Adam", optimizer="adam", learning_rate=0.001, batch_size=128, epochs=3),
+    mlp(name="full batch", optimizer="rmsprop", learning_rate=0.001, batch_size="full", epochs=3),
+    mlp(name="all", optimizer="adam", batch_size=32, epochs=2, dropout=0.3, batch_norm=True, l2=1e-4),
 )
 
 
@@ -370,7 +365,7 @@ CASES = (
 @pytest.mark.parametrize("kind", ["processes", "dask"])
 def test_a_worker_trains_to_the_same_bits(kind: str, dataset: Dataset) -> None:
     """One image a step, mini-batches, full batch, dropout and batch normalization: all numbers are those of here."""
-    reference = cluster.Reference.to(dataset)
+    reference = worker.Reference.to(Data.of("digits"), dataset)
     with cluster.workers(**KINDS[kind]) as workers:
         found = {
             variant.name: outcome.get() for variant, outcome in workers.map(functools.partial(train, reference), CASES)
@@ -382,7 +377,7 @@ def test_a_worker_trains_to_the_same_bits(kind: str, dataset: Dataset) -> None:
 @pytest.mark.slow
 def test_a_machine_that_dies_in_the_middle_changes_nothing(dataset: Dataset, tmp_path: Path) -> None:
     """Of two machines one is killed while it trains: every training is there, and is that of one machine."""
-    reference = cluster.Reference.to(dataset)
+    reference = worker.Reference.to(Data.of("digits"), dataset)
     variants = [
         CASES[1].but(name=f"rate {rate}", learning_rate=rate, epochs=40) for rate in (0.001, 0.002, 0.003, 0.004)
     ]
@@ -415,7 +410,7 @@ def test_a_machine_that_dies_in_the_middle_changes_nothing(dataset: Dataset, tmp
 def test_a_worker_whose_code_differs_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before anything is trained, the worker and the file that is not ours are named."""
     with machines(tmp_path, 1) as many:
-        monkeypatch.setattr(cluster, "_code", lambda: {"mlplab/training.py": "another"})
+        monkeypatch.setattr(worker, "code", lambda: {"mlplab/training.py": "another"})
         with (
             pytest.raises(UsageError, match=r"mlplab/\w+\.py is \w+ on worker tcp://[\d.]+:\d+, but \w+ here"),
             cluster.workers(many.address),
@@ -480,27 +475,39 @@ def test_a_search_of_scikit_learn_goes_to_the_workers(dataset: Dataset) -> None:
     from sklearn.linear_model import SGDClassifier
     from sklearn.model_selection import RandomizedSearchCV
 
-    reference = cluster.Reference.to(dataset)
-    x, y = reference.array("validation", "x"), reference.array("validation", "y")
     found = []
     for kind in ("here", "dask"):
         with cluster.workers(**KINDS[kind]):
             search = RandomizedSearchCV(
                 SGDClassifier(random_state=0), {"alpha": [1e-4, 1e-3, 1e-2, 0.1]}, n_iter=3, cv=3, random_state=0
             )
-            search.fit(x, y)
+            search.fit(dataset.validation.x, dataset.validation.y)
         found.append(search.cv_results_["mean_test_score"].tolist())
     assert found[0] == found[1]
 
 
+@pytest.mark.slow
+def test_a_users_own_modules_travel_with_the_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that has neither the user's file nor the module beside it carries out its function all the same."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "user").mkdir()
+    (tmp_path / "user" / "sizes_of_mine.py").write_text("def size(number):\n    return 2 * number\n")
+    (tmp_path / "user" / "mine.py").write_text("import sizes_of_mine\n\ndef f(n):\n    return sizes_of_mine.size(n)\n")
+    function = user_code.run(tmp_path / "user" / "mine.py")["f"]
+    (tmp_path / "elsewhere").mkdir()
+    with machines(tmp_path / "elsewhere", 1) as many, cluster.workers(many.address) as workers:
+        assert {number: outcome.get() for number, outcome in workers.map(function, [1, 2])} == {1: 2, 2: 4}
+
+
 SPEC = '''"""Two variants, some seconds each."""
 
-from mlplab.spec import Comparison, Variant
+from mlplab import Comparison, Training, call
 
 COMPARISON = Comparison(
     question="Which of these trains best?",
-    dataset="mnist",
-    base=Variant(hidden=(32,), batch_size=8, epochs=40, dropout=0.1),
+    data="mnist",
+    base=Training(model=call("mlp", hidden=(32,), dropout=0.1), loss="sparse_categorical_crossentropy",
+                  metrics=["accuracy"], optimizer="sgd", learning_rate=0.01, batch_size=8, epochs=40),
     variants={"SGD": {}, "Adam": {"optimizer": "adam", "learning_rate": 0.001}},
 )
 '''

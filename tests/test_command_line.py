@@ -19,8 +19,8 @@ import pytest
 from conftest import PATIENCE, ROOT
 
 from mlplab import __main__ as command_line
-from mlplab import terminal
-from mlplab.spec import experiment_names, load_experiment
+from mlplab import keras_names, terminal
+from mlplab.loading import experiment_names, load_experiment
 
 HEAVY = {"tensorflow", "keras", "mlflow", "numpy", "matplotlib", "sklearn"}
 
@@ -121,9 +121,9 @@ def test_help_names_every_command_and_option(machine: Machine, arguments: list[s
 
 # ------------------------------------------------------------------------------------------------------------ refusals
 
-BAD = """from mlplab.spec import Comparison
+BAD = """from mlplab import Comparison
 
-COMPARISON = Comparison(question="Is it?", dataset="mnist", variants={"a": {"optimizer": "adamm"}})
+COMPARISON = Comparison(question="Is it?", data="mnist", variants={"a": {"optimizer": "adamm"}})
 """
 
 
@@ -147,7 +147,7 @@ COMPARISON = Comparison(question="Is it?", dataset="mnist", variants={"a": {"opt
         (["run", "optimizers", "--seed", "-1"], "a seed is -1; legal: a whole number from 0 to 2147483647."),
         (
             ["compare", "bad.py"],
-            "bad.py, line 3: variant 'a': unknown optimizer 'adamm'; legal: sgd, adam, rmsprop. Did you mean 'adam'?",
+            "bad.py, line 3: variant 'a': unknown optimizer 'adamm'; legal: {optimizers}. Did you mean 'adam'?",
         ),
         (
             ["compare", "--spec", "missing.py"],
@@ -163,7 +163,9 @@ def test_a_mistake_is_refused_in_one_line_before_anything_is_loaded(
     (machine.folder / "bad.py").write_text(BAD)
     done = machine.mlplab(*arguments)
     assert (done.code, done.out) == (2, "")
-    assert done.err == f"mlplab: {text.format(names=', '.join(experiment_names()), folder=machine.folder)}\n"
+    optimizers = ", ".join(name for name in keras_names.usual("optimizers") if name.islower())
+    named = {"names": ", ".join(experiment_names()), "optimizers": optimizers, "folder": machine.folder}
+    assert done.err == f"mlplab: {text.format(**named)}\n"
     assert not done.imported & HEAVY
     assert not machine.store.exists()
 
@@ -192,7 +194,7 @@ def commands() -> dict[str, argparse.ArgumentParser]:
     return dict(found.choices)
 
 
-REQUIRED = {"run": ["optimizers"], "compare": ["x.py"], "replay": ["--run-id", "x"]}
+REQUIRED = {"run": ["optimizers"], "compare": ["x.py"], "replay": ["--run-id", "x"], "register": ["x"]}
 
 
 @pytest.mark.parametrize("command", commands())
@@ -220,12 +222,17 @@ def test_every_program_of_the_project_takes_whole_names_alone() -> None:
 
 # -------------------------------------------------------------------------------------------------------------- output
 
-NOT_ASCII = """from mlplab.spec import Comparison, Variant
+NOT_ASCII = """from mlplab import Comparison, Training, call
 
 COMPARISON = Comparison(
     question="Is α → β, or is it ½?",
-    dataset="mnist",
-    base=Variant(hidden=(8,), epochs=1),
+    data="mnist",
+    base=Training(
+        model=call("mlp", hidden=(8,)),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        optimizer="sgd",
+    ),
     variants={"±σ": {}},
 )
 """
@@ -470,13 +477,19 @@ def test_the_question_and_the_data_are_shown_before_tensorflow_is_imported(machi
     assert done.out.startswith(f"{load_experiment('optimizers').question}\nData: digits (stand-in for MNIST), ")
 
 
-MINE = """from mlplab.spec import Comparison, Variant
+MINE = """from mlplab import Comparison, Training, call
 
 COMPARISON = Comparison(
     question="Is [relu] :x: better than [/tanh]?",
-    dataset="mnist",
-    base=Variant(hidden=(8,), epochs=9),
-    variants={"[relu] :x:": {}, "[/tanh] a, b": {"activation": "tanh"}, "left out": {"activation": "elu"}},
+    data="mnist",
+    base=Training(
+        model=call("mlp", hidden=(8,)),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        optimizer="sgd",
+        epochs=9,
+    ),
+    variants={"[relu] :x:": {}, "[/tanh] a, b": {"model.activation": "tanh"}, "left out": {"model.activation": "elu"}},
 )
 """
 

@@ -12,15 +12,17 @@ from test_run import Quiet, Screen, artifacts, below, read
 
 from experiments.report.__main__ import report
 from mlplab import data, run
+from mlplab.comparison import Comparison
+from mlplab.loading import SMOKE_EPOCHS, Options, experiment_names, load_experiment
 from mlplab.records import Record
-from mlplab.spec import SMOKE_EPOCHS, Comparison, Options, Search, experiment_names, load_experiment
+from mlplab.space import Search
 
 SMOKE = Options(smoke=True)
 
 
-def lab():
+def lab(screen=None):
     """A lab on the digits, in MNIST's and in CIFAR-10's place."""
-    return run.Lab(lambda wanted: data.load("digits", wanted=wanted), Screen(Quiet()), SMOKE)
+    return run.Lab(lambda wanted: data.load(wanted, dataset="digits"), screen or Screen(Quiet()), SMOKE)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +81,7 @@ def test_every_experiment_runs(reported):
             assert set(below(client, child)) >= set(experiment.variants)
             assert all(result.epochs == SMOKE_EPOCHS for result in record.results)
         if isinstance(experiment, Search):
-            assert set(below(client, child)) == {"candidate 1", "candidate 2"}
+            assert set(below(client, child)) == {"candidate 1", "candidate 2", "best found"}
     assert set(runs) <= set(experiment_names())
     assert client.get_run(parent.info.run_id).info.status == "FINISHED"
 
@@ -118,18 +120,19 @@ def test_the_report_is_one_page_with_every_figure_and_an_artifact(reported):
         assert {"report.html", "report.md", "figures"} <= artifacts(client, each.info.run_id)
 
 
-def test_a_report_goes_on_where_an_experiment_raises(store, monkeypatch, tmp_path):
+class Broken(Screen):
+    """Raises at one experiment."""
+
+    def experiment(self, experiment, *others):
+        if experiment.name == "batch_1000":
+            raise RuntimeError("the disk is full")
+        return super().experiment(experiment, *others)
+
+
+def test_a_report_goes_on_where_an_experiment_raises(store, tmp_path):
     """An experiment that raises is said, the report of the rest is written, and its run ends FAILED."""
     names = ["batch_1000", "cifar_baseline"]
-    compare = run.Lab._compare
-
-    def broken(self, comparison, parent):
-        if comparison.name == "batch_1000":
-            raise RuntimeError("the disk is full")
-        return compare(self, comparison, parent)
-
-    monkeypatch.setattr(run.Lab, "_compare", broken)
-    mine = lab()
+    mine = lab(Broken(Quiet()))
     records, _, _ = report(mine, tmp_path / "report", names)
     assert set(records) == {"cifar_baseline"}
     assert "the disk is full" in mine._screen.errors[0]
@@ -145,7 +148,8 @@ def test_a_best_found_takes_the_winners_choices(reported):
     first, *_ = reported
     best = first["random_search"].search.best
     variant = first["best_found"].result("best found").variant
-    assert {name: getattr(variant, name) for name in best.choices} == best.choices
+    assert variant == variant.but(best.choices)
+    assert set(best.choices) == {"learning_rate", "model.dropout", "batch_size"}
 
 
 def test_the_report_refuses_a_folder_it_cannot_make(tmp_path: Path):

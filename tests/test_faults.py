@@ -44,18 +44,31 @@ from mlplab import registry, tracking, trial
 
 FIVE = '''"""Every kind of state that a training has."""
 
-from mlplab.spec import Comparison, Variant
+from mlplab import Comparison, Training, call
+
+DECAYED = call(
+    "keras.optimizers.schedules.InverseTimeDecay", initial_learning_rate=0.01, decay_steps=1, decay_rate=1e-4
+)
+PATIENT = call("keras.callbacks.EarlyStopping", monitor="val_loss", patience=2)
 
 COMPARISON = Comparison(
     question="Which of these trains best?",
-    dataset="mnist",
-    base=Variant(hidden=(16,), batch_size=64, epochs=4),
+    data="mnist",
+    base=Training(
+        model=call("mlp", hidden=(16,)),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        optimizer="sgd",
+        learning_rate=0.01,
+        batch_size=64,
+        epochs=4,
+    ),
     variants={
         "SGD": {},
-        "momentum": {"momentum": 0.9, "decay": 1e-4},
+        "momentum": {"optimizer.momentum": 0.9, "learning_rate": DECAYED},
         "Adam": {"optimizer": "adam"},
-        "dropout": {"optimizer": "rmsprop", "learning_rate": 0.001, "dropout": 0.3, "batch_norm": True},
-        "patience": {"learning_rate": 0.5, "momentum": 0.9, "epochs": 50, "patience": 2},
+        "dropout": {"optimizer": "rmsprop", "learning_rate": 0.001, "model.dropout": 0.3, "model.batch_norm": True},
+        "patience": {"learning_rate": 0.5, "optimizer.momentum": 0.9, "epochs": 50, "callbacks": [PATIENT]},
     },
     targets={"val_accuracy": 0.9},
 )
@@ -63,37 +76,64 @@ COMPARISON = Comparison(
 
 SEEDS = '''"""Trainings side by side."""
 
-from mlplab.spec import Comparison, Variant
+from mlplab import Comparison, Training, call
 
 COMPARISON = Comparison(
     question="Which of these trains best?",
-    dataset="mnist",
-    base=Variant(hidden=(16,), batch_size=16, epochs=3),
-    variants={"Adam": {"optimizer": "adam", "dropout": 0.2}, "momentum": {"momentum": 0.9, "epochs": 5}},
+    data="mnist",
+    base=Training(
+        model=call("mlp", hidden=(16,)),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        optimizer="sgd",
+        learning_rate=0.01,
+        batch_size=16,
+        epochs=3,
+    ),
+    variants={
+        "Adam": {"optimizer": "adam", "model.dropout": 0.2},
+        "momentum": {"optimizer.momentum": 0.9, "epochs": 5},
+    },
     seeds=2,
 )
 '''
 
 TWO = '''"""A training of a moment, and one of some seconds."""
 
-from mlplab.spec import Comparison, Variant
+from mlplab import Comparison, Training, call
 
 COMPARISON = Comparison(
     question="Which of these trains best?",
-    dataset="mnist",
-    base=Variant(hidden=(32,), batch_size=16, epochs=200),
+    data="mnist",
+    base=Training(
+        model=call("mlp", hidden=(32,)),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        optimizer="sgd",
+        learning_rate=0.01,
+        batch_size=16,
+        epochs=200,
+    ),
     variants={"SGD": {"epochs": 3}, "Adam": {"optimizer": "adam"}},
 )
 '''
 
 SMALL = '''"""One training of a moment."""
 
-from mlplab.spec import Comparison, Variant
+from mlplab import Comparison, Training, call
 
 COMPARISON = Comparison(
     question="Does it train?",
-    dataset="mnist",
-    base=Variant(hidden=(16,), optimizer="rmsprop", learning_rate=0.003, epochs=3),
+    data="mnist",
+    base=Training(
+        model=call("mlp", hidden=(16,)),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        optimizer="rmsprop",
+        learning_rate=0.003,
+        batch_size=128,
+        epochs=3,
+    ),
     variants={"RMSprop": {}},
 )
 '''
@@ -101,7 +141,8 @@ COMPARISON = Comparison(
 
 def long(spec: str) -> str:
     """A spec whose second variant trains for some seconds."""
-    return spec.replace('"momentum": 0.9', '"epochs": 200, "momentum": 0.9', 1).replace(', "epochs": 5}', "}")
+    more = spec.replace('"optimizer.momentum": 0.9', '"epochs": 200, "optimizer.momentum": 0.9', 1)
+    return more.replace(', "epochs": 5}', "}")
 
 
 @dataclass(frozen=True)
@@ -715,7 +756,7 @@ def test_reap_ends_the_runs_of_the_dead_and_no_others(undisturbed, local):
         mlflow.set_tracking_uri(local.uri)
         with tracking.parent_run("alive", {}) as alive:
             child = alive.child("its own", {}, {})
-            alive.settle()
+            alive.flush()
             reaped = local.here("reap")
             mlflow.set_tracking_uri(local.uri)
             assert reaped.code == 0, reaped.out

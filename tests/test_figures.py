@@ -14,20 +14,30 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from mlplab import drawing, figures, search_figures, verdict_figures
+from mlplab import drawing, figures, search_figures, tables, verdict_figures
+from mlplab.calls import call
+from mlplab.comparison import Comparison
 from mlplab.records import Candidate, Record, SearchResult
 from mlplab.results import DIVERGED, FAILED, Result, Target
-from mlplab.spec import Comparison, Variant, experiment_names, load_experiment
+from mlplab.space import Search
+from mlplab.spec import Metric, Training
 from mlplab.statistics import expected_best, mean_interval
 from mlplab.verdicts import BETTER, EQUIVALENT, ONE_SEED, UNDECIDED, Measure, Verdict, judge
 
 DATA = "digits (stand-in for MNIST)"
 NAN, INF = math.nan, math.inf
+METRICS = {"accuracy": "accuracy (share of examples)", "loss": "loss (cross-entropy, nats)"}
 
 
-def trained(name: str | Variant, epochs: int = 20, speed: float = 0.4, seed: int = 0, **changes: object) -> Result:
+def training(name: str = "", **changes: object) -> Training:
+    """An MLP that classifies."""
+    fields = {"loss": "sparse_categorical_crossentropy", "metrics": ["accuracy"], "optimizer": "sgd", **changes}
+    return Training(model="mlp", name=name, **fields)  # type: ignore[arg-type]
+
+
+def trained(name: str | Training, epochs: int = 20, speed: float = 0.4, seed: int = 0, **changes: object) -> Result:
     """A result as an ordinary training leaves it: noisy curves that flatten, validation a little worse."""
-    variant = name if isinstance(name, Variant) else Variant(name=name)
+    variant = name if isinstance(name, Training) else training(name)
     rng = np.random.default_rng(len(variant.name) + int(100 * speed) + 1_000 * seed)
     epoch = np.arange(1, epochs + 1)
     loss = 2.2 * np.exp(-speed * epoch) + 0.05 + rng.uniform(0, 0.02, epochs)
@@ -45,7 +55,7 @@ def trained(name: str | Variant, epochs: int = 20, speed: float = 0.4, seed: int
     return Result(variant=variant, seed=seed, history=values, **fields)  # type: ignore[arg-type]
 
 
-def diverged(name: str | Variant, seed: int = 0) -> Result:
+def diverged(name: str | Training, seed: int = 0) -> Result:
     """A result whose loss grows out of all bounds and then stops being a number."""
     history = {
         "loss": [2.6, 41.0, 3e7, 2e30, INF, NAN],
@@ -54,14 +64,14 @@ def diverged(name: str | Variant, seed: int = 0) -> Result:
         "val_accuracy": [0.18, 0.11, 0.1, 0.1, 0.1, 0.1],
         "train_seconds": [0.5, 1.0, 1.5, 2.0, 2.5, 3.0],
     }
-    variant = name if isinstance(name, Variant) else Variant(name=name)
+    variant = name if isinstance(name, Training) else training(name)
     fields = {"status": DIVERGED, "history": history, "best_epoch": 1, "compile_seconds": 2.0}
     return Result(variant=variant, seed=seed, **fields)  # type: ignore[arg-type]
 
 
 def failed(name: str, seed: int = 0) -> Result:
     """A result of a training that raised before its first epoch was over."""
-    return Result(variant=Variant(name=name), seed=seed, status=FAILED, error="MemoryError")
+    return Result(variant=training(name), seed=seed, status=FAILED, error="MemoryError")
 
 
 def several(seeds: int, names: tuple[str, ...] = ("SGD", "Adam", "RMSprop")) -> list[Result]:
@@ -112,7 +122,10 @@ OF_ONE = {
 
 def verdict(a: str, b: str, difference: float, half: float, decision: str, **changes: object) -> Verdict:
     """A verdict as `judge` gives it, its corrected interval half as wide again."""
-    measure = Measure(name="val_accuracy", values={"a": [0.2, 0.3], "b": [0.1, 0.15]}, maximizes=True, margin=0.002)
+    values = {"a": [0.2, 0.3], "b": [0.1, 0.15]}
+    measure = Measure(
+        name="val_accuracy", words="validation accuracy", values=values, maximizes=True, margin=0.002, unit="points"
+    )
     (made,) = judge([measure], "b")
     ends = {"low": difference - half, "high": difference + half}
     ends |= {"low_corrected": difference - 1.5 * half, "high_corrected": difference + 1.5 * half}
@@ -128,15 +141,21 @@ POINTS = [
     verdict("huge", "SGD", NAN, NAN, UNDECIDED, seeds=0),
 ]
 CAUTION = "the machine was busy with something else during 15 of 15 trainings, so times may be too long"
+OF_TIMES: dict[str, object] = {"measure": "train_seconds", "words": "training time", "unit": "times", "margin": 0.05}
 TIMES = [
-    verdict("Adam", "SGD", 0.52, 0.1, BETTER, measure="train_seconds", margin=0.05, caution=CAUTION),
-    verdict("RMSprop", "SGD", 0.99, 0.02, EQUIVALENT, measure="train_seconds", margin=0.05, caution=CAUTION),
+    verdict("Adam", "SGD", 0.52, 0.1, BETTER, **OF_TIMES, caution=CAUTION),
+    verdict("RMSprop", "SGD", 0.99, 0.02, EQUIVALENT, **OF_TIMES, caution=CAUTION),
+]
+OF_ERRORS: dict[str, object] = {"measure": "val_mae", "words": "validation mae", "unit": "mm", "margin": 0.5}
+ERRORS = [
+    verdict("Adam", "SGD", -3.2, 0.6, BETTER, **OF_ERRORS),
+    verdict("RMSprop", "SGD", -0.1, 0.3, EQUIVALENT, **OF_ERRORS),
 ]
 TARGETS = [
-    Target("SGD", "val_accuracy", 0.97, "seconds", (NAN, NAN, NAN, 2.0), (5.0, 6.0, 5.5, 5.2), NAN),
-    Target("Adam", "val_accuracy", 0.97, "seconds", (1.0, 1.2, 1.2, 3.0), (5.0,) * 4, 1.2),
-    Target("none", "val_accuracy", 0.97, "seconds", (NAN,) * 4, (5.0, 5.1, 0.0, 5.3), NAN),
-    Target(LONG.format(1), "val_accuracy", 0.97, "seconds", (4.0, NAN, 3.0, NAN), (5.0, 5.0, 5.0, 1.0), 4.0),
+    Target("SGD", "val_accuracy", 0.97, True, "seconds", (NAN, NAN, NAN, 2.0), (5.0, 6.0, 5.5, 5.2), NAN),
+    Target("Adam", "val_accuracy", 0.97, True, "seconds", (1.0, 1.2, 1.2, 3.0), (5.0,) * 4, 1.2),
+    Target("none", "val_accuracy", 0.97, True, "seconds", (NAN,) * 4, (5.0, 5.1, 0.0, 5.3), NAN),
+    Target(LONG.format(1), "val_accuracy", 0.97, True, "seconds", (4.0, NAN, 3.0, NAN), (5.0, 5.0, 5.0, 1.0), 4.0),
 ]
 ONE_TARGETS = [replace(target, after=target.after[3:], trained=target.trained[3:]) for target in TARGETS[1:3]]
 RATES = (1e-3, 1e-2, 1e-1, 1.0)
@@ -147,7 +166,7 @@ def at_rates(optimizers: tuple[str, ...] = ("sgd", "adam"), seeds: int = 3) -> l
     found = []
     for optimizer in optimizers:
         for rate in RATES:
-            variant = Variant(name=f"{optimizer}, {rate:g}", optimizer=optimizer, learning_rate=rate)
+            variant = training(f"{optimizer}, {rate:g}", optimizer=optimizer, learning_rate=rate)
             for seed in range(seeds):
                 lost = optimizer == "adam" and (rate == 1.0 or (rate == 0.1 and seed))
                 made = diverged(variant, seed) if lost else trained(variant, speed=0.3 + rate / 3, seed=seed)
@@ -158,10 +177,47 @@ def at_rates(optimizers: tuple[str, ...] = ("sgd", "adam"), seeds: int = 3) -> l
 def searched(candidates: int, failures: int = 0) -> SearchResult:
     """A search of so many candidates, the first of which failed."""
     rng = np.random.default_rng(0)
-    found = [Candidate(choices={"dropout": 0.2}, scores=rng.uniform(0.3, 0.5, 3).tolist()) for _ in range(candidates)]
+    found = [
+        Candidate(choices={"model.dropout": 0.2}, scores=rng.uniform(0.3, 0.5, 3).tolist()) for _ in range(candidates)
+    ]
     for candidate in found[:failures]:
         candidate.scores = [NAN] * 3
-    return SearchResult(candidates=found, refit=CASES["normal"][0])
+    return SearchResult(candidates=found, refit=CASES["normal"][0], scoring="accuracy")
+
+
+SCHEDULE = call(
+    "keras.optimizers.schedules.InverseTimeDecay", initial_learning_rate=0.1, decay_steps=1, decay_rate=0.01
+)
+
+
+def searched_by_r2() -> SearchResult:
+    """A search over calls and numbers by R², of which one candidate is far below all others."""
+    rng = np.random.default_rng(3)
+    optimizers = (call("keras.optimizers.Adam"), call("keras.optimizers.SGD", momentum=0.9))
+    found = []
+    for place in range(12):
+        rate = SCHEDULE if place % 3 == 0 else float(10 ** rng.uniform(-3, -1))
+        choices = {"optimizer": optimizers[place % 2], "learning_rate": rate, "model.hidden": (64, 32)[: 1 + place % 2]}
+        choices |= {"optimizer.momentum": 0.9} if place % 2 else {}
+        scores = [-4e6, -2e3, -1e4] if place == 5 else rng.uniform(0.3, 0.5, 3).tolist()
+        found.append(Candidate(choices=choices, scores=scores))
+    return SearchResult(candidates=found, refit=REGRESSION[0], scoring="r2")
+
+
+def regressed(name: str, speed: float = 0.4, lost: bool = False) -> Result:
+    """A result of a regression: an R² that begins far below 0, errors in thousands, and one that gets lost."""
+    variant = training(name, loss="mse", metrics=["r2_score", "mae"])
+    epoch = np.arange(1, 21)
+    r2 = 0.5 - 3 * np.exp(-speed * epoch)
+    r2[10:] -= lost * np.geomspace(1e2, 1e9, 10)
+    history = {"loss": 3000 * (1 - r2), "r2_score": r2, "mae": 40 * (1 - r2)}
+    history |= {f"{of}_{name}": values * 0.98 for name, values in history.items() for of in ("val", "train_eval")}
+    history["train_seconds"] = 0.3 * epoch
+    return Result(variant=variant, history={k: v.tolist() for k, v in history.items()}, best_epoch=9)
+
+
+REGRESSION = [regressed("SGD"), regressed("Adam", 0.7), regressed("Lion", 0.5, lost=True)]
+MM = Metric("val_mae", unit="mm")
 
 
 def rates(results: list[Result], select: str = "val_accuracy") -> Figure:
@@ -177,7 +233,7 @@ def pictures() -> dict[str, Callable[[], Figure]]:
         name: partial(figures.learning_curves, result, DATA) for name, result in (SINGLE | OF_ONE).items()
     }
     for name, results in (CASES | SEEDS).items():
-        for metric in figures.METRICS:
+        for metric in METRICS:
             made[f"{name}_{metric}"] = partial(figures.comparison_curves, metric, results, DATA)
         made[f"{name}_time"] = partial(figures.training_times, results, DATA)
     return made
@@ -190,12 +246,19 @@ OTHERS: dict[str, Callable[[], Figure]] = {
         [replace(POINTS[0], a=LONG.format(1), b=LONG.format(2))] * 3, DATA
     ),
     "differences_times": lambda: verdict_figures.differences(TIMES, DATA),
+    "differences_mm": lambda: verdict_figures.differences(ERRORS, DATA),
     "differences_near": lambda: verdict_figures.differences(TIMES[1:], DATA),
     "reached": lambda: verdict_figures.reached(TARGETS, DATA),
     "reached_one_seed": lambda: verdict_figures.reached(ONE_TARGETS, DATA),
     "rates": lambda: rates(at_rates()),
     "rates_one_seed": lambda: rates(at_rates(seeds=1)),
     "rates_sgd": lambda: rates(at_rates(("sgd",)), "val_loss"),
+    "regression_r2": lambda: figures.comparison_curves("val_r2_score", REGRESSION, DATA),
+    "regression_mae": lambda: figures.comparison_curves(MM, REGRESSION, DATA),
+    "regression_loss": lambda: figures.comparison_curves("loss", REGRESSION, DATA),
+    "regression_single": lambda: figures.learning_curves(REGRESSION[1], DATA),
+    "budget_r2": lambda: search_figures.budget(searched_by_r2(), DATA),
+    "parallel_r2": lambda: search_figures.parallel(searched_by_r2(), DATA),
     "budget": lambda: search_figures.budget(searched(9, 2), DATA),
     "budget_one": lambda: search_figures.budget(searched(1), DATA),
     "budget_few": lambda: search_figures.budget(searched(3), DATA),
@@ -266,7 +329,7 @@ def test_a_figure_can_be_read(name: str) -> None:
             assert horizontal in ("training time (s)", "training time per epoch (s)")
         else:
             assert horizontal == "epoch"
-            assert vertical in figures.METRICS.values()
+            assert vertical in METRICS.values()
     inside = figure.bbox
     texts = [figure._suptitle, *filter(None, [figure._supxlabel]), *figure.legends]  # type: ignore[attr-defined]
     for axes in figure.axes:
@@ -291,26 +354,20 @@ def test_a_variant_has_one_colour_in_every_figure(case: str) -> None:
     bars = [to_hex(bar.get_facecolor()) for bar in picture(f"{case}_time").axes[0].patches]
     assert len(bars) == len(results)
     assert set(bars) <= set(drawing.COLOURS)
-    for metric in figures.METRICS:
+    for metric in METRICS:
         for axes in picture(f"{case}_{metric}").axes:
             assert [line.get_color() for line in axes.lines] == bars
             assert not axes.collections
         assert picture(f"{case}_{metric}").get_supxlabel() == ""
 
 
-def test_a_variant_of_the_projects_experiments_has_its_colour_wherever_it_is_shown() -> None:
-    """A name has the same look beside any siblings, and the names of one comparison differ in theirs."""
-    looks: dict[str, tuple[str, str]] = {}
-    for name in experiment_names():
-        experiment = load_experiment(name)
-        if isinstance(experiment, Comparison):
-            names = list(experiment.variants)
-            mine = dict(zip(names, drawing.looks(names), strict=True))
-            assert len(set(mine.values())) == len(names)
-            for variant, look in mine.items():
-                assert looks.setdefault(variant, look) == look
-    assert drawing.looks(["a stranger", "Adam"])[1] == looks["Adam"]
-    assert drawing.looks(["a stranger", "Adam"])[0] != looks["Adam"]
+def test_a_variant_has_the_colour_of_its_place_in_its_comparison() -> None:
+    """Whatever the names: the first has the first colour; after the last one they begin anew with another dash."""
+    names = [f"variant {place}" for place in range(25)]
+    looks = drawing.looks(names)
+    assert [colour for colour, _ in looks] == [drawing.COLOURS[place % 10] for place in range(25)]
+    assert len(set(looks)) == 25
+    assert drawing.looks(["b", "a", "b"]) == [looks[0], looks[1], looks[0]]
 
 
 def test_the_legend_names_every_variant_with_its_line() -> None:
@@ -478,7 +535,7 @@ def test_a_crowd_is_shown_by_its_means_alone() -> None:
 
 def test_the_bands_of_two_seeds_do_not_flatten_the_curves() -> None:
     """Student's interval of two values is twelve deviations wide: the curves still fill half of the axes' height."""
-    for metric in figures.METRICS:
+    for metric in METRICS:
         for axes in picture(f"two_seeds_{metric}").axes:
             low, high = axes.get_ylim()
             values = np.concatenate([line.get_ydata() for line in axes.lines])
@@ -497,7 +554,7 @@ def test_the_learning_curves_of_several_seeds_are_those_of_one_variant() -> None
     assert named(figure) == ["training", "validation", "training, evaluated", "best epoch (median 15)"]
     assert "mean of 10 seeds" in figure.legends[0].get_title().get_text()
     results = OF_ONE["of_one_ten"]
-    for axes, metric in zip(figure.axes, figures.METRICS, strict=True):
+    for axes, metric in zip(figure.axes, METRICS, strict=True):
         assert len(axes.lines) == 3 * (10 + 1) + 1
         for place, name in enumerate((metric, f"val_{metric}", f"train_eval_{metric}")):
             mean, low, high = mean_interval([result.history[name] for result in results])
@@ -532,14 +589,14 @@ def test_the_times_of_several_seeds_are_a_mean_with_its_interval() -> None:
 
 def test_the_overview_keeps_the_comparisons_apart() -> None:
     """A variant of two comparisons has a bar in each, named after it."""
-    experiment = load_experiment("optimizers")
+    comparison = Comparison(question="Which?", data="digits", base=training(), variants={"SGD": {}})
     records = [
-        Record(experiment=replace(experiment, name=name), data=DATA, results=several(2, ("SGD",)))
-        for name in ("one", "two")
+        Record(experiment=replace(comparison, name=name), data=DATA, results=several(2, variants))
+        for name, variants in (("one", ("SGD",)), ("two", ("Adam", "SGD")))
     ]
     axes = figures.overview_times(records).axes[0]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["one: SGD", "two: SGD"]
-    assert len(axes.patches) == 2
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["one: SGD", "two: Adam", "two: SGD"]
+    assert [to_hex(bar.get_facecolor()) for bar in axes.patches] == [drawing.COLOURS[place] for place in (0, 0, 1)]
 
 
 def test_the_differences_show_each_pair_with_its_interval_and_the_margin() -> None:
@@ -579,7 +636,8 @@ def test_an_interval_without_width_or_ends_is_explained() -> None:
 
     Where no other verdict was made, the 95 % interval decides, and no correction is spoken of.
     """
-    measure = Measure(name="val_accuracy", values={"a": [0.9] * 3, "b": [0.8] * 3}, maximizes=True, margin=0.002)
+    values = {"a": [0.9] * 3, "b": [0.8] * 3}
+    measure = Measure(name="val_accuracy", words="accuracy", values=values, maximizes=True, margin=0.002)
     figure = verdict_figures.differences(judge([measure], "b"), DATA)
     assert [text.get_text() for text in figure.axes[0].texts] == ["+10.00 [+10.00, +10.00], 3 seeds\n(all equal)"]
     assert [line.get_linewidth() for line in figure.axes[0].lines[1:]] == [3.5, 1.5]
@@ -601,7 +659,7 @@ def test_a_figure_shows_the_numbers_of_the_sentence() -> None:
     near = verdict("a", "b", 0.0123, 0.01229, UNDECIDED)
     axes = verdict_figures.differences([near], DATA).axes[0]
     assert axes.texts[0].get_text() == "+1.230 [+0.001, +2.459], 10 seeds"
-    ratio = verdict("a", "b", 1.1, 0.099, UNDECIDED, measure="train_seconds", margin=0.05)
+    ratio = verdict("a", "b", 1.1, 0.099, UNDECIDED, **OF_TIMES)
     axes = verdict_figures.differences([ratio], DATA).axes[0]
     assert axes.texts[0].get_text() == "1.100 [1.001, 1.199], 10 seeds"
 
@@ -657,7 +715,7 @@ def test_the_learning_rates_show_the_last_epoch_and_what_diverged() -> None:
     axes, below = figure.axes
     assert named(figure) == ["sgd", "adam"]
     assert axes.get_xscale() == "log"
-    assert axes.get_ylabel() == "validation accuracy\nafter the last epoch (share of images)"
+    assert axes.get_ylabel() == "validation accuracy\nafter the last epoch (share of examples)"
     sgd, adam = axes.lines[0], axes.lines[4]
     results = at_rates()
     last = np.array([result.last("val_accuracy") for result in results[:12]]).reshape(4, 3)
@@ -679,15 +737,20 @@ def test_learning_rates_need_three_variants_that_differ_in_nothing_else() -> Non
     assert figures.learning_rates(CASES["normal"], "val_accuracy", DATA) is None
     assert figures.learning_rates(at_rates(("sgd",))[:6], "val_accuracy", DATA) is None
     with_momentum = [
-        replace_variant(result, momentum=momentum) for momentum in (0.0, 0.9) for result in at_rates(("sgd",))
+        changed(result, f"momentum {momentum}", {"optimizer.momentum": momentum})
+        for momentum in (0.0, 0.9)
+        for result in at_rates(("sgd",))
     ]
     assert named(rates(with_momentum)) == ["momentum 0.0", "momentum 0.9"]
+    with_and_without = [*at_rates(("sgd",)), *with_momentum[12:]]
+    assert named(rates(with_and_without)) == ["sgd", "momentum 0.9"]
+    scheduled = [changed(result, "scheduled", {"learning_rate": SCHEDULE}) for result in with_momentum]
+    assert figures.learning_rates(scheduled, "val_accuracy", DATA) is None
 
 
-def replace_variant(result: Result, momentum: float) -> Result:
-    """The result as that of a variant with another momentum."""
-    variant = result.variant.but(momentum=momentum, name=f"{result.variant.name}, {momentum}")
-    return replace(result, variant=variant)
+def changed(result: Result, name: str, choices: dict[str, object]) -> Result:
+    """The result as that of a variant with other choices."""
+    return replace(result, variant=result.variant.but({**choices, "name": f"{result.variant.name}, {name}"}))
 
 
 def test_the_budget_curve_is_the_expected_best() -> None:
@@ -721,12 +784,95 @@ def test_few_candidates_have_no_band() -> None:
     assert picture("budget_none").axes[0].get_xticks().size == 0
 
 
-def test_a_crowd_takes_no_look_from_the_projects_other_comparisons() -> None:
-    """Of one data set, the variants of a comparison that has more of them than there are colours come last."""
-    places = drawing._places()
-    comparisons = [e for e in map(load_experiment, experiment_names()) if isinstance(e, Comparison)]
-    for dataset in ("mnist", "cifar10"):
-        mine = [comparison for comparison in comparisons if comparison.dataset == dataset]
-        few = {name for comparison in mine if len(comparison.variants) <= figures.CROWD for name in comparison.variants}
-        many = {name for comparison in mine for name in comparison.variants} - few
-        assert all(places[name] < places[other] for name in few for other in many)
+def test_any_metric_has_its_name_and_unit_on_its_axis() -> None:
+    """Shares of examples, nats of a cross-entropy, else the loss that it is, the metric's own unit, or none."""
+
+    def labels(metric: Metric | str, results: list[Result]) -> set[str]:
+        return {axes.get_ylabel() for axes in figures.comparison_curves(metric, results, DATA).axes}
+
+    assert labels("accuracy", CASES["normal"]) == labels("val_accuracy", CASES["normal"]) == {METRICS["accuracy"]}
+    assert labels("loss", CASES["normal"]) == {METRICS["loss"]}
+    penalized = trained("L2")
+    penalized.history["penalty"] = [0.1] * 20
+    assert labels("loss", [penalized]) == {"loss (cross-entropy and penalty, nats)"}
+    assert labels("loss", REGRESSION) == {"loss (mse)"}
+    assert labels("loss", [*REGRESSION, trained("SGD")]) == {"loss"}
+    assert labels("r2_score", REGRESSION) == {"r2 score"}
+    assert labels("mae", REGRESSION) == {"mae"}
+    assert labels(MM, REGRESSION) == {"mae (mm)"}
+    assert labels("auc", CASES["failed"]) == {"auc (0 to 1)"}
+    assert picture("regression_mae").get_suptitle().startswith("Mae by variant")
+
+
+def test_the_learning_curves_show_what_was_logged() -> None:
+    """A panel a metric, the loss last; or those that are asked for, in their order."""
+    panels = [axes.get_ylabel() for axes in picture("regression_single").axes]
+    assert panels == ["r2 score", "mae", "loss (mse)"]
+    chosen = figures.learning_curves(REGRESSION[0], DATA, [Metric("val_r2_score"), Metric("val_loss"), MM])
+    assert [axes.get_ylabel() for axes in chosen.axes] == ["r2 score", "loss (mse)", "mae (mm)"]
+    assert named(chosen) == ["training", "validation", "training, evaluated", "best epoch (9)"]
+    many = regressed("SGD")
+    many.history |= {f"output_{place}_mae": [1.0] * 20 for place in range(9)}
+    assert len(figures.learning_curves(many, DATA).axes) == figures.MOST_PANELS
+
+
+def test_a_metric_without_a_worst_value_does_not_flatten_the_others() -> None:
+    """An R² that falls to minus a thousand million is cut off below, said so, and the others fill the axes."""
+    for axes in picture("regression_r2").axes:
+        low, high = axes.get_ylim()
+        good = np.concatenate([line.get_ydata() for line in axes.lines[:2]])
+        assert low < good.min()
+        assert good.max() < high
+        assert np.ptp(good) > (high - low) / 3
+        assert [text.get_text() for text in axes.texts] in (
+            ["cut off: values reach -1,000,000,000"],
+            ["cut off: values reach -980,000,000"],
+        )
+    for figure in (search_figures.slices(searched_by_r2(), DATA), picture("budget_r2")):
+        axes = figure.axes[0]
+        assert axes.get_ylim()[0] > -3
+        assert "cut off: 1 candidate reaches below" in [text.get_text() for text in axes.texts]
+
+
+def test_verdicts_on_any_metric_have_its_words_and_unit() -> None:
+    """Where less is better the first is better to the left, and differences stand in the metric's own unit."""
+    axes = picture("differences_mm").axes[0]
+    assert axes.get_xlabel() == "validation mae, first minus second (mm); left: the first is better"
+    assert axes.texts[0].get_text() == "−3.2000 [−3.8000, −2.6000], 10 seeds"
+    edges = axes.patches[0].get_extents().transformed(axes.transData.inverted())
+    assert (edges.x0, edges.x1) == pytest.approx((-0.5, 0.5))
+    equal = replace(POINTS[1], difference=0.0, words="score", unit="", decision=UNDECIDED)
+    assert verdict_figures.differences([equal], DATA).axes[0].get_xlabel() == "score, first minus second"
+
+
+def test_a_search_by_any_score_over_any_choices_is_shown_by_their_names() -> None:
+    """Choices have the names of arguments, calls stand with what they are given, and the score is what was scored."""
+    parallel, slices = picture("parallel_r2"), search_figures.slices(searched_by_r2(), DATA)
+    names = ["optimizer", "learning rate", "hidden", "momentum"]
+    assert [label.get_text() for label in parallel.axes[0].get_xticklabels()] == [*names, "mean R²"]
+    assert [axes.get_xlabel().split("\n")[0] for axes in slices.axes] == names
+    assert {axes.get_ylabel() for axes in slices.axes} == {"R²"}
+    assert "Adam" in [text.get_text() for text in parallel.axes[0].texts]
+    assert parallel.axes[0].get_xlabel().endswith("does not apply; the lowest score stands for all below it")
+    assert [label.get_rotation() for label in slices.axes[1].get_xticklabels()] == [90] * 9
+    assert picture("budget_r2").axes[0].get_ylabel() == "mean R² over the folds"
+    assert picture("budget").axes[0].get_ylabel() == "mean accuracy over the folds (share of examples)"
+    found = searched_by_r2()
+    header, first, *_ = tables.search_cells(found)
+    assert header[1:5] == names
+    assert first[1] in ("Adam", "SGD(momentum=0.9)")
+
+
+def test_a_search_of_calls_is_found_again_on_record() -> None:
+    """What was drawn is equal by content after it was JSON, and still made anew: optimizers, schedules, widths."""
+    search = Search(
+        question="Which?", data="digits", base=training(), space={"model.dropout": [0.1, 0.2]}, candidates=2
+    )
+    found = searched_by_r2()
+    record = Record(experiment=search, data=DATA, search=found, verdicts=POINTS[:1])
+    again = Record.from_json(record.to_json(), search, "run")
+    assert again.search is not None
+    assert [candidate.choices for candidate in again.search.candidates] == [c.choices for c in found.candidates]
+    assert again.search.candidates[0].choices["learning_rate"] == SCHEDULE
+    assert (again.search.scoring, again.search.best.mean) == ("r2", found.best.mean)
+    assert str(again.verdicts) == str(POINTS[:1])  # NaN is equal to nothing

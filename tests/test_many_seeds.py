@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 from test_run import InterruptedWhen, Quiet, artifacts, assert_readable, below, perform, read
+from words import choices, mlp
 
-from mlplab import figures, programs, terminal, tracking, training, verdict_figures
+import mlplab
+from mlplab import Comparison, figures, machine, programs, terminal, tracking, verdict_figures
 from mlplab.records import Record
 from mlplab.results import measures, outcomes, targets
-from mlplab.spec import Comparison, Variant
 from mlplab.statistics import mean_interval
 from mlplab.tables import target_cells, to_cells
 
@@ -25,12 +26,12 @@ SEEDS = (7, 8, 9)
 COMPARISON = Comparison(
     name="trial",
     question="Which of these trains best?",
-    dataset="mnist",
-    base=Variant(hidden=(16,), epochs=4),
+    data="mnist",
+    base=mlp(hidden=(16,), epochs=4),
     variants={
         "slow": {"learning_rate": 0.001},
         "fast": {"learning_rate": 0.1},
-        "wide, L2": {"hidden": (32,), "learning_rate": 0.1, "l2": 0.01, "dropout": 0.2, "decay": 1e-4},
+        "wide, L2": choices(hidden=(32,), learning_rate=0.1, l2=0.01, dropout=0.2, decay=1e-4),
     },
     seeds=SEEDS,
     targets={"val_accuracy": 0.4},
@@ -45,7 +46,7 @@ def recorded(empty_store, tmp_path_factory, dataset):
     mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
     watch = Quiet()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "_cores", lambda: 2)
+        patch.setattr(mlplab, "cores", lambda: {0, 1})
         record = perform(COMPARISON, dataset, watch)
     client = mlflow.MlflowClient()
     (parent,) = [r for r in client.search_runs(["0"]) if "mlflow.parentRunId" not in r.data.tags]
@@ -135,22 +136,30 @@ def test_a_trainings_seconds_are_one_number_wherever_they_are_shown(recorded):
 
 
 def test_variants_of_a_seed_start_alike(recorded):
-    """For a seed all variants have the same batch order and, where shapes agree, initial weights; seeds differ."""
-    record, client, *_ = recorded
+    """For a seed all variants have the same batch order and, where shapes agree, initial weights; seeds differ.
+
+    Which share of a variant's weights starts as the baseline's is in the description, where it is not all of them.
+    """
+    record, client, parent, *_ = recorded
     by_seed = {seed: [r for r in record.results if r.seed == seed] for seed in SEEDS}
     for slow, fast, wide in by_seed.values():
         assert slow.order == fast.order == wide.order != ""
         assert slow.start == fast.start
-        assert set(slow.start) & set(wide.start) == {"probabilities/bias 10"}  # the only shape they share
+        assert set(slow.start) & set(wide.start) == {"Dense 2 bias (10,)"}  # the only shape they share
         assert slow.end != fast.end
     assert len({results[0].order for results in by_seed.values()}) == 3
-    assert len({results[0].start["hidden_1/kernel 784x16"] for results in by_seed.values()}) == 3
+    assert len({results[0].start["Dense 1 kernel (784, 16)"] for results in by_seed.values()}) == 3
     tags = client.get_run(by_seed[7][0].run_id).data.tags
     assert tags["batch_order"] == by_seed[7][0].order
     assert tags["weights.end"] == by_seed[7][0].end
     said = json.loads(read(client, by_seed[7][0].run_id, "training.json"))
     assert said["result"]["start"] == by_seed[7][0].start
     assert tags["weights.start"] == client.get_run(by_seed[7][1].run_id).data.tags["weights.start"]
+    share = 100 * 10 / (784 * 32 + 32 + 32 * 10 + 10)
+    assert (
+        "only a share of the weights starts as those of slow with the same seed "
+        f"(wide, L2 {share:.3g} %); data and batch order pair all the same"
+    ) in parent.data.tags["mlflow.note.content"]
 
 
 def test_small_batches_are_trained_side_by_side_and_timed_alone(recorded):
@@ -176,8 +185,8 @@ def test_large_batches_are_trained_in_turns(store, dataset):
     spec = Comparison(
         name="turns",
         question="Which?",
-        dataset="mnist",
-        base=Variant(hidden=(4,), epochs=1, batch_size="full"),
+        data="mnist",
+        base=mlp(hidden=(4,), epochs=1, batch_size="full"),
         variants={"a": {}, "b": {"learning_rate": 0.1}, "c": {"learning_rate": 0.2}},
         seeds=2,
     )
@@ -189,13 +198,13 @@ def test_large_batches_are_trained_in_turns(store, dataset):
 
 def test_a_further_seed_compiles_nothing(dataset, store):
     """Four seeds run the programs that two compiled: evaluation and training of each shape once."""
-    small = COMPARISON.only(["fast"]).with_base(epochs=1, hidden=(17,))
-    before = set(programs._shared)
-    perform(small.with_seeds(2), dataset)
-    two = set(programs._shared)
-    assert len(two - before) == 4
-    perform(small.with_seeds(4), dataset)
-    assert set(programs._shared) == two
+    small = COMPARISON.only(["fast"]).with_base(**choices(epochs=1, hidden=(17,)))
+    with programs.afresh():
+        perform(small.with_seeds(2), dataset)
+        two = set(programs.shared())
+        assert len(two) == 4
+        perform(small.with_seeds(4), dataset)
+        assert set(programs.shared()) == two
 
 
 def test_verdicts_are_on_the_comparisons_run(recorded):
@@ -257,10 +266,11 @@ def test_training_images_are_evaluated_as_validation_images_are(recorded, datase
         model = keras.saving.load_model(client.download_artifacts(result.run_id, "model.keras"))
         found = model.evaluate(dataset.train.x, dataset.train.y, verbose=0, return_dict=True)
         penalty = float(sum(model.losses))
-        assert (penalty > 0) == (result.variant.l2 > 0)
+        l2 = result.variant.model.arguments.get("l2", 0)
+        assert (penalty > 0) == (l2 > 0)
         assert result.best("train_eval_accuracy") == pytest.approx(found["accuracy"], abs=1e-6)
         assert result.best("train_eval_loss") == pytest.approx(found["loss"] - penalty, rel=1e-4)
-        if result.variant.l2:
+        if l2:
             assert result.best("penalty") == pytest.approx(penalty, rel=1e-5)
         metrics = client.get_run(result.run_id).data.metrics
         assert metrics["gap"] == pytest.approx(found["accuracy"] - result.best("val_accuracy"), abs=1e-6)
@@ -306,7 +316,7 @@ class RaisesIn(Quiet):
 
 def test_seeds_that_fail_side_by_side_leave_the_other_variants_alone(store, dataset, monkeypatch):
     """Failing after an epoch, before they are timed, they end FAILED without seconds; the comparison is concluded."""
-    monkeypatch.setattr(training, "_cores", lambda: 2)
+    monkeypatch.setattr(mlplab, "cores", lambda: {0, 1})
     record = perform(COMPARISON.only(["slow", "fast"]).with_seeds((7, 8)), dataset, RaisesIn("slow"))
     slow, fast = record.outcomes
     # The second seed is told of its second epoch after the first one's.
@@ -331,20 +341,18 @@ def test_one_seed_cannot_tell(store, dataset):
     assert parent.data.tags["mlflow.note.content"].count("One seed cannot tell which variant is better") == 1
 
 
-def test_trainings_that_do_not_pair_get_no_verdict(store, dataset, monkeypatch):
-    """Where a variant's trainings saw another batch order, the comparison says so in place of verdicts."""
-    from mlplab import trial
+class Shuffles(Quiet):
+    """Has the trainings of a variant look as if they had seen their examples in another order."""
 
-    model = trial._model
-
-    def other_order(result, data):
-        built = model(result, data)
+    def ended(self, result):
         if result.variant.name == "fast":
             result.order = "0" * 16
-        return built
 
-    monkeypatch.setattr(trial, "_model", other_order)
-    record = perform(COMPARISON.only(["slow", "fast"]).with_base(epochs=1).with_seeds(2), dataset)
+
+def test_trainings_that_do_not_pair_get_no_verdict(store, dataset):
+    """Where a variant's trainings saw another batch order, the comparison says so in place of verdicts."""
+    spec = COMPARISON.only(["slow", "fast"]).with_base(epochs=1).with_seeds(2)
+    record = perform(spec, dataset, Shuffles())
     assert record.verdicts == []
     note = store.get_run(record.run_id).data.tags["mlflow.note.content"]
     assert "No verdicts: 'slow' and 'fast' with seed 1234 do not pair: their batch order differs" in note
@@ -356,10 +364,8 @@ def test_a_busy_machine_is_said(recorded, dataset, store, monkeypatch):
 
     It does in the run's description, in verdicts.json, on the terminal and in its figure; other verdicts do not.
     """
-    from mlplab import trial
-
     assert all(result.busy >= 0 for result in recorded[0].results)
-    monkeypatch.setattr(trial._Others, "cores", lambda self: 1.0)
+    monkeypatch.setattr(machine.Others, "cores", lambda self: 1.0)
     record = perform(COMPARISON.only(["slow", "fast"]).with_base(epochs=1), dataset)
     for result in record.results:
         assert store.get_run(result.run_id).data.tags["machine.load"] == "busy: other processes kept 1.0 cores"

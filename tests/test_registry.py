@@ -1,28 +1,56 @@
 """From a finished run to a version and the champion, on real digits, a real store and fresh processes."""
 
+import contextlib
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 
+import keras
 import mlflow
 import numpy as np
 import pytest
-from test_run import perform
+from conftest import free_port
 
 from mlplab import __main__ as command_line
-from mlplab import registry
-from mlplab.spec import Comparison, UsageError, Variant
+from mlplab import judging, registry, run
+from mlplab.checks import UsageError
+from mlplab.comparison import Comparison
+from mlplab.data import load
+from mlplab.loading import Options
+from mlplab.sources import Data
+from mlplab.spec import Training
 
+CLASSES = {"loss": "sparse_categorical_crossentropy", "metrics": ["accuracy"]}
 TRIAL = Comparison(
     name="trial",
     question="Which of these trains best?",
-    dataset="mnist",
-    base=Variant(hidden=(16,), optimizer="rmsprop", learning_rate=0.003),
+    data="mnist",
+    base=Training(optimizer="rmsprop", learning_rate=0.003, batch_size=128, **CLASSES).but({"model.hidden": (16,)}),
     variants={
         "long": {"epochs": 6},
         "short": {"epochs": 1},
         "Adam": {"optimizer": "adam", "epochs": 1},
     },
 )
+
+
+class Quiet:
+    """Shows nothing of an experiment and its trainings."""
+
+    @contextlib.contextmanager
+    def experiment(self, experiment, data, variants):
+        yield self
+
+    def notice(self, text):
+        pass
+
+    started = recalled = epoch = ended = recorded = notice
+
+
+def perform(experiment, dataset):
+    """Runs an experiment in a lab of its own and returns its record."""
+    return run.Lab(lambda wanted: dataset, Quiet(), Options()).run(experiment)[0]
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +120,8 @@ def test_a_version_leads_back_to_where_it_came_from(registered, trained, dataset
     accuracy = np.mean(
         [answer["label"] for answer in served.predict(dataset.test.x.astype(np.float32))] == dataset.test.y
     )
-    assert best.test_accuracy == pytest.approx(run.data.metrics["test_accuracy"])
-    assert accuracy == pytest.approx(best.test_accuracy)
+    assert best.value == pytest.approx(run.data.metrics["test_accuracy"])
+    assert accuracy == pytest.approx(best.value)
 
 
 def test_registering_again_changes_nothing(registered, dataset):
@@ -108,7 +136,7 @@ def test_a_worse_version_does_not_become_champion_unless_forced(trained, dataset
     """After a better one a worse version is registered and checked, but takes the alias by force alone, on record."""
     better = registry.register(dataset, name="forced", run_id=trained["long"].info.run_id)
     worse = registry.register(dataset, name="forced", run_id=trained["short"].info.run_id)
-    assert worse.test_accuracy < better.test_accuracy
+    assert worse.value < better.value
     assert (worse.version, worse.champion) == (2, 1)
     forced = registry.register(dataset, name="forced", run_id=trained["short"].info.run_id, force=True)
     assert (forced.version, forced.created, forced.champion) == (2, False, 2)
@@ -139,9 +167,9 @@ def test_registrations_at_the_same_time_agree(trained, dataset, here):
         thread.join()
     assert sorted(registration.version for registration in done) == [1, 2, 3]
     versions = registry._versions(mlflow.MlflowClient(), "race")
-    expected = registry._champion(versions)
+    expected = judging.champion_of(versions)
     assert int(alias("race")["champion"]) == int(expected.version)
-    best = max(done, key=lambda registration: registration.test_accuracy)
+    best = max(done, key=lambda registration: registration.value)
     assert int(expected.version) == best.version
 
 
@@ -175,7 +203,7 @@ def test_a_description_written_by_hand_stays(trained, dataset, here):
     assert description("ours") == "MLP for the sorting office. Ask Ada."
 
 
-@pytest.mark.parametrize("name", ["", "  ", "a/b:c", "a/b", "a?b", "it's", "..", "x" * 257, "a\nb"])
+@pytest.mark.parametrize("name", ["  ", "a/b:c", "a/b", "a?b", "it's", "..", "x" * 257, "a\nb"])
 def test_an_illegal_name_is_refused_before_anything_is_loaded(monkeypatch, capsys, name):
     """The command exits with 2 and one sentence of what is legal, and no data set is looked for."""
     monkeypatch.setattr("mlplab.data.load", lambda *_, **__: pytest.fail("loaded"))
@@ -185,7 +213,7 @@ def test_an_illegal_name_is_refused_before_anything_is_loaded(monkeypatch, capsy
     assert "--name mnist-mlp" in said
 
 
-@pytest.mark.parametrize("alias", ["", "a b", "a/b", "latest", "Latest", "v2", "V10", "x" * 256])
+@pytest.mark.parametrize("alias", ["a b", "a/b", "latest", "Latest", "v2", "V10", "x" * 256])
 def test_an_illegal_alias_is_refused_before_anything_is_loaded(monkeypatch, capsys, alias):
     """So is an alias that MLflow does not take, or keeps for itself."""
     monkeypatch.setattr("mlplab.data.load", lambda *_, **__: pytest.fail("loaded"))
@@ -201,6 +229,7 @@ def test_a_legal_name_is_registered_and_found_again(trained, dataset, here, name
     assert mlflow.pyfunc.load_model(f"models:/{name}@the_best-1").metadata.signature is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("chosen", "text"),
     [
@@ -227,8 +256,286 @@ def test_the_command_refuses_the_stand_in_unless_told(trained, tmp_path, monkeyp
     """`register` on auto, where only the digits are to be had, exits with 2; with -P dataset=digits it registers."""
     monkeypatch.setenv("MLPLAB_DATA_DIR", str(tmp_path))
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    monkeypatch.setattr("mlplab.data._fetch", lambda *_: (_ for _ in ()).throw(OSError("no network")))
+    monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{free_port()}")  # nobody answers there
     assert command_line.main(["register", "--name", "told"]) == 2
     assert "-P dataset=digits" in capsys.readouterr().err
     assert command_line.main(["register", "--name", "told", "--dataset", "digits"]) == 0
     assert "told@champion is version 1" in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------------------------------------- models of one's own
+
+
+def photos():
+    """Images of 8x8 pixels with a channel, 0 to 255, and the names of their classes."""
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    kept = found.target < 3
+    words = np.array(["zero", "one", "two"])[found.target[kept]]
+    return (found.images[kept, :, :, None] * 15.9).astype(np.uint8), words
+
+
+def patients():
+    """Two inputs in a dict, of which one is a code, and a number to predict."""
+    from sklearn.datasets import load_diabetes
+
+    found = load_diabetes()
+    x = {"blood": found.data[:, 2:].astype(np.float32), "sex": (found.data[:, 1:2] > 0).astype(np.int32)}
+    return x, (found.target / 100).astype(np.float32)
+
+
+def flowers():
+    """A table of one array, and labels."""
+    from sklearn.datasets import load_iris
+
+    found = load_iris()
+    return found.data, found.target
+
+
+def cnn(filters=4):
+    """Somebody's network for images."""
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.Conv2D(filters, 3, activation="relu"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(3, activation="softmax"),
+        ]
+    )
+
+
+def two_inputs(units=8):
+    """Somebody's regression from numbers and a category."""
+    blood, sex = keras.Input((8,), name="blood"), keras.Input((1,), name="sex", dtype="int32")
+    known = keras.layers.Flatten()(keras.layers.Embedding(2, 2)(sex))
+    hidden = keras.layers.Dense(units, activation="relu")(keras.layers.Concatenate()([blood, known]))
+    return keras.Model({"blood": blood, "sex": sex}, keras.layers.Dense(1)(hidden))
+
+
+class Scaled(keras.layers.Layer):
+    """A layer of somebody's that no other process knows."""
+
+    def __init__(self, units):
+        super().__init__()
+        self.dense = keras.layers.Dense(units, activation="softmax")
+
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(shape[-1],), initializer="ones")
+        self.dense.build(shape)
+
+    def call(self, x):
+        return self.dense(x * self.scale)
+
+
+class Petals(keras.Model):
+    """A model that is a class, of a layer of somebody's own."""
+
+    def __init__(self):
+        super().__init__()
+        self.scaled = Scaled(3)
+
+    def call(self, x):
+        return self.scaled(x)
+
+
+def petals(rate=0.0):
+    """Makes the model; the argument is there to be compared."""
+    return Petals()
+
+
+BASE = {"optimizer": "adam", "learning_rate": 0.01, "epochs": 2, "batch_size": 32}
+OWN = {
+    "photos": Comparison(
+        name="photos",
+        question="How many filters?",
+        data=photos,
+        base=Training(model=cnn, **BASE, **CLASSES),
+        variants={"few": {}, "many": {"model.filters": 8, "epochs": 4}},
+    ),
+    "patients": Comparison(
+        name="patients",
+        question="How many units?",
+        data=patients,
+        base=Training(model=two_inputs, loss="mse", metrics=["mae"], **BASE),
+        variants={"trained": {"epochs": 20}, "hardly": {"epochs": 1, "learning_rate": 1e-5}},
+        select="val_mae",
+        seeds=2,
+    ),
+    "flowers": Comparison(
+        name="flowers",
+        question="Does training help?",
+        data=flowers,
+        base=Training(model=petals, **BASE, **CLASSES),
+        variants={"long": {"epochs": 20}, "short": {"epochs": 1, "learning_rate": 1e-5}},
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def own(empty_store, tmp_path_factory):
+    """A store with comparisons of models of one's own: name -> data and record."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "mlflow.db").write_bytes(empty_store.read_bytes())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+        found = {}
+        for name, comparison in OWN.items():
+            data = load(comparison.data)
+            found[name] = data, perform(comparison, data)
+        yield found
+    mlflow.set_tracking_uri(None)
+
+
+def expected(own, name):
+    """What the winner of a comparison answers on the test set: its function called again, with the trained weights."""
+    data, record = own[name]
+    winner = best_of(name)
+    (result,) = [one for one in record.results if one.run_id == winner.source_run_id]
+    model = result.variant.model.make()
+    model(keras.tree.map_structure(lambda leaf: leaf[:2], data.test.x))
+    model.set_weights(result.weights)
+    return keras.ops.convert_to_numpy(model(data.test.x, training=False))
+
+
+def best_of(name):
+    """The logged model of the variant that won a comparison, found among its models, the best ones first."""
+    select, client = OWN[name].metric, mlflow.MlflowClient()
+    of = f"tags.`mlplab.experiment` = '{name}'"
+    order = [{"field_name": f"metrics.best_{select.name}", "ascending": not select.maximizes}]
+    found = client.search_logged_models(["0"], f"{of} AND name = 'model'", order_by=order)
+    values = [{m.key: m.value for m in model.metrics}[f"best_{select.name}"] for model in found]
+    assert len(found) == len(OWN[name].variants)
+    assert values == sorted(values, reverse=select.maximizes)
+    (parent,) = client.search_runs(["0"], f"{of} and tags.`mlplab.kind` = 'comparison'")
+    (winner,) = (model for model in found if model.source_run_id == parent.data.tags["winner.run_id"])
+    return winner
+
+
+AFRESH = """
+import pathlib, sys
+import mlflow, numpy as np
+for folder in map(pathlib.Path, sys.argv[1:]):
+    with np.load(folder / "x.npz") as found:
+        x = dict(found)
+    answers = mlflow.pyfunc.load_model((folder / "uri").read_text()).predict(x.get("x", x))
+    np.save(folder / "answers.npy", answers)
+"""
+
+
+@pytest.mark.slow
+def test_logged_models_of_ones_own_answer_in_a_fresh_process(own, tmp_path):
+    """A CNN, two inputs and a layer of one's own are found by metric, and answer where none of their code is."""
+    for name, (data, _) in own.items():
+        (tmp_path / name).mkdir()
+        x = data.test.x
+        np.savez(tmp_path / name / "x.npz", **(x if isinstance(x, dict) else {"x": x}))
+        (tmp_path / name / "uri").write_text(f"models:/{best_of(name).model_id}")
+    folders = [str(tmp_path / name) for name in own]
+    subprocess.run([sys.executable, "-c", AFRESH, *folders], check=True, cwd=tmp_path)
+    for name in own:
+        np.testing.assert_allclose(np.load(tmp_path / name / "answers.npy"), expected(own, name), atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_logged_model_has_what_its_run_has_as_a_whole(own):
+    """It has the run's params, the metrics that have no step, and leads to its data set; the run has no point twice."""
+    client = mlflow.MlflowClient()
+    for name, (data, _) in own.items():
+        model = best_of(name)
+        trained = client.get_run(model.source_run_id)
+        assert model.params == trained.data.params
+        metrics = {metric.key: metric.value for metric in model.metrics}
+        of = {k: v for k, v in trained.data.metrics.items() if k.startswith(("best_", "test_"))}
+        assert of
+        assert of.items() <= metrics.items()
+        assert f"val_{OWN[name].metric.base}" not in metrics  # the last epoch's, which is not the model's
+        for metric in of:
+            assert len(client.get_metric_history(trained.info.run_id, metric)) == 1
+        found = client.search_logged_models(
+            ["0"], datasets=[{"dataset_name": data.label, "dataset_digest": data.digest}]
+        )
+        assert model.model_id in {one.model_id for one in found}
+
+
+@pytest.mark.slow
+def test_the_winner_of_any_comparison_is_registered(own):
+    """Under the comparison's name, judged by its own metric, checked in a fresh process, and answering by names."""
+    for name, (data, _) in own.items():
+        done = registry.register(data, comparison=name)
+        assert (done.name, done.version, done.champion) == (name, 1, 1), done.said
+        assert done.run_id == best_of(name).source_run_id
+        tags = mlflow.MlflowClient().get_model_version(name, "1").tags
+        assert tags["mlplab.checked"] == "passed"
+        assert done.metric == {"patients": "test_mae"}.get(name, "test_accuracy")
+        tested = mlflow.MlflowClient().get_run(done.run_id).data.metrics[done.metric]
+        assert done.value == pytest.approx(tested, abs=1e-6)
+    served = mlflow.pyfunc.load_model("models:/photos@champion")
+    answers = served.predict(own["photos"][0].test.x[:20])
+    likely = expected(own, "photos")[:20]
+    assert [answer["label"] for answer in answers] == [("one", "two", "zero")[place] for place in likely.argmax(axis=1)]
+    np.testing.assert_allclose([answer["probabilities"] for answer in answers], likely, atol=1e-6)
+    served = mlflow.pyfunc.load_model("models:/patients@champion")
+    x = own["patients"][0].test.x
+    answers = [answer["prediction"] for answer in served.predict(x)]
+    np.testing.assert_allclose(answers, expected(own, "patients")[:, 0], atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (lambda x: {**x, "blood": x["blood"] * np.nan}, "finite"),
+        (lambda x: {"blood": x["blood"], "sex": x["sex"][:1]}, "as many in each"),
+        (lambda x: {name: part[:0] for name, part in x.items()}, "as many in each"),
+    ],
+)
+def test_a_version_refuses_what_is_no_example(own, wrong, says):
+    """Numbers that are none and arrays that do not fit together are refused in words that do not repeat them."""
+    data = own["patients"][0]
+    registry.register(data, comparison="patients", name="refusing")
+    with pytest.raises(mlflow.MlflowException, match=says):
+        mlflow.pyfunc.load_model("models:/refusing/1").predict(wrong(data.test.x))
+
+
+@pytest.mark.slow
+def test_a_variant_worse_by_the_selection_metric_does_not_become_champion(own):
+    """Where less is better, too: the error on the test set decides; the variant is its first seed's training."""
+    data, record = own["patients"]
+    better = registry.register(data, comparison="patients", name="errors")
+    worse = registry.register(data, comparison="patients", variant="hardly", name="errors")
+    assert worse.value > better.value
+    assert (worse.version, worse.champion) == (2, 1)
+    first = next(one for one in record.results if one.variant.name == "hardly" and one.seed == 1234)
+    assert worse.run_id == first.run_id
+    assert registry.register(data, run_id=worse.run_id, name="errors", force=True).champion == 2
+
+
+@pytest.mark.slow
+def test_what_no_comparison_has_is_refused(own):
+    """A comparison, a variant or a metric that is not there."""
+    data = own["flowers"][0]
+    with pytest.raises(UsageError, match="comparison is 'nothing', of which no finished run"):
+        registry.register(data, comparison="nothing")
+    with pytest.raises(UsageError, match=r"variant is 'none', .* legal: long, short"):
+        registry.register(data, comparison="flowers", variant="none")
+    with pytest.raises(UsageError, match=r"the training 'long', without its best_val_auc"):
+        registry.register(data, run_id=best_of("flowers").source_run_id, metric="val_auc", name="unknown metric")
+    assert "unknown metric" not in {model.name for model in mlflow.MlflowClient().search_registered_models()}
+
+
+@pytest.mark.slow
+def test_every_variant_can_be_registered(own):
+    """One with a layer of one's own, too, that did not win: each variant's model is logged."""
+    done = registry.register(own["flowers"][0], comparison="flowers", variant="short", name="the other")
+    assert (done.version, done.champion) == (1, 1), done.said
+
+
+@pytest.mark.slow
+def test_the_data_of_a_comparison_and_of_its_runs_are_known(own):
+    """So a command finds what to load by the comparison's name, or by the id of a training."""
+    assert registry.data_of(comparison="photos") == OWN["photos"].data
+    assert registry.data_of(run_id=best_of("patients").source_run_id) == Data.of(patients)

@@ -6,12 +6,13 @@ from dataclasses import replace
 import mlflow
 import pytest
 from test_run import COMPARISON, Quiet, below, perform
+from words import choices
 
 from mlplab import __main__ as command_line
 from mlplab import replay, tracking
-from mlplab.spec import UsageError
+from mlplab.checks import UsageError
 
-SMALL = COMPARISON.only(["RMSprop"]).with_base(epochs=3, dropout=0.2)
+SMALL = COMPARISON.only(["RMSprop"]).with_base(**choices(epochs=3, dropout=0.2))
 
 
 @pytest.fixture

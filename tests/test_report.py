@@ -14,9 +14,10 @@ from test_claims import FIVE, FULL, records
 from experiments.report import page as report
 from experiments.report.claims import CLAIMS
 from mlplab import figures, results, search_figures, verdict_figures
+from mlplab.comparison import Comparison
+from mlplab.loading import Options, experiment_names
 from mlplab.records import Record
 from mlplab.results import DIVERGED, FAILED
-from mlplab.spec import Comparison, Options, experiment_names
 from mlplab.verdicts import Verdict, judge
 
 CIRCUMSTANCES = {"mlplab": "0.1.0", "processor": "a <fast> one & only", "commit": "c0ffee"}
@@ -289,7 +290,7 @@ def test_the_report_has_every_experiment_once() -> None:
     for (_, plan), dataset in zip(report.PARTS, ("mnist", "cifar10", "mnist"), strict=True):
         for planned in plan:
             experiment = FULL[planned.experiment].experiment
-            assert not isinstance(experiment, Comparison) or experiment.dataset == dataset
+            assert not isinstance(experiment, Comparison) or experiment.data.source == dataset
             if planned.variant:
                 assert isinstance(experiment, Comparison)
                 assert planned.variant in experiment.variants

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlplab import verdict_figures
+from mlplab.comparison import Comparison
 from mlplab.results import (
     DIVERGED,
     FAILED,
@@ -22,19 +23,38 @@ from mlplab.results import (
     Result,
     Target,
     outcomes,
+    paired_share,
     rank,
     reaching,
     targets,
     unpaired,
+    unpaired_weights,
 )
-from mlplab.spec import Comparison, Variant, better
-from mlplab.tables import COLUMNS, history_csv, rows, target_cells, to_cells, to_csv, to_markdown
+from mlplab.spec import Metric, Training
+from mlplab.tables import (
+    columns,
+    history_csv,
+    number_text,
+    rows,
+    shown_metrics,
+    target_cells,
+    to_cells,
+    to_csv,
+    to_markdown,
+)
 
 NAN = math.nan
 
 
-def comparison(select: str = "val_accuracy") -> Comparison:
-    return Comparison(question="Which?", dataset="mnist", variants={"a": {}}, select=select)
+def training(name: str = "", **changes: object) -> Training:
+    """An MLP that classifies."""
+    fields = {"loss": "sparse_categorical_crossentropy", "metrics": ["accuracy"], "optimizer": "sgd", **changes}
+    return Training(model="mlp", name=name, **fields)  # type: ignore[arg-type]
+
+
+def comparison(select: str | Metric = "val_accuracy", **changes: object) -> Comparison:
+    fields = {"question": "Which?", "data": "mnist", "base": training(), "variants": {"a": {}}, **changes}
+    return Comparison(select=select, **fields)  # type: ignore[arg-type]
 
 
 def result(name: str, value: float = 0.5, **changes: object) -> Result:
@@ -47,7 +67,7 @@ def result(name: str, value: float = 0.5, **changes: object) -> Result:
         "train_seconds": [0.5, 1.0, 1.5],
     }
     fields: dict[str, object] = {"history": history, "best_epoch": 2, "steps_per_epoch": 10}
-    return Result(variant=Variant(name=name), **{**fields, **changes})  # type: ignore[arg-type]
+    return Result(variant=training(name), **{**fields, **changes})  # type: ignore[arg-type]
 
 
 def names(ranked: list[Outcome]) -> list[str]:
@@ -95,7 +115,7 @@ def test_ranking_loses_nothing_and_is_stable(drawn: list[tuple[float, str]], sel
     sound = [r for r in ranked if r.status != FAILED and math.isfinite(r.best(select))]
     assert ranked[: len(sound)] == sound
     for a, b in itertools.pairwise(sound):
-        assert not better(chosen.select, b.best(select), a.best(select))
+        assert not chosen.metric.better(b.best(select), a.best(select))
         assert a.best(select) != b.best(select) or found.index(a) < found.index(b)
     last = [found.index(r) for r in ranked[len(sound) :]]
     assert last == sorted(last)
@@ -158,34 +178,42 @@ def test_seeds_that_did_not_finish_are_counted() -> None:
 
 
 def test_trainings_that_do_not_pair_are_told() -> None:
-    """Equal seeds with other initial weights of one shape, or another batch order, are no pair; other shapes are."""
-    start = {"hidden_1/kernel 4x8": "aa", "hidden_1/bias 8": "bb"}
-    a, b = result("a", seed=1, start=start, order="cc"), result("b", seed=1, start=dict(start), order="cc")
-    assert not unpaired([a, b])
-    b.start = {"hidden_1/kernel 4x16": "dd", "hidden_1/bias 8": "bb"}
+    """Equal seeds with another batch order of as many examples are no pair; other examples have other orders."""
+    a, b = result("a", seed=1, order="cc"), result("b", seed=1, order="cc")
     assert not unpaired([a, b])
     b.order = ""  # one batch: there is no order
     assert not unpaired([a, b])
     b.order = "ee"
     assert unpaired([a, b]).startswith("'a' and 'b' with seed 1 do not pair: their batch order differs (cc and ee)")
-    b.order, b.start = "cc", {"hidden_1/kernel 4x8": "ff"}
-    assert "their hidden_1/kernel 4x8 differs" in unpaired([a, b])
-    b.seed = 2
+    b.examples = 100
     assert not unpaired([a, b])
+    b.examples, b.seed = 0, 2
+    assert not unpaired([a, b])
+
+
+def test_the_share_of_weights_that_pairs_is_said() -> None:
+    """Weights that start otherwise than the baseline's with the same seed are counted by their numbers, and named."""
+    start, sizes = {"hidden/kernel": "aa", "hidden/bias": "bb"}, {"hidden/kernel": 30, "hidden/bias": 10}
+    a, b = (result(name, seed=1, start=dict(start), sizes=sizes) for name in "ab")
+    both = comparison(variants={"a": {}, "b": {"model.dropout": 0.5}})
+    assert unpaired_weights(both, [a, b]) == ""
+    b.start["hidden/bias"] = "cc"
+    assert paired_share(both, [a, b]) == {"a": 1.0, "b": 0.75}
+    assert unpaired_weights(both, [a, b]).endswith("(b 75 %); data and batch order pair all the same")
 
 
 def test_a_target_is_reached_at_the_end_of_an_epoch() -> None:
     """The first epoch with a value as good as the target counts; without one nothing is said to be reached."""
-    when = reaching(result("a", 0.9), "val_accuracy", 0.9)
+    when = reaching(result("a", 0.9), Metric("val_accuracy"), 0.9)
     assert (when.reached, when.epochs, when.steps, when.seconds) == (True, 2, 20, 1.0)
-    missed = reaching(result("a", 0.9), "val_accuracy", 0.91)
+    missed = reaching(result("a", 0.9), Metric("val_accuracy"), 0.91)
     assert (missed.reached, missed.epochs, missed.seconds) == (False, 3, 1.5)
-    lower = reaching(result("a", 0.2), "val_loss", 0.3)
+    lower = reaching(result("a", 0.2), Metric("val_loss"), 0.3)
     assert (lower.reached, lower.epochs) == (True, 2)
-    assert not reaching(result("a", NAN), "val_accuracy", 0.1).reached
+    assert not reaching(result("a", NAN), Metric("val_accuracy"), 0.1).reached
 
 
-TARGETS = Comparison(question="Which?", dataset="mnist", variants={"a": {}}, targets={"val_accuracy": 0.8})
+TARGETS = comparison(targets={"val_accuracy": 0.8})
 
 
 def arriving(name: str, arrivals: list[int | None], epoch_seconds: float = 1.0, **changes: object) -> list[Result]:
@@ -197,7 +225,7 @@ def arriving(name: str, arrivals: list[int | None], epoch_seconds: float = 1.0, 
         values = [0.9 if arrival and epoch >= arrival else 0.5 for epoch in range(1, 11)]
         history = {"loss": [1.0] * 10, "val_accuracy": values, "train_seconds": seconds}
         fields: dict[str, object] = {"history": history, "best_epoch": 1, "steps_per_epoch": 10, **changes}
-        found.append(Result(variant=Variant(name=name, epochs=10), seed=seed, **fields))  # type: ignore[arg-type]
+        found.append(Result(variant=training(name, epochs=10), seed=seed, **fields))  # type: ignore[arg-type]
     return found
 
 
@@ -344,7 +372,7 @@ def results(draw: st.DrawFn) -> Result:
     history = {name: draw(series) for name in ("loss", "accuracy", "val_loss", "val_accuracy")} if epochs else {}
     seconds = sorted(draw(st.lists(st.floats(1e-3, 1e6), min_size=epochs, max_size=epochs)))
     return Result(
-        variant=Variant(name=draw(text)),
+        variant=training(draw(text)),
         status=draw(st.sampled_from([FINISHED, DIVERGED, FAILED])),
         history=history | ({"train_seconds": seconds} if epochs else {}),
         best_epoch=draw(st.integers(1, epochs)) if epochs else None,
@@ -358,7 +386,7 @@ def results(draw: st.DrawFn) -> Result:
 def test_the_csv_has_the_same_numbers(found: list[Result]) -> None:
     """Read back, every cell is the very value of the table, and an empty one where there is none."""
     header, *body = csv.reader(io.StringIO(to_csv(comparison(), found), newline=""))
-    assert header == list(COLUMNS)
+    assert header == columns(comparison(), found)
     table = rows(comparison(), found)
     assert len(body) == len(table) == len(found)
     for cells, row in zip(body, table, strict=True):
@@ -387,6 +415,66 @@ def test_the_table_says_what_the_training_left() -> None:
         "compile_seconds": 2.0,
         "steps_per_second": 20.0,
     }
+
+
+REGRESSION = comparison(
+    Metric("val_r2", best="max"),
+    base=training(loss="mse", metrics=["mae"]),
+    measures=[Metric("val_mae", unit="mm"), Metric("penalty", best="min")],
+)
+
+
+def regressed(name: str, r2: float, seed: int = 0) -> Result:
+    """A training of one epoch, whose values are not shares."""
+    logged = {"loss": 2923.456, "r2": r2, "mae": 41.5, "rmse": 54.07, "mape": 7.0}
+    every = logged | {f"val_{name}": value for name, value in logged.items()}
+    every |= {"train_eval_r2": r2, "train_eval_loss": 2900.0, "penalty": 0.000012345, "train_seconds": 0.5}
+    history = {name: [value] for name, value in every.items()}
+    return result(name, history=history, best_epoch=1, seed=seed, test={"r2": 0.4, "loss": 3000.0, "mae": 40.0})
+
+
+def test_any_metric_has_a_table() -> None:
+    """The selection metric is first, then the loss and what else verdicts are drawn on; the CSV has all that is logged.
+
+    Numbers are readable whatever their size, and what verdicts are drawn on has its interval.
+    """
+    found = [regressed("a", 0.45, 1), regressed("a", 0.47, 2)]
+    assert [metric.name for metric in shown_metrics(REGRESSION, found)] == ["val_r2", "val_loss", "val_mae"]
+    header, row = to_cells(REGRESSION, found)
+    assert header[:6] == ["variant", "val. r2", "val. loss", "val. mae", "penalty", "r2"]
+    assert header[6:] == ["loss", "test r2", "best epoch", "train (s)", "steps/s"]
+    assert row[1:8] == [
+        "0.4600 ± 0.1271",
+        "2,923.5",
+        "41.5000 ± 0.0000",
+        "0.0000123 ± 0",
+        "0.4600",
+        "2,923.5",
+        "0.4000",
+    ]
+    names = columns(REGRESSION, found)
+    first = ["val_r2", "val_loss", "r2", "loss", "train_eval_r2", "train_eval_loss", "test_r2", "test_loss", "val_mae"]
+    assert names[3:] == [
+        *first,
+        *("penalty", "mae", "test_mae", "val_rmse", "rmse", "val_mape", "mape"),
+        *("best_epoch", "epochs", "train_seconds", "compile_seconds", "steps_per_second"),
+    ]
+
+
+def test_a_table_by_the_loss_has_another_metric_beside_it() -> None:
+    """Where the loss is selected by, readers still see the first metric that was logged, after it."""
+    header, _ = to_cells(comparison("val_loss"), [result("a")])
+    assert header[1:6] == ["val. loss", "val. accuracy", "loss", "accuracy", "test loss"]
+    header, _ = to_cells(
+        comparison("val_loss"), [result("a", history={"loss": [1.0], "val_loss": [1.0]}, best_epoch=1)]
+    )
+    assert header[1:4] == ["val. loss", "loss", "test loss"]
+
+
+def test_a_number_is_readable_whatever_its_size() -> None:
+    """Four decimals where they tell something, and significant digits of what is very large or small."""
+    values = (0.98765, 0.0, -12.3456789, 1e-5, 123456.7, 3e30, NAN)
+    assert [*map(number_text, values)] == ["0.9877", "0.0000", "-12.3457", "0.00001", "123,460", "3e+30", "–"]
 
 
 @given(st.lists(results(), max_size=4, unique_by=lambda result: result.variant.name))

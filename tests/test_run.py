@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -11,26 +10,31 @@ import keras
 import mlflow
 import numpy as np
 import pytest
+from words import choices, mlp
 
+from mlplab import Comparison, Prediction, Search, labels, loading, machine, origin, run, tracking, trial
 from mlplab import __main__ as command_line
-from mlplab import labels, models, origin, run, seed_group, tracking, trial
-from mlplab import spec as spec_module
-from mlplab.spec import Comparison, Options, Prediction, Search, UnavailableError, UsageError, Variant
+from mlplab.checks import UnavailableError, UsageError
+from mlplab.loading import Options
 
 COMPARISON = Comparison(
     name="trial",
     question="Which of these trains best?",
-    dataset="mnist",
-    base=Variant(hidden=(16,), epochs=6),
+    data="mnist",
+    base=mlp(hidden=(16,), epochs=6),
     variants={
         "SGD": {"learning_rate": 0.05},
         "RMSprop": {"optimizer": "rmsprop", "learning_rate": 0.003},
         "RMSprop | slow": {"optimizer": "rmsprop", "learning_rate": 0.0001},
-        "too fast": {"learning_rate": 100.0, "l2": 10.0},
+        "too fast": choices(learning_rate=100.0, l2=10.0),
     },
     seeds=(7,),
     targets={"val_accuracy": 0.5},
 )
+
+
+CURVES = ("loss", "accuracy", "val_loss", "val_accuracy", "train_eval_loss", "train_eval_accuracy", "train_seconds")
+"""What has a point an epoch on a training's run."""
 
 
 class Quiet:
@@ -151,7 +155,7 @@ def test_every_epoch_is_recorded(recorded):
         child = children[result.variant.name]
         table = list(csv.DictReader(read(client, child.info.run_id, "history.csv").splitlines()))
         assert len(table) == 6
-        for name in seed_group.CURVES:
+        for name in CURVES:
             points = sorted(client.get_metric_history(child.info.run_id, name), key=lambda m: m.step)
             assert [p.step for p in points] == [1, 2, 3, 4, 5, 6]
             values = [p.value for p in points]
@@ -259,15 +263,12 @@ def test_the_parent_holds_the_comparison(recorded):
         assert {"learning_curves.png", "history.csv", "model_summary.txt"} <= artifacts(client, child.info.run_id)
 
 
-def test_the_best_rmsprop_model_is_logged_with_its_origin(recorded, dataset):
-    """The better RMSprop's run, and not the worse's, has a model that answers on raw pixels as its model.keras does."""
-    _, client, parent, children, _ = recorded
-    logged = client.search_logged_models(["0"])
-    by_run = {model.source_run_id: model for model in logged}
+def test_every_variant_has_its_model_logged_with_its_origin(recorded, dataset):
+    """Each variant's run has the model of its best epoch, which answers on raw pixels as its model.keras does."""
+    _, client, _, children, _ = recorded
+    by_run = {model.source_run_id: model for model in client.search_logged_models(["0"])}
+    assert set(by_run) == {child.info.run_id for child in children.values()}
     chosen = children["RMSprop"].info.run_id
-    assert chosen in by_run
-    assert children["RMSprop | slow"].info.run_id not in by_run
-    assert set(by_run) <= {chosen, parent.data.tags["winner.run_id"]}
     uri = f"models:/{by_run[chosen].model_id}"
     served = mlflow.pyfunc.load_model(uri)
     pixels = dataset.test.x[:50].astype("float32")
@@ -292,25 +293,31 @@ def test_the_watch_sees_every_epoch(recorded):
         ]
 
 
-def failing_build(variant, *arguments, **options):
-    if variant.name == "SGD":
-        raise RuntimeError("the kernel is not to be had")
-    return models_build(variant, *arguments, **options)
+FAILING = """
+from mlplab import Comparison, Training
+
+def fails():
+    import keras
+
+    class Fails(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            raise RuntimeError("the kernel is not to be had")
+
+    return Fails()
+
+COMPARISON = Comparison(
+    question="Which?",
+    data="digits",
+    base=Training(model="mlp", loss="sparse_categorical_crossentropy", metrics=["accuracy"], optimizer="sgd"),
+    variants={"SGD": {"callbacks": [fails]}, "Adam": {"optimizer": "adam"}},
+)
+"""
 
 
-models_build = models.build
-
-
-def test_a_variant_that_raises_leaves_its_siblings_alone(store, dataset, monkeypatch, capsys):
-    """A failing variant ends FAILED with its traceback, its sibling finishes, and the command exits with 1."""
-    monkeypatch.setattr(models, "build", failing_build)
-    spec = Path("mine.py")
-    spec.write_text(
-        "from mlplab.spec import Comparison, Variant\n"
-        "COMPARISON = Comparison(question='Which?', dataset='mnist', base=Variant(hidden=(4,), epochs=1),\n"
-        "    variants={'SGD': {}, 'Adam': {'optimizer': 'adam'}})\n"
-    )
-    assert command_line.main(["compare", "--spec", "mine.py", "--dataset", "digits"]) == 1
+def test_a_variant_that_raises_leaves_its_siblings_alone(store, capsys):
+    """One that fails in training ends FAILED with its traceback, its sibling finishes, and the command exits with 1."""
+    Path("mine.py").write_text(FAILING)
+    assert command_line.main(["compare", "--spec", "mine.py"]) == 1
     runs = {r.info.run_name: r for r in store.search_runs(["0"])}
     assert {name: r.info.status for name, r in runs.items()} == {
         "mine": "FAILED",
@@ -326,10 +333,10 @@ def test_a_variant_that_raises_leaves_its_siblings_alone(store, dataset, monkeyp
 
 def test_a_training_with_everything_has_no_more_than_a_person_reads(store, dataset):
     """Nor has one with a decaying learning rate, a penalty, early stopping, targets, and a busy machine."""
-    changes = {"decay": 0.01, "l2": 0.01, "patience": 9, "batch_norm": True, "dropout": 0.1, "epochs": 2}
+    changes = choices(learning_rate=0.05, decay=0.01, l2=0.01, patience=9, batch_norm=True, dropout=0.1, epochs=2)
     spec = replace(COMPARISON.only(["SGD"]).with_base(**changes), targets={"val_accuracy": 0.1, "val_loss": 9.0})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trial._Others, "cores", lambda self: 1.0)
+        patch.setattr(machine.Others, "cores", lambda self: 1.0)
         perform(spec, dataset)
     assert_readable(store)
     (child,) = [r for r in store.search_runs(["0"]) if r.info.run_name == "SGD"]
@@ -351,7 +358,7 @@ def test_an_interrupt_ends_every_run(store, dataset):
 
 def test_the_same_seed_gives_the_same_numbers(store, dataset):
     """Two runs of a comparison agree in every metric of every epoch, to the bit, and another seed does not."""
-    small = COMPARISON.only(["RMSprop"]).with_base(epochs=2, dropout=0.2)
+    small = COMPARISON.only(["RMSprop"]).with_base(**choices(epochs=2, dropout=0.2))
     first, again, other = (perform(spec, dataset).results[0] for spec in (small, small, small.with_seeds((8,))))
     names = ("loss", "accuracy", "val_loss", "val_accuracy")
     assert [first.history[n] for n in names] == [again.history[n] for n in names]
@@ -370,7 +377,7 @@ def test_the_page_and_command_lead_to_the_store(store, dataset):
 
 def test_early_stopping_ends_a_training_after_its_patience(store, dataset):
     """With a patience of 3 a training ends 3 epochs after the lowest validation loss, and not at its last epoch."""
-    spec = COMPARISON.only(["SGD"]).with_base(hidden=(64,), learning_rate=0.5, epochs=60, patience=3)
+    spec = COMPARISON.only(["SGD"]).with_base(**choices(hidden=(64,), learning_rate=0.5, epochs=60, patience=3))
     (result,) = perform(spec, dataset).results
     lowest = int(np.argmin(result.history["val_loss"])) + 1
     assert result.status == "finished"
@@ -380,20 +387,23 @@ def test_early_stopping_ends_a_training_after_its_patience(store, dataset):
 SEARCH = Search(
     name="hunt",
     question="Which of these trains best?",
-    dataset="mnist",
-    base=Variant(hidden=(8,), epochs=2),
+    data="mnist",
+    base=mlp(hidden=(8,), epochs=2),
     space={"learning_rate": [0.01, 0.1, 0.5], "batch_size": [64, 128]},
     candidates=3,
     folds=2,
 )
 
 
-class StopsAfter(Quiet):
-    """Is interrupted when a given number of candidates have ended."""
+FOLDS = [f"fold {fold}: candidate {place}" for place in (1, 2, 3) for fold in (1, 2)]
 
-    def __init__(self, candidates):
+
+class StopsAfter(Quiet):
+    """Is interrupted when a given number of folds have ended."""
+
+    def __init__(self, folds):
         super().__init__()
-        self.left = candidates
+        self.left = folds
 
     def ended(self, result):
         super().ended(result)
@@ -404,7 +414,7 @@ class StopsAfter(Quiet):
 
 @pytest.fixture(scope="module")
 def searched(empty_store, tmp_path_factory, dataset):
-    """A search killed after its second candidate, then run on a machine that knows nothing of the first.
+    """A search killed in its third candidate, then run on a machine that knows nothing of the first.
 
     It is (record, client, killed parent, parent, watch).
     """
@@ -413,7 +423,7 @@ def searched(empty_store, tmp_path_factory, dataset):
     with contextlib.chdir(folder):
         mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
         with pytest.raises(KeyboardInterrupt):
-            perform(SEARCH, dataset, StopsAfter(2))
+            perform(SEARCH, dataset, StopsAfter(5))
         watch = Quiet()
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("XDG_STATE_HOME", str(folder))
@@ -429,14 +439,20 @@ def below(client, parent):
     return {r.info.run_name: r for r in every}
 
 
-def test_a_candidate_is_a_run_with_its_folds(searched):
+def names(watch, event):
+    """Of which trainings a watch was told something, one after the other."""
+    return [seen[1] for seen in watch.seen if seen[0] == event]
+
+
+def test_a_candidate_is_a_run_with_its_folds_below(searched):
     """Each candidate's run has its params, fold scores, mean and std, true times, and the folds' means by epoch.
 
-    Each fold's own curves are in folds.json.
+    Each fold's own curves are on a run below it.
     """
-    record, client, _, parent, _ = searched
+    record, client, killed, parent, _ = searched
     runs = below(client, parent)
-    assert set(runs) == {"candidate 1", "candidate 2", "candidate 3"}
+    assert set(runs) == {"candidate 1", "candidate 2", "candidate 3", "best found"}
+    trained = below(client, killed) | {"candidate 3": runs["candidate 3"]}
     for place, candidate in enumerate(record.search.candidates, start=1):
         child = runs[f"candidate {place}"]
         assert child.info.status == "FINISHED"
@@ -448,21 +464,29 @@ def test_a_candidate_is_a_run_with_its_folds(searched):
         assert [(point.step, point.value) for point in scores] == list(enumerate(candidate.scores, start=1))
         assert metrics["mean_score"] == pytest.approx(np.mean(candidate.scores))
         assert metrics["std_score"] == pytest.approx(np.std(candidate.scores))
-        folds = json.loads(read(client, child.info.run_id, "folds.json"))
-        assert [folds[fold]["score"] for fold in ("1", "2")] == candidate.scores
+        assert metrics["all_folds_seconds"] == candidate.train_seconds > 0
+        folds = below(client, trained[f"candidate {place}"])
+        assert set(folds) == {name for name in FOLDS if name.endswith(str(place))}
         for name in ("loss", "accuracy"):
+            curves = [
+                [
+                    point.value
+                    for point in sorted(client.get_metric_history(fold.info.run_id, name), key=lambda m: m.step)
+                ]
+                for fold in folds.values()
+            ]
             points = sorted(client.get_metric_history(child.info.run_id, name), key=lambda m: m.step)
             assert [point.step for point in points] == [1, 2]
-            for epoch, point in enumerate(points):
-                assert point.value == pytest.approx(np.mean([folds[f]["epochs"][epoch][name] for f in folds]))
+            assert [point.value for point in points] == pytest.approx(np.mean(curves, axis=0))
     assert_readable(client)
 
 
 def test_a_search_killed_and_started_again_keeps_what_was_finished(searched):
     """The second run trains the third candidate alone; the two finished ones appear in it with their times of then."""
     _, client, killed, parent, watch = searched
-    assert [event[1] for event in watch.seen if event[0] == "started"] == ["candidate 3"]
+    assert names(watch, "started") == ["candidate 3", "candidate 3", "best found"]
     before, after = below(client, killed), below(client, parent)
+    assert before.pop("candidate 3").info.status == "KILLED"
     assert set(before) == {"candidate 1", "candidate 2"}
     for name, then in before.items():
         now = after[name]
@@ -474,24 +498,32 @@ def test_a_search_killed_and_started_again_keeps_what_was_finished(searched):
 
 
 def test_a_search_killed_goes_on_under_its_run(store, dataset):
-    """On the machine where it was killed a search goes on: the same run, and the third candidate alone is trained."""
+    """On the machine where it was killed a search goes on: the same runs, and the last fold alone is trained."""
     with pytest.raises(KeyboardInterrupt):
-        perform(SEARCH, dataset, StopsAfter(2))
+        perform(SEARCH, dataset, StopsAfter(5))
     (killed,) = [r for r in store.search_runs(["0"]) if "mlflow.parentRunId" not in r.data.tags]
     watch = Quiet()
     record = perform(SEARCH, dataset, watch)
     assert record.run_id == killed.info.run_id
-    assert [event[1] for event in watch.seen if event[0] == "started"] == ["candidate 3"]
+    assert names(watch, "started") == ["candidate 3", "best found"]
+    assert names(watch, "recalled") == ["candidate 3"]
     runs = below(store, killed)
-    assert {name: run.info.status for name, run in runs.items()} == {f"candidate {n}": "FINISHED" for n in (1, 2, 3)}
-    assert [c.run_id for c in record.search.candidates] == [runs[f"candidate {n}"].info.run_id for n in (1, 2, 3)]
+    candidates = [f"candidate {n}" for n in (1, 2, 3)]
+    assert {name: run.info.status for name, run in runs.items()} == dict.fromkeys(
+        [*candidates, "best found"], "FINISHED"
+    )
+    assert [c.run_id for c in record.search.candidates] == [runs[name].info.run_id for name in candidates]
     assert store.get_run(killed.info.run_id).info.status == "FINISHED"
+    undisturbed = perform(SEARCH, dataset)
+    assert undisturbed.run_id != record.run_id
+    assert [c.scores for c in undisturbed.search.candidates] == [c.scores for c in record.search.candidates]
+    assert undisturbed.search.refit.end == record.search.refit.end
 
 
 def test_a_comparison_killed_goes_on_from_its_checkpoint(store, dataset, monkeypatch):
     """A comparison that is interrupted ends at the numbers of one that is not: finished runs stay, one goes on."""
     monkeypatch.setattr(trial, "CHECKPOINT_SECONDS", 0.0)
-    spec = COMPARISON.only(["SGD", "RMSprop"]).with_base(epochs=6, dropout=0.2, batch_norm=True)
+    spec = COMPARISON.only(["SGD", "RMSprop"]).with_base(**choices(epochs=6, dropout=0.2, batch_norm=True))
     watch = InterruptedWhen(lambda result: result.variant.name == "RMSprop" and result.epochs == 4)
     with pytest.raises(KeyboardInterrupt):
         perform(spec, dataset, watch)
@@ -512,7 +544,7 @@ def test_a_comparison_killed_goes_on_from_its_checkpoint(store, dataset, monkeyp
             k: v for k, v in other.history.items() if "seconds" not in k
         }
         assert one.test == other.test
-        for name in seed_group.CURVES:
+        for name in CURVES:
             steps = [m.step for m in store.get_metric_history(one.run_id, name)]
             assert sorted(steps) == list(range(1, 7))
 
@@ -523,14 +555,14 @@ def test_what_a_killed_command_had_not_written_is_recorded_in_order(store, datas
 
     monkeypatch.setattr(trial, "CHECKPOINT_SECONDS", 0.0)
     spec = COMPARISON.only(["SGD"])
-    say = spool.Session.say
+    append = spool.Session.append
 
     def forgetful(session, run, operation):
         if not any(step > 1 for _, _, _, step in operation.get("metrics", ())):
-            say(session, run, operation)
+            append(session, run, operation)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(spool.Session, "say", forgetful)
+        patch.setattr(spool.Session, "append", forgetful)
         perform(spec, dataset, InterruptedWhen(lambda result: result.epochs == 4))
     (result,) = perform(spec, dataset).results
     points = sorted(store.get_metric_history(result.run_id, "loss"), key=lambda point: point.step)
@@ -567,7 +599,7 @@ def test_a_searchs_run_holds_the_winner_and_the_space(searched, dataset):
 
 def test_a_prediction_asks_the_logged_model_of_a_variant(store, dataset, monkeypatch):
     """Its answers are those of the model in the store; a variant that is not there, or has no model, is said."""
-    for module in (run, spec_module):
+    for module in (run, loading):
         monkeypatch.setattr(module, "load_experiment", lambda name: COMPARISON)
     spec = Prediction(name="asks", question="What does it answer?", of="trial", variant="RMSprop", images=7)
     lab = run.Lab(lambda wanted: dataset, Screen(Quiet()), Options(epochs=1))
@@ -582,8 +614,11 @@ def test_a_prediction_asks_the_logged_model_of_a_variant(store, dataset, monkeyp
     assert found.labels == dataset.test.y[:7].tolist()
     assert found.test_accuracy == pytest.approx(float((answers.argmax(axis=1) == dataset.test.y).mean()))
     assert "predictions.png" in artifacts(store, parent.info.run_id)
+    slow = below(store, below(store, parent)["trial"])["RMSprop | slow"].info.run_id
     with pytest.raises(UsageError, match="'none of them'; legal: SGD, RMSprop"):
         lab.run(Prediction(name="asks", question="What?", of="trial", variant="none of them"))
+    (logged,) = [m for m in store.search_logged_models(["0"]) if m.source_run_id == slow]
+    store.delete_logged_model(logged.model_id)
     with pytest.raises(UnavailableError, match="cannot be loaded"):
         lab.run(Prediction(name="asks", question="What?", of="trial", variant="RMSprop | slow"))
 
@@ -593,7 +628,7 @@ def test_a_prediction_asks_the_logged_model_of_a_variant(store, dataset, monkeyp
     [
         lambda spec: spec.with_seeds((8,)),
         lambda spec: spec.with_base(epochs=7),
-        lambda spec: spec.with_base(dropout=0.1),
+        lambda spec: spec.with_base(**choices(dropout=0.1)),
         lambda spec: spec.only(["SGD", "RMSprop"]),
     ],
 )

@@ -1,5 +1,6 @@
 """What `mlplab.training.fit_seeds` promises: what `fit` gives each model, for less time than one after the other."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -14,23 +15,25 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from words import mlp
 
-from mlplab import models, programs, training
-from mlplab.spec import Variant
+import mlplab
+from mlplab import Training, building, programs, training
+from mlplab.data import Dataset, load
 
 Data = tuple[np.ndarray, np.ndarray]
 
 ROOT = Path(__file__).resolve().parent.parent
 SEEDS = (1, 2, 3)
 EXAMPLES = 90
-KINDS: dict[str, Variant] = {
-    "sgd": Variant(optimizer="sgd", learning_rate=0.1),
-    "momentum and decay": Variant(optimizer="sgd", learning_rate=0.05, momentum=0.9, decay=1e-3),
-    "adam": Variant(optimizer="adam", learning_rate=0.01),
-    "rmsprop": Variant(optimizer="rmsprop", learning_rate=0.01),
-    "dropout": Variant(optimizer="sgd", learning_rate=0.1, dropout=0.3),
-    "l2": Variant(optimizer="sgd", learning_rate=0.1, l2=0.01),
-    "batch norm": Variant(optimizer="sgd", learning_rate=0.1, batch_norm=True),
+KINDS: dict[str, Training] = {
+    "sgd": mlp(learning_rate=0.1),
+    "momentum and decay": mlp(learning_rate=0.05, momentum=0.9, decay=1e-3),
+    "adam": mlp(optimizer="adam", learning_rate=0.01),
+    "rmsprop": mlp(optimizer="rmsprop", learning_rate=0.01),
+    "dropout": mlp(learning_rate=0.1, dropout=0.3),
+    "l2": mlp(learning_rate=0.1, l2=0.01),
+    "batch norm": mlp(learning_rate=0.1, batch_norm=True),
 }
 BATCH_SIZES = {"one": 1, "with a remainder": 32, "without": 30, "full": EXAMPLES}
 
@@ -50,17 +53,30 @@ def held_out(digits: Data) -> Data:
 @pytest.fixture(autouse=True)
 def _two_cores(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Models are trained side by side on any machine; handing a training to Keras is a failure."""
-    monkeypatch.setattr(training, "_cores", lambda: 2)
+    monkeypatch.setattr(mlplab, "cores", lambda: {0, 1})
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="mlplab")
         yield
 
 
-def build(variant: Variant, seed: int) -> keras.Model:
-    return models.build(variant, 64, 10, seed)
+def pixels() -> Data:
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    return (found.data[:300] * 15).astype("uint8"), found.target[:300].astype("int32")
 
 
-def solo(variant: Variant, seed: int, data: Data, **arguments: Any) -> tuple[keras.Model, dict[str, list[float]]]:
+@functools.cache
+def images() -> Dataset:
+    """Of whose shape the models are."""
+    return load(pixels)
+
+
+def build(variant: Training, seed: int) -> keras.Model:
+    return building.build(variant, images(), seed)
+
+
+def solo(variant: Training, seed: int, data: Data, **arguments: Any) -> tuple[keras.Model, dict[str, list[float]]]:
     """A model trained by `fit` alone."""
     model = build(variant, seed)
     return model, training.fit(model, data[0], data[1], verbose=0, seed=seed, **arguments).history
@@ -159,17 +175,15 @@ def test_the_clocks_add_up_to_the_time_that_passed(data: Data, held_out: Data, m
     assert all(clock.compile_seconds > 0 for clock in clocks)
 
 
-def test_seeds_share_one_program_and_a_second_call_compiles_nothing(
-    data: Data, held_out: Data, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_seeds_share_one_program_and_a_second_call_compiles_nothing(data: Data, held_out: Data) -> None:
     """One training program and one of validation serve all models of all calls; that of `fit` is another."""
-    monkeypatch.setattr(programs, "_shared", type(programs._shared)())
-    for _ in range(2):
-        ours = [build(KINDS["dropout"], seed) for seed in SEEDS]
-        training.fit_seeds(ours, *data, 8, seeds=SEEDS, validation_data=held_out)
-        assert len(programs._shared) == 2
-    solo(KINDS["dropout"], 1, data, batch_size=8, validation_data=held_out)
-    assert len(programs._shared) == 3
+    with programs.afresh():
+        for _ in range(2):
+            ours = [build(KINDS["dropout"], seed) for seed in SEEDS]
+            training.fit_seeds(ours, *data, 8, seeds=SEEDS, validation_data=held_out)
+            assert len(programs.shared()) == 2
+        solo(KINDS["dropout"], 1, data, batch_size=8, validation_data=held_out)
+        assert len(programs.shared()) == 3
 
 
 def test_models_of_their_own_computation_train_side_by_side_too(data: Data) -> None:
@@ -197,12 +211,15 @@ def test_what_does_not_compile_is_trained_one_after_the_other(data: Data) -> Non
 
 FRESH = """
 import os
+import keras
 import numpy as np
-from mlplab import models, training
-from mlplab.spec import Variant
+import mlplab
+from mlplab import training
 cores = os.sched_getaffinity(0)
-training._cores = lambda: 2
-trained = [models.build(Variant(hidden=(5,)), 9, 10, seed) for seed in (1, 2)]
+mlplab.cores = lambda: {0, 1}
+trained = [keras.Sequential([keras.Input((9,)), keras.layers.Dense(10, "softmax")]) for _ in range(2)]
+for model in trained:
+    model.compile("sgd", "sparse_categorical_crossentropy")
 training.fit_seeds(trained, np.zeros((8, 9), "uint8"), np.zeros(8, "int32"), 2, seeds=(1, 2))
 assert all(os.sched_getaffinity(int(thread)) == cores for thread in os.listdir("/proc/self/task"))
 """

@@ -259,6 +259,18 @@ class Evil:
         return (os.system, (f"echo ran > {self.marker}",))
 
 
+def mlp(seed: int, **choices: Any) -> Any:
+    """The ready-made model for images of `PIXELS` and ten classes."""
+    from mlplab.building import build
+    from mlplab.data import load
+    from mlplab.spec import Training
+
+    pixels = np.random.default_rng(0).integers(0, 256, (100, PIXELS)).astype(np.uint8)
+    training = Training(optimizer="sgd", loss="sparse_categorical_crossentropy")
+    data = load((pixels, np.tile(np.arange(10), 10)))
+    return build(training.but({f"model.{name}": value for name, value in choices.items()}), data, seed)
+
+
 @dataclass
 class Registry:
     """A store with versions of a model, good ones and bad ones."""
@@ -292,8 +304,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Reg
     import tensorflow as tf
     from mlflow.pyfunc import PythonModel
 
-    from mlplab import models
-    from mlplab.spec import Variant
+    from mlplab.export import Export
     from serving.model import arguments
 
     folder = tmp_path_factory.mktemp("registry")
@@ -303,8 +314,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Reg
     exports: dict[str, Path] = {}
     for seed, name in enumerate(("first", "second"), start=1):
         exports[name] = folder / name / "export"
-        model = models.build(Variant(hidden=(8,)), PIXELS, 10, seed)
-        tf.saved_model.save(models.Export(model), str(exports[name]))
+        tf.saved_model.save(Export(mlp(seed, hidden=(8,))), str(exports[name]))
 
     class Reader(tf.Module):  # type: ignore[misc]
         @tf.function(input_signature=[tf.TensorSpec([None, PIXELS], tf.float32)])
@@ -738,14 +748,115 @@ def test_a_wrong_model_uri_is_refused(uri: str) -> None:
 def test_every_architecture_that_mlplab_builds_is_served(tmp_path: Path) -> None:
     import tensorflow as tf
 
-    from mlplab import models
-    from mlplab.spec import ACTIVATIONS, Variant
+    from mlplab.export import Export
     from serving.versions import _check_graph
 
-    for place, activation in enumerate(ACTIVATIONS):
-        variant = Variant(hidden=(4,), activation=activation, batch_norm=True, dropout=0.5, l2=0.01)
-        tf.saved_model.save(models.Export(models.build(variant, PIXELS, 10, 1)), str(tmp_path / str(place)))
+    for place, activation in enumerate(("relu", "tanh", "sigmoid", "elu", "selu", "gelu", "silu")):
+        model = mlp(1, hidden=(4,), activation=activation, batch_norm=True, dropout=0.5, l2=0.01)
+        tf.saved_model.save(Export(model), str(tmp_path / str(place)))
         _check_graph(tmp_path / str(place) / "saved_model.pb")
+
+
+# ------------------------------------------------------------------------- models whose inputs are no flat pixels
+
+
+ROWS = {
+    "age": np.array([[30.5], [41.0], [70.25]]),
+    "town": np.array([[2], [0], [1]], np.int32),
+    "scan": np.random.default_rng(0).random((3, 2, 2)).astype(np.float32),
+}
+
+
+@dataclass
+class Table:
+    """A model of three inputs, as MLflow loads it, and the same in this process."""
+
+    pyfunc: Any
+    inside: Any
+    expected: np.ndarray
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Table:
+    """The probability of the second of two classes, from a number, a code and a little image."""
+    import keras
+    import mlflow
+    import tensorflow as tf
+
+    from mlplab.export import Export
+    from serving.model import CLASSES, ServedModel, arguments_of
+
+    layers = keras.layers
+    given = {"age": layers.Input((1,), name="age"), "town": layers.Input((1,), dtype="int32", name="town")}
+    given["scan"] = layers.Input((2, 2), name="scan")
+    town = layers.Flatten()(layers.Embedding(3, 2)(given["town"]))
+    every = layers.Concatenate()([layers.Rescaling(0.01)(given["age"]), town, layers.Flatten()(given["scan"])])
+    model = keras.Model(given, layers.Dense(1, activation="sigmoid")(every))
+    folder = tmp_path_factory.mktemp("table")
+    tf.saved_model.save(Export(model, ROWS), str(folder / "export"))
+    expected = np.asarray(model({**ROWS, "age": ROWS["age"].astype(np.float32)}, training=False))
+    logged = arguments_of(folder / "export", ROWS, expected, CLASSES, ("ill", "well"))
+    mlflow.pyfunc.save_model(folder / "model", **logged)
+    inside = ServedModel().load(folder / "export")
+    inside.form, inside.class_names = CLASSES, ("ill", "well")
+    return Table(mlflow.pyfunc.load_model(str(folder / "model")), inside, expected[:, 0])
+
+
+def test_a_model_of_several_inputs_answers_with_names_of_classes(table: Table) -> None:
+    """A dict of arrays, and rows of a data frame, get the label's name and a probability for each of two classes."""
+    import pandas as pd
+
+    frame = pd.DataFrame({"town": ROWS["town"][:, 0], "age": ROWS["age"][:, 0], "scan": list(ROWS["scan"])})
+    for data in (ROWS, frame):
+        answers = table.pyfunc.predict(data)
+        found = np.array([one["probabilities"] for one in answers])
+        np.testing.assert_allclose(found[:, 1], table.expected, atol=1e-6)
+        np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-6)
+        assert [one["label"] for one in answers] == [("ill", "well")[int(p > 0.5)] for p in table.expected]
+
+
+def test_a_signature_says_what_goes_in_and_what_comes_out(table: Table) -> None:
+    """Every input by name, dtype and shape, with an example; a label and probabilities."""
+    signature = table.pyfunc.metadata.signature
+    assert {one.name: (str(one.type), one.shape) for one in signature.inputs.inputs} == {
+        "age": ("float64", (-1, 1)),
+        "town": ("int32", (-1, 1)),
+        "scan": ("float32", (-1, 2, 2)),
+    }
+    assert signature.outputs.input_names() == ["label", "probabilities"]
+    np.testing.assert_allclose(table.pyfunc.input_example["age"], ROWS["age"])
+
+
+WRONG = {
+    "a name too few": ({"age": ROWS["age"], "town": ROWS["town"]}, "age, scan, town"),
+    "a name too many": ({**ROWS, SECRET: ROWS["age"]}, "wrong names"),
+    "an array alone": (ROWS["age"], "wrong names"),
+    "texts": ({**ROWS, "age": np.array([[SECRET]] * 3)}, "age holds something that it cannot; legal: float64"),
+    "numbers as texts": ({**ROWS, "town": np.array([["1"]] * 3)}, "town holds something that it cannot"),
+    "null": ({**ROWS, "age": [[1.0], [None], [2.0]]}, "age holds something that it cannot"),
+    "ragged": ({**ROWS, "scan": [[[1, 2], [3]]] * 3}, "scan holds something that it cannot"),
+    "another shape": ({**ROWS, "scan": ROWS["scan"][:, :1]}, r"scan has the wrong shape; legal: \(any, 2, 2\)"),
+    "flat": ({**ROWS, "scan": ROWS["scan"].reshape(3, 4)}, "scan has the wrong shape"),
+    "NaN": ({**ROWS, "age": ROWS["age"] * np.nan}, "age holds a value that is no finite number"),
+    "infinity": ({**ROWS, "scan": ROWS["scan"] * np.inf}, "scan holds a value that is no finite number"),
+    "half a code": ({**ROWS, "town": ROWS["town"] + 0.5}, "none that int32 has"),
+    "a code too large": ({**ROWS, "town": ROWS["town"].astype(np.int64) + 2**40}, "none that int32 has"),
+    "rows that do not pair": ({**ROWS, "age": ROWS["age"][:1]}, "as many in each"),
+    "no rows": ({name: rows[:0] for name, rows in ROWS.items()}, "have none"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_examples_that_are_none_are_refused_in_few_words(table: Table, name: str) -> None:
+    """Names, shapes and numbers are checked, whatever MLflow lets pass; the message does not repeat what was sent."""
+    from mlflow import MlflowException
+
+    data, says = WRONG[name]
+    with pytest.raises(MlflowException, match=says) as raised:
+        table.inside.answers(data)
+    assert raised.value.get_http_status_code() == 400
+    assert len(str(raised.value)) < 300
+    assert SECRET not in str(raised.value)
 
 
 # ------------------------------------------------------------------------------------------------- logs and metrics

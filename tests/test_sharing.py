@@ -329,13 +329,13 @@ def test_a_program_does_not_keep_a_model_alive() -> None:
     del model
     gc.collect()
     assert gone() is None
-    assert programs._shared
+    assert programs.shared()
 
 
-def test_a_model_of_somebody_elses_parts_shares_what_is_traced_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_of_somebody_elses_parts_shares_what_is_traced_the_same() -> None:
     """Two models with a layer of somebody's own are traced, each, and run one program."""
-    monkeypatch.setattr(programs, "_shared", type(programs._shared)())
-    for _ in range(2):
-        training.fit(closure(True, 4), X, Y, verbose=0, program="epoch")
-    assert len(programs._shared) == 1
-    assert re.fullmatch("[0-9a-f]{64}", next(iter(programs._shared)))
+    with programs.afresh():
+        for _ in range(2):
+            training.fit(closure(True, 4), X, Y, verbose=0, program="epoch")
+        (name,) = programs.shared()
+    assert re.fullmatch("[0-9a-f]{64}", name)

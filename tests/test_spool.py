@@ -124,10 +124,10 @@ def test_any_interleaving_of_failures_and_kills_leaves_each_run_complete(told, f
             lines.append((session.key, {"op": "status", "status": "FINISHED", "ended": 0}))
             over = True
             for key, operation in lines:
-                known = session.told.get(key)
+                known = session.runs.get(key)
                 if operation["op"] == "create" and known:
                     continue
-                session.say(key, operation)
+                session.append(key, operation)
                 moment += 1
                 if moment in deliveries:
                     writer._round()
@@ -143,7 +143,7 @@ def test_any_interleaving_of_failures_and_kills_leaves_each_run_complete(told, f
         by_key = {}
         for run_id, tags in store.runs.items():
             by_key.setdefault(json.loads(tags[delivery.PLUMBING])["key"], []).append(run_id)
-        kept = {key: session.told[key].run_id for key in by_key}
+        kept = {key: session.runs[key].run_id for key in by_key}
         assert set(by_key) == {session.key, *keys.values()}
         assert all(len(run_ids) == 1 for run_ids in by_key.values())
         for name, key in keys.items():
@@ -163,8 +163,8 @@ def test_any_interleaving_of_failures_and_kills_leaves_each_run_complete(told, f
 def test_a_line_cut_off_by_a_kill_is_forgotten():
     """A journal whose last line was being written is read up to there, and written on from there."""
     session = spool.open_session(ABOUT)
-    session.say(session.key, {"op": "create", "name": "a", "tags": {}, "start": 0})
-    session.say(session.key, {"op": "batch", "metrics": [["loss", 1.0, 1, 1]]})
+    session.append(session.key, {"op": "create", "name": "a", "tags": {}, "start": 0})
+    session.append(session.key, {"op": "batch", "metrics": [["loss", 1.0, 1, 1]]})
     session._journal.close()
     os.close(session._held)
     journal = session.folder / "journal.jsonl"
@@ -172,8 +172,8 @@ def test_a_line_cut_off_by_a_kill_is_forgotten():
     again = spool.open_session(ABOUT)
     assert again.resumed
     assert again.key == session.key
-    assert again.told[again.key].points == set()
-    again.say(again.key, {"op": "batch", "metrics": [["loss", 1.0, 2, 1]]})
+    assert again.runs[again.key].points == set()
+    again.append(again.key, {"op": "batch", "metrics": [["loss", 1.0, 2, 1]]})
     assert [json.loads(line)["op"] for line in journal.read_text().splitlines()] == ["create", "batch"]
     again.close()
 
@@ -183,8 +183,8 @@ def test_an_artifact_is_kept_until_it_is_on_disk_that_the_store_has_it(monkeypat
     session = spool.open_session(ABOUT)
     path, name = session.file("note.txt")
     path.write_text("kept")
-    session.say(session.key, {"op": "artifact", "file": name})
-    told = session.told[session.key]
+    session.append(session.key, {"op": "artifact", "file": name})
+    told = session.runs[session.key]
 
     def killed():
         raise KeyboardInterrupt
@@ -195,9 +195,9 @@ def test_an_artifact_is_kept_until_it_is_on_disk_that_the_store_has_it(monkeypat
     session._journal.close()
     os.close(session._held)
     again = spool.open_session(ABOUT)
-    (operation,) = again.told[again.key].pending
+    (operation,) = again.runs[again.key].pending
     assert (again.folder / "files" / operation["file"]).read_text() == "kept"
-    again.delivered(again.told[again.key], 1)
+    again.delivered(again.runs[again.key], 1)
     assert not path.exists()
     again.close()
 
@@ -267,8 +267,8 @@ def test_a_full_disk_ends_no_training(monkeypatch):
             pass
 
     session._journal = Full()
-    session.say("run", {"op": "batch", "metrics": [["loss", 1.0, 1, 1]]})
-    assert len(session.told["run"].pending) == 1
+    session.append("run", {"op": "batch", "metrics": [["loss", 1.0, 1, 1]]})
+    assert len(session.runs["run"].pending) == 1
     assert "No space left" in str(session.broken)
     session.close()
 
@@ -279,7 +279,7 @@ def test_old_sessions_that_nobody_needs_are_forgotten():
     for command, waits in (("delivered", False), ("waiting", True)):
         session = spool.open_session(ABOUT | {"command": command})
         if waits:
-            session.say("run", {"op": "batch", "metrics": [["loss", 1.0, 1, 1]]})
+            session.append("run", {"op": "batch", "metrics": [["loss", 1.0, 1, 1]]})
         session.close()
         os.utime(session.folder / "session.json", (0, 0))
         ages[command] = session.folder

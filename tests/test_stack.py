@@ -179,7 +179,7 @@ def test_a_worker_is_as_the_trainer_is() -> None:
 @pytest.mark.slow
 def test_the_cluster_carries_out_what_it_is_given(tmp_path: Path) -> None:
     """The scheduler and a worker, started as the file says, become healthy, and a task comes back from the worker."""
-    from mlplab import cluster
+    from mlplab import cluster, worker
 
     ports = {"8786": str(free_port()), "8787": str(free_port())}
     services = local.on_this_machine(local.compose(values()), tmp_path)
@@ -193,7 +193,7 @@ def test_the_cluster_carries_out_what_it_is_given(tmp_path: Path) -> None:
         service = services[name]
         service |= {"command": here(service["command"]), "healthcheck": here(service["healthcheck"])}
         # The environment of the tests, which the workers of an image have in common with their trainer.
-        service["environment"] |= {key: os.environ[key] for key in cluster.FLAGS if key in os.environ}
+        service["environment"] |= {key: os.environ[key] for key in worker.FLAGS if key in os.environ}
     with local.running(services, "scheduler", "worker", logs=tmp_path) as processes:
         local.wait_until_healthy("worker", services["worker"], processes["worker"], PATIENCE)
         with cluster.workers(f"tcp://127.0.0.1:{ports['8786']}") as workers:

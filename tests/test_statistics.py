@@ -21,6 +21,14 @@ from mlplab.verdicts import BETTER, EQUIVALENT, ONE_SEED, UNDECIDED, Measure, Ve
 # ------------------------------------------------------------------------------------------------------- simulation
 
 
+WORDS = {
+    "val_accuracy": "validation accuracy",
+    "val_loss": "validation loss",
+    "gap": "gap between training and validation accuracy",
+    "train_seconds": "training time",
+}
+
+
 def drawn(kind: str, shape: tuple[int, int]) -> np.ndarray:
     """Differences whose true mean is 0."""
     rng = np.random.default_rng(1)
@@ -60,6 +68,7 @@ def suite(rng: np.random.Generator, better: float = 0.0, seeds: int = 10) -> lis
         measures.append(
             Measure(
                 name=name,
+                words=WORDS[name],
                 values=values,
                 maximizes=maximizes,
                 margin=0.0,
@@ -89,7 +98,13 @@ def test_rounded_accuracies_of_equal_variants_are_rarely_called_better(
     wrong = 0
     for _ in range(200):
         values = np.round((1 + rng.normal(0, 0.01, seeds) + rng.normal(0, 0.005, (5, seeds))) / step) * step
-        measure = Measure(name="val_accuracy", values=dict(zip("abcde", values, strict=True)), maximizes=True, margin=0)
+        measure = Measure(
+            name="val_accuracy",
+            words="accuracy",
+            values=dict(zip("abcde", values, strict=True)),
+            maximizes=True,
+            margin=0,
+        )
         wrong += any(v.decision == BETTER for v in judge([measure], "a"))
     assert wrong <= 18  # 5 % of 200, and 2.6 standard errors
 
@@ -219,6 +234,7 @@ def test_bands_leave_out_what_is_missing() -> None:
 def one(a: list[float], b: list[float], **changes: object) -> Verdict:
     """The verdict on two variants, the second the baseline."""
     fields = {"name": "val_accuracy", "maximizes": True, "margin": 0.002, **changes}
+    fields = {"words": WORDS.get(str(fields["name"]), ""), **fields}
     (verdict,) = judge([Measure(values={"A": a, "B": b}, **fields)], "B")  # type: ignore[arg-type]
     return verdict
 
@@ -301,6 +317,28 @@ def test_times_are_compared_as_ratios() -> None:
     assert near.sentence.startswith("B and A take the same training time within 5 %: ratio 0.98 [")
 
 
+def test_errors_of_any_size_are_compared_as_ratios() -> None:
+    """Of a metric whose unit says nothing, such as a squared error, the sentences speak of no time that it takes."""
+    errors = {"name": "val_mse", "words": "validation mse", "maximizes": False, "margin": 0.01}
+    errors |= {"relative": True, "unit": "times"}
+    base = np.linspace(2800, 3000, 10)
+    assert one(base * 0.75 * (1 + NOISE), base, **errors).sentence == (
+        "A's validation mse is 0.75 times that of B [0.75, 0.75] (10 seeds)."
+    )
+    near = one(base * 0.998 * (1 + NOISE), base, **errors)
+    assert near.decision == EQUIVALENT
+    assert near.sentence.startswith("A and B have the same validation mse within 1 %: ratio 0.998 [")
+
+
+def test_a_unit_of_ones_own_is_said() -> None:
+    """Differences of a metric have its unit, and those of one without a unit have none."""
+    base = np.linspace(0.4, 0.5, 10)
+    r2 = one(base + 0.1 + NOISE, base, name="val_r2", words="validation r2", unit="")
+    assert r2.sentence.startswith("A beats B by 0.1000 of validation r2 [")
+    mm = one(base, base + 3 + NOISE, name="val_mae", words="validation mae", unit="mm", maximizes=False)
+    assert mm.sentence.startswith("A's validation mae is 3.0000 mm smaller than B's [")
+
+
 def test_the_faster_one_has_the_smaller_geometric_mean() -> None:
     """One very slow training does not make a variant the slower one where the ratios say otherwise."""
     times = {"name": "train_seconds", "maximizes": False, "margin": 0.05, "relative": True, "unit": "times"}
@@ -342,7 +380,7 @@ values = st.lists(st.floats(0.5, 1), min_size=4, max_size=4)
 @given(values, values, values)
 def test_the_order_of_the_variants_does_not_matter(a: list[float], b: list[float], c: list[float]) -> None:
     """The same variants in another order get the same verdicts, but for which of two equal ones is named first."""
-    measure = {"name": "val_accuracy", "maximizes": True, "margin": 0.01}
+    measure = {"name": "val_accuracy", "words": "validation accuracy", "maximizes": True, "margin": 0.01}
     first = judge([Measure(values={"a": a, "b": b, "c": c}, **measure)], "a")  # type: ignore[arg-type]
     second = judge([Measure(values={"c": c, "b": b, "a": a}, **measure)], "a")  # type: ignore[arg-type]
 
@@ -382,6 +420,7 @@ def test_an_interval_that_does_not_decide_is_shown_beside_the_one_that_does() ->
     a = np.array([0.004, 0.011, 0.006, 0.02, 0.003])
     measure = Measure(
         name="val_accuracy",
+        words="validation accuracy",
         values={"B": [0.9] * 5, "A": 0.9 + a, **others},
         maximizes=True,
         margin=0.002,
@@ -502,8 +541,10 @@ def measures(
     name = "val_accuracy" if points["maximizes"] else "gap"
     times = {"maximizes": False, "margin": draw(st.sampled_from([0.0, 0.05])), "relative": True, "unit": "times"}
     return [
-        Measure(name=name, values=table(of_shares, draw(st.sampled_from([0.0, 0.004, 0.01]))), **points),  # type: ignore[arg-type]
-        Measure(name="train_seconds", values=table(of_seconds, 0.1), caution=CAUTION, **times),  # type: ignore[arg-type]
+        Measure(
+            name=name, words=WORDS[name], values=table(of_shares, draw(st.sampled_from([0.0, 0.004, 0.01]))), **points
+        ),  # type: ignore[arg-type]
+        Measure(name="train_seconds", words="training time", values=table(of_seconds, 0.1), caution=CAUTION, **times),  # type: ignore[arg-type]
     ]
 
 

@@ -20,7 +20,7 @@ from faults import PASS, Fault, Proxy, Server
 from mlflow import MlflowClient
 
 from mlplab import delivery, tracking
-from mlplab.spec import UnavailableError, UndeliveredError
+from mlplab.checks import UnavailableError, UndeliveredError
 
 
 def points(client, run_id, name):
@@ -157,7 +157,7 @@ def test_a_server_that_stays_dead_is_an_error_in_the_end_and_loses_nothing(serve
         pytest.raises(UndeliveredError, match=r"did not take everything: .* metric points.*mlplab sync") as caught,
         tracking.parent_run("dead", {}, dataset) as parent,
     ):
-        assert parent._writer.settle(PATIENCE)
+        assert parent._writer.flush(PATIENCE)
         server.kill()
         parent.metrics({"loss": said}, 1)
         parent.finish()
@@ -427,7 +427,7 @@ def test_an_interrupt_while_the_server_is_dead_says_what_waits(over, late, monke
             child.finish()
             if over:
                 parent.finish()
-            parent._writer.settle(0.0)  # so that all was said
+            parent._writer.flush(0.0)  # so that all was said
             if late:
                 said = tracking.abandon()
             raise KeyboardInterrupt
@@ -439,7 +439,7 @@ def test_an_interrupt_while_the_server_is_dead_says_what_waits(over, late, monke
     assert note.startswith("All trainings were over" if over else "The runs that were open end as KILLED")
     assert str(session.folder) in note
     assert "python -m mlplab sync" in note
-    assert [told.status for told in session.told.values()] == ["FINISHED" if over else "KILLED", "FINISHED"]
+    assert [told.status for told in session.runs.values()] == ["FINISHED" if over else "KILLED", "FINISHED"]
     assert ("unfinished" in session.about) is not over
 
 
@@ -515,7 +515,7 @@ def test_reap_ends_what_has_no_process(store, dataset):
     foreign = store.create_run("0")
     lines = []
     with tracking.parent_run("alive", {}, dataset) as parent:
-        assert parent._writer.settle(PATIENCE)
+        assert parent._writer.flush(PATIENCE)
         assert tracking.reap(300.0, lines.append) == 2
     status = {run.info.run_id: run.info.status for run in store.search_runs(["0"])}
     assert [status[run.info.run_id] for run in (dead, far, near, foreign)] == ["KILLED", "KILLED", "RUNNING", "RUNNING"]

@@ -6,8 +6,6 @@ import subprocess
 import sys
 import types
 import warnings
-import weakref
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -41,9 +39,8 @@ def held_out(digits: Data) -> Data:
 
 
 @pytest.fixture
-def traces(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def traces(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Grows by one entry each time a `train_step` is traced; starts without any program of another test."""
-    forget(monkeypatch)
     seen: list[str] = []
     original = keras.Model.train_step
 
@@ -52,14 +49,15 @@ def traces(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return original(model, data)
 
     monkeypatch.setattr(keras.Model, "train_step", train_step)
-    return seen
+    with programs.afresh():
+        yield seen
 
 
-def forget(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def _afresh() -> Iterator[None]:
     """Begins without any program, as a new process does; those of other tests are there again after the test."""
-    monkeypatch.setattr(programs, "_shared", OrderedDict())
-    monkeypatch.setattr(programs, "_alike", OrderedDict())
-    monkeypatch.setattr(programs, "_own", weakref.WeakKeyDictionary())
+    with programs.afresh():
+        yield
 
 
 def mlp(
@@ -344,12 +342,10 @@ def test_an_epoch_after_the_first_traces_nothing(traces: list[str], data: Data, 
     compiled_fit(model, *data, batch_size=100, epochs=1, validation_data=held_out)
     assert started_with == [0, 1, 1]
     assert len(traces) == 1
-    assert len(programs._shared) == 2
+    assert len(programs.shared()) == 2
 
 
-def test_models_that_differ_in_values_share_a_program_and_keep_their_results(
-    traces: list[str], data: Data, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_models_that_differ_in_values_share_a_program_and_keep_their_results(traces: list[str], data: Data) -> None:
     """Another learning rate, seed and weights cost no tracing, and give the bits that an own program gives."""
 
     def make(rate: float, seed: int) -> keras.Model:
@@ -362,12 +358,12 @@ def test_models_that_differ_in_values_share_a_program_and_keep_their_results(
     shared = make(0.3, 2)
     compiled_fit(shared, *data, batch_size=100, seed=1)
     assert len(traces) == traced
-    assert len(programs._shared) == 1
+    assert len(programs.shared()) == 1
     assert all(np.array_equal(a, b) for a, b in zip(before, first.get_weights(), strict=True))
 
-    forget(monkeypatch)
     alone = make(0.3, 2)
-    compiled_fit(alone, *data, batch_size=100, seed=1)
+    with programs.afresh():
+        compiled_fit(alone, *data, batch_size=100, seed=1)
     assert len(traces) == 2 * traced
     assert same_bits(shared, alone)
     assert np.array_equal(shared.optimizer.variables[2], alone.optimizer.variables[2])
@@ -430,14 +426,14 @@ def test_models_that_compute_differently_do_not_share(case: str, traces: list[st
     compiled_fit(first(), *data, batch_size=115, shuffle=False)
     assert len(traces) == 1
     assert_trains_as_keras(second, *data, batch_size=115)
-    assert len(programs._shared) == 2
+    assert len(programs.shared()) == 2
 
 
 def test_models_that_drop_differently_do_not_share(traces: list[str], data: Data) -> None:
     """Another dropout rate is another program."""
     for rate in (0.1, 0.5):
         compiled_fit(mlp(functools.partial(keras.layers.Dropout, rate)), *data, batch_size=115)
-    assert len(traces) == len(programs._shared) == 2
+    assert len(traces) == len(programs.shared()) == 2
 
 
 # Things of the user's own: equal in name and configuration, but not in what they do.
@@ -600,16 +596,16 @@ def test_a_model_compiled_again_is_traced_again(data: Data) -> None:
     assert losses[1] == pytest.approx(100 * losses[0], rel=1e-3)
 
 
+@pytest.mark.usefixtures("_afresh")
 def test_a_program_thrown_out_can_be_made_again(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     """With room for one program, models that take turns train on."""
-    forget(monkeypatch)
     monkeypatch.setattr(programs, "PROGRAMS_KEPT", 1)
     # silu brings a gradient of its own, which TensorFlow registers by name and only once.
     first, second = (mlp(activation="silu", hidden=hidden) for hidden in (5, 6))
     for model in (first, second, first, second):
         compiled_fit(model, *data, batch_size=115)
     assert int(first.optimizer.iterations) == 4
-    assert len(programs._shared) == 1
+    assert len(programs.shared()) == 1
 
 
 def test_compiling_changes_no_variable(traces: list[str], data: Data, held_out: Data) -> None:
@@ -624,10 +620,10 @@ def test_compiling_changes_no_variable(traces: list[str], data: Data, held_out: 
 
     before = state()
     assert any("seed" in variable.path for variable in model.variables), "the dropout's seed is among them"
-    traced = len(programs._shared)
+    traced = len(programs.shared())
     clock = training.Clock()
     compiled_fit(model, *data, batch_size=50, epochs=0, validation_data=held_out, clock=clock)
-    assert len(programs._shared) == traced + 2
+    assert len(programs.shared()) == traced + 2
     assert clock.compile_seconds > 0
     assert all(np.array_equal(a, b) for a, b in zip(before, state(), strict=True))
 
@@ -1051,25 +1047,26 @@ def test_evaluate_gives_what_keras_gives(batch_size: int | None, data: Data) -> 
 def test_evaluate_leaves_to_keras_what_it_cannot_do(data: Data) -> None:
     """An eager evaluation is Keras' own, and a warning says so."""
     model = mlp(run_eagerly=True)
-    with pytest.warns(UserWarning, match="keras.Model.evaluate: the model is to run eagerly"):
+    with pytest.warns(UserWarning, match="keras.Model.evaluate: the model is to run eagerly") as caught:
         got = training.evaluate(model, *data)
+    assert [w.filename for w in caught] == [__file__]
     assert got == pytest.approx(model.evaluate(*data, verbose=0, return_dict=True))
 
 
-def test_what_evaluates_can_be_compiled_beforehand(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("_afresh")
+def test_what_evaluates_can_be_compiled_beforehand(data: Data) -> None:
     """Compiled before, an evaluation traces and compiles nothing more; compiling it changes no variable."""
-    forget(monkeypatch)
     model = mlp(hidden=13)
     training.evaluate(model, *data)
     every = [*model.variables, *model.metrics_variables]
     before = [variable.numpy() for variable in every]
-    forget(monkeypatch)
-    training.compile_evaluation(model, *data)
-    for variable, value in zip(every, before, strict=True):
-        np.testing.assert_array_equal(variable.numpy(), value)
-    (program,) = programs._shared.values()
-    training.evaluate(model, *data)
-    assert list(programs._shared.values()) == [program]
+    with programs.afresh():
+        training.compile_evaluation(model, *data)
+        for variable, value in zip(every, before, strict=True):
+            np.testing.assert_array_equal(variable.numpy(), value)
+        (program,) = programs.shared().values()
+        training.evaluate(model, *data)
+        assert list(programs.shared().values()) == [program]
 
 
 def test_a_model_without_an_optimizer_can_be_evaluated(data: Data) -> None:
@@ -1079,12 +1076,12 @@ def test_a_model_without_an_optimizer_can_be_evaluated(data: Data) -> None:
     assert got == pytest.approx(model.evaluate(*data, verbose=0, return_dict=True), rel=1e-5)
 
 
-def test_evaluations_share_across_optimizers(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("_afresh")
+def test_evaluations_share_across_optimizers(data: Data) -> None:
     """The program of an evaluation does not depend on how the model is trained."""
-    forget(monkeypatch)
     for optimizer in OPTIMIZERS.values():
         training.evaluate(mlp(optimizer=optimizer, hidden=11), *data)
-    assert len(programs._shared) == 1
+    assert len(programs.shared()) == 1
 
 
 def test_the_clock_tells_compiling_training_and_evaluating_apart(traces: list[str], data: Data, held_out: Data) -> None:

@@ -22,7 +22,7 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from test_run import Quiet, Screen
 
 from mlplab import registry, run
-from mlplab.spec import Options, load_experiment
+from mlplab.loading import Options, load_experiment
 
 pytestmark = pytest.mark.browser
 

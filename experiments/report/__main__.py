@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mlplab import command_line
 from mlplab.command_line import EXIT_FAILED, Parser, add_training_options, changes_of, exit_code, lead, open_lab
-from mlplab.spec import experiment_names, load_experiment
+from mlplab.loading import experiment_names, load_experiment
 
 if TYPE_CHECKING:
     from mlplab.records import Record

@@ -20,9 +20,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from mlplab.comparison import Comparison
+from mlplab.loading import Prediction, load_experiment
 from mlplab.records import Record
 from mlplab.results import DIVERGED, FAILED, Outcome, Result, significant
-from mlplab.spec import Comparison, Prediction, Search, load_experiment
+from mlplab.space import Search
 from mlplab.statistics import exp, mean_interval
 
 REPRODUCED, NOT_REPRODUCED, NOT_TESTABLE = "reproduced", "not reproduced", "not testable"

@@ -35,9 +35,9 @@ from experiments.report.judging import (
     shortened,
     shown_of,
 )
-from mlplab.records import Record
-from mlplab.results import FAILED, Result, choice_text, significant
-from mlplab.spec import Variant
+from mlplab.calls import Call
+from mlplab.records import Record, choice_text, choice_words
+from mlplab.results import FAILED, Result, significant
 
 DECAYS = ("mini-batch SGD", "with decay", "with decay and momentum")
 SGD_DECAY_MOMENTUM = "batch size 1, decay, momentum"
@@ -300,8 +300,8 @@ def same(claim: Claim, records: Records) -> Seen:
     return Seen(f"{difference:+z.2f} points", says, (apart,))
 
 
-FOUND = {"learning_rate": 0.01, "dropout": 0.2, "batch_size": 64}
-"""What the report's search found, by the fields of `Variant`."""
+FOUND = {"learning_rate": 0.01, "model.dropout": 0.2, "batch_size": 64}
+"""What the report's search found, by the choices of `random_search`."""
 
 
 def found(claim: Claim, records: Records) -> Seen:
@@ -348,9 +348,10 @@ def _apart(record: Record, value: Callable[[Result], float], one: str, other: st
 
 
 def choices_text(choices: Mapping[str, object]) -> str:
-    """A candidate's choices as text, in the order of the report's where they are the same fields."""
+    """A candidate's choices as text, in the order of the report's where they are the same."""
     order = [*(name for name in FOUND if name in choices), *(name for name in choices if name not in FOUND)]
-    return ", ".join(f"{name} {choice_text(choices[name])}" for name in order)
+    words = choice_words(order)
+    return ", ".join(f"{words[name]} {choice_text(choices[name])}" for name in order)
 
 
 TIMED = (
@@ -399,15 +400,17 @@ def no_big_difference(claim: Claim, records: Records) -> Seen:
 
 def _rate(result: Result) -> str:
     """What a variant's decay does to its learning rate, by the formula and as recorded."""
-    variant, steps = result.variant, result.epochs * result.steps_per_epoch
-    implied = variant.learning_rate / (1 + variant.decay * steps)
+    schedule, steps = result.variant.learning_rate, result.epochs * result.steps_per_epoch
+    assert isinstance(schedule, Call)
+    rate, lowered = schedule.arguments["initial_learning_rate"], schedule.arguments["decay_rate"]
+    implied = rate / (1 + lowered * steps)
     recorded = result.last("learning_rate")
     seen = f"recorded: {recorded:.6f}" if math.isfinite(recorded) else "not recorded"
-    start, decay = f"{variant.learning_rate:g}", f"{variant.decay:g}".replace("e-0", "e-")
+    start, decay = f"{rate:g}", f"{lowered:g}".replace("e-0", "e-")
     return (
         f"A decay of {decay} lowers the learning rate in {result.epochs} epochs of {result.steps_per_epoch:,} steps "
         f"from {start} to {start} / (1 + {decay} · {steps:,}) = {implied:.6f} ({seen}), by "
-        f"{100 * (1 - implied / variant.learning_rate):.1f} %"
+        f"{100 * (1 - implied / rate):.1f} %"
     )
 
 
@@ -435,12 +438,15 @@ def single(records: Records) -> str:
 def _step(records: Records, experiment: str, name: str) -> str:
     """What a variant's momentum makes of its learning rate."""
     result = result_of(records, experiment, name)
-    variant: Variant = result.variant
-    if variant.momentum >= 1:
+    variant, rate = result.variant, result.variant.learning_rate
+    if isinstance(rate, Call):
+        rate = rate.arguments["initial_learning_rate"]
+    momentum = variant.optimizer.arguments.get("momentum", 0.0)
+    if momentum >= 1:
         return "Its momentum never lets a step fade."
-    factor = 1 / (1 - variant.momentum)
+    factor = 1 / (1 - momentum)
     size = "every single image" if variant.batch_size == 1 else f"every batch of {variant.batch_size}"
     return (
-        f"A momentum of {variant.momentum:g} adds up to {significant(factor)} times the learning rate, "
-        f"{significant(factor * variant.learning_rate)} for {size}, {result.steps_per_epoch:,} times an epoch."
+        f"A momentum of {momentum:g} adds up to {significant(factor)} times the learning rate, "
+        f"{significant(factor * rate)} for {size}, {result.steps_per_epoch:,} times an epoch."
     )

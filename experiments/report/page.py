@@ -24,9 +24,12 @@ from experiments.report.claims import CLAIMS
 from experiments.report.judging import NOT_REPRODUCED, NOT_TESTABLE, REPRODUCED, Claim, Records, Verdict
 from experiments.report.looks import choices_text
 from mlplab import figures, results, search_figures, tables, verdict_figures
+from mlplab.comparison import Comparison
+from mlplab.loading import Overview, load_experiment
 from mlplab.records import Record
 from mlplab.results import DIVERGED, FAILED, FINISHED, Outcome, Result
-from mlplab.spec import SELECTION_METRICS, Comparison, Overview, Search, better, load_experiment
+from mlplab.space import Search
+from mlplab.spec import Metric
 
 TITLE = "Keras MLPs on MNIST and CIFAR-10: a student report, run again"
 
@@ -362,7 +365,8 @@ def _tables(record: Record, records: Records) -> list[Block]:
     if isinstance(experiment, Overview):
         return [Table(tables.time_cells(_shown(experiment, records)))]
     if record.search:
-        scores = {"validation": record.search.validation, "test": record.search.refit.test}
+        validated = {name.removeprefix("val_"): value for name, value in record.search.validation.items()}
+        scores = {"validation": validated, "test": record.search.refit.test}
         said = [f"{part} accuracy {score['accuracy']:.4f}" for part, score in scores.items() if "accuracy" in score]
         refitted = f"The best, trained again on all training images: {', '.join(said) or 'no accuracy'}."
         return [Table(tables.search_cells(record.search)), Paragraph(f"{refitted} {_circumstances(record)}")]
@@ -378,7 +382,7 @@ def _circumstances(record: Record) -> str:
 
 
 def _what_is_shown(comparison: Comparison, seeds: int) -> str:
-    values = f"alues of the best epoch by {comparison.select}"
+    values = f"alues of the best epoch by {comparison.metric.name}"
     if seeds < 2:
         return f"V{values}."
     return f"Means over {seeds} seeds of v{values}; after ± half the 95 % interval of the mean."
@@ -471,7 +475,7 @@ def _drawings(kind: str, variant: str, record: Record, records: Records) -> list
     if kind == "time" and found:
         draw_times = lambda: figures.training_times(found, data)  # noqa: E731
         return [("training times by variant", _time_caption([("", o) for o in record.outcomes]), draw_times)]
-    if kind in figures.METRICS and found:
+    if kind in ("accuracy", "loss") and found:
         caption = _metric_caption(kind, record.outcomes)
         return [(f"{kind} by variant", caption, lambda: figures.comparison_curves(kind, found, data))]
     return _of_comparison(kind, record, record.experiment) if isinstance(record.experiment, Comparison) else []
@@ -479,22 +483,22 @@ def _drawings(kind: str, variant: str, record: Record, records: Records) -> list
 
 def _of_comparison(kind: str, record: Record, comparison: Comparison) -> list[Drawing]:
     """The pictures that stand on a comparison's selection metric, verdicts or targets."""
-    data, select = record.data, comparison.select
+    data, select = record.data, comparison.metric
     if kind == "rates" and (rates := figures.learning_rates(record.results, select, data)):
-        return [(f"{select} by learning rate", _rates_caption(select, record.outcomes), lambda: rates)]
-    verdicts = [v for v in record.verdicts if v.measure == select and math.isfinite(v.low)]
+        return [(f"{select.name} by learning rate", _rates_caption(select, record.outcomes), lambda: rates)]
+    verdicts = [v for v in record.verdicts if v.measure == select.name and math.isfinite(v.low)]
     if kind == "differences" and 0 < len(verdicts) <= MANY_VERDICTS:
-        unit, scale = ("points", 100) if comparison.maximizes else ("nats", 1)
+        unit, scale = ("points", 100) if select.unit == "points" else (select.unit, 1)
         caption = (
-            f"Differences of {select} between variants on the same seed, means with their 95 % intervals. Within "
-            f"{scale * comparison.margin:g} {unit} they count as practically none."
+            f"Differences of {select.name} between variants on the same seed, means with their 95 % intervals. Within "
+            f"{scale * (select.margin or 0):g} {unit} they count as practically none."
         )
-        return [(f"differences of {select}", caption, lambda: verdict_figures.differences(verdicts, data))]
+        return [(f"differences of {select.name}", caption, lambda: verdict_figures.differences(verdicts, data))]
     drawn: list[Drawing] = []
     targets = results.targets(comparison, record.results) if kind == "reached" else []
     for metric, value in dict.fromkeys((target.metric, target.target) for target in targets):
         those = [target for target in targets if (target.metric, target.target) == (metric, value)]
-        sign = "≥" if SELECTION_METRICS[metric] == "max" else "≤"
+        sign = "≥" if those[0].maximizes else "≤"
         listed = ", ".join(f"{one.variant} {one.count}" for one in those)
         unit = those[0].unit
         caption = f"Share of all trainings that had reached {metric} {sign} {value:g}, by {unit} of training: {listed}."
@@ -502,17 +506,17 @@ def _of_comparison(kind: str, record: Record, comparison: Comparison) -> list[Dr
     return drawn
 
 
-def _rates_caption(select: str, found: Sequence[Outcome]) -> str:
+def _rates_caption(select: Metric, found: Sequence[Outcome]) -> str:
     """The best learning rate of each optimizer, by what the last epoch left; what diverged has left nothing."""
     best: dict[str, tuple[float, float]] = {}
     for outcome in found:
-        name = outcome.variant.optimizer
-        value = outcome.mean(lambda result: math.nan if result.status == DIVERGED else result.last(select))
-        if better(select, value, best.get(name, (math.nan, 0))[0]):
+        name = outcome.variant.params()["optimizer"]
+        value = outcome.mean(lambda result: math.nan if result.status == DIVERGED else result.last(select.name))
+        if select.better(value, best.get(name, (math.nan, 0))[0]):
             best[name] = value, outcome.variant.learning_rate
     listed = ", ".join(f"{name} {value:.4f} at {rate:g}" for name, (value, rate) in best.items())
     return (
-        f"{select} after the last epoch against the learning rate{_over(found)}. Each optimizer's best: "
+        f"{select.name} after the last epoch against the learning rate{_over(found)}. Each optimizer's best: "
         f"{listed or 'none has a value'}."
     )
 

@@ -1,0 +1,167 @@
+"""A comparison from a program or a notebook: `mlplab.compare(COMPARISON)`, and what it gives back."""
+
+import argparse
+import base64
+import html
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from mlplab import backend
+from mlplab.checks import UsageError
+from mlplab.comparison import Comparison
+from mlplab.data import Dataset
+from mlplab.loading import Options, load_experiment
+from mlplab.verdicts import Verdict, sentences
+
+if TYPE_CHECKING:
+    import keras
+    from matplotlib.figure import Figure
+
+    from mlplab.records import Record
+    from mlplab.results import Result
+
+
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """What a comparison came to; a notebook shows it as a page.
+
+    Attributes:
+        comparison: as it was run.
+        record: all of it: results, verdicts, seconds.
+        data: what it was trained on.
+        page: the address of its run in MLflow's UI, and the command that opens it.
+    """
+
+    comparison: Comparison
+    record: "Record"
+    data: Dataset
+    page: str
+    command: str
+
+    @property
+    def table(self) -> list[list[str]]:
+        """The table of the variants, best first: rows of texts, the first their headings."""
+        from mlplab import tables
+
+        return tables.to_cells(self.comparison, self.record.results)
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """What the seeds say of the variants, measure by measure."""
+        return self.record.verdicts
+
+    @property
+    def figures(self) -> "Mapping[str, Figure]":
+        """The curves of each metric by its name, and the times, as Matplotlib's figures."""
+        from mlplab import figures, tables
+
+        found, label = self.record.results, self.data.label
+        drawn = {
+            metric.base: figures.comparison_curves(metric, found, label)
+            for metric in tables.shown_metrics(self.comparison, found)
+        }
+        return {**drawn, "training_time": figures.training_times(found, label)}
+
+    @property
+    def winner(self) -> "Result":
+        """The training that stands for the best variant by the selection metric.
+
+        Raises:
+            UsageError: no variant has a result.
+        """
+        from mlplab import results
+
+        (first, *_) = results.rank(self.comparison, self.record.results)
+        if first.failed or first.representative.best_epoch is None:
+            raise UsageError("no variant has a result: every training failed or diverged in its first epoch.")
+        return first.representative
+
+    def best(self) -> "keras.Model":
+        """The model of the best variant, as it was after its best epoch: compiled, in this process.
+
+        Raises:
+            UsageError: no variant has a result.
+        """
+        from mlplab.building import build
+        from mlplab.folds import for_seed
+
+        result = self.winner
+        assert result.weights is not None
+        with backend.computing():
+            data = for_seed(result.variant, self.data, result.seed)
+            model = build(result.variant, data, result.seed)
+        model.set_weights(result.weights)
+        return model
+
+    def __str__(self) -> str:
+        lines = [" | ".join(row) for row in self.table]
+        return "\n".join([self.comparison.question, *lines, *sentences(self.verdicts)])
+
+    def _repr_html_(self) -> str:
+        header, *rows = [[html.escape(cell) for cell in row] for row in self.table]
+        head = "".join(f"<th>{cell}</th>" for cell in header)
+        body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+        said = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in sentences(self.verdicts))
+        drawn = "".join(
+            f'<img alt="{html.escape(name)} by variant" style="max-width:100%" '
+            f'src="data:image/png;base64,{_png(figure)}">'
+            for name, figure in self.figures.items()
+        )
+        return (
+            f"<h3>{html.escape(self.comparison.question)}</h3><ul>{said}</ul>"
+            f"<table><tr>{head}</tr>{body}</table>{drawn}<p>Run: {html.escape(self.page)}</p>"
+        )
+
+
+def _png(figure: "Figure") -> str:
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    return base64.b64encode(content.getvalue()).decode()
+
+
+def compare(
+    comparison: Comparison | str,
+    *,
+    dataset: str = "auto",
+    epochs: int | None = None,
+    seeds: int | tuple[int, ...] | None = None,
+    jobs: int = 1,
+    cluster: str | None = None,
+) -> Compared:
+    """Runs a comparison, on the record in MLflow's tracking store, and shows its progress.
+
+    The process is left as it was: what a comparison needs is set while it runs.
+
+    Args:
+        comparison: it, or the path of the file that holds it.
+        dataset: in place of ready-made data, as the command's `--dataset`.
+        epochs, seeds: changes to it, as the command's options.
+        jobs, cluster: where its trainings are carried out, see `mlplab.cluster.workers`.
+
+    Raises:
+        UsageError: something about it is wrong; nothing was trained.
+        UnavailableError: the data or the tracking store are not to be had.
+        UndeliveredError: the store did not take everything; it waits on disk.
+
+    Example:
+        >>> compared = mlplab.compare(COMPARISON, seeds=5)  # doctest: +SKIP
+        >>> compared.best().predict(x)  # doctest: +SKIP
+    """
+    if isinstance(comparison, str):
+        loaded = load_experiment(comparison)
+        if not isinstance(loaded, Comparison):
+            raise UsageError(f"{comparison} holds a {type(loaded).__name__}; legal: a COMPARISON.")
+        comparison = loaded
+    if not isinstance(comparison, Comparison):
+        raise UsageError(f"comparison is {comparison!r}; legal: a Comparison, or the path of a file with one.")
+    changes = Options(epochs=epochs, seeds=seeds)
+    adapted: Any = changes.adapt(replace(comparison, name=comparison.name or "comparison"))
+    with backend.settings():
+        from mlplab.command_line import open_lab
+
+        options = argparse.Namespace(dataset=dataset, jobs=jobs, cluster=cluster)
+        lab, _ = open_lab(options, changes, [adapted])
+        record, command, page = lab.run(adapted)
+        return Compared(adapted, record, lab.dataset(adapted.data), page, command)

@@ -1,0 +1,309 @@
+"""A comparison: a question, the data, and the variants whose trainings answer it.
+
+A comparison is data. A file holds one `COMPARISON`, and importing the file is what checks it, so that a typing error
+costs a line number and not an hour of training.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from mlplab import keras_names
+from mlplab.calls import Call, FrozenDict, frozen, plain, thawed
+from mlplab.checks import UsageError, choose, number, whole
+from mlplab.sources import Data
+from mlplab.spec import MARGINS, Metric, Training
+
+MAX_SEED = 2**31 - 1
+FIRST_SEED = 1234
+MAX_SEEDS = 1_000
+
+
+@dataclass(frozen=True)
+class WinnerOf:
+    """In the place of a variant's difference from base: what the winner of a search chose, once that is known.
+
+    Args:
+        search: name of an experiment that is a `Search`.
+    """
+
+    search: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A question, and the variants whose training answers it.
+
+    Args:
+        question: one sentence that ends in a question mark.
+        data: what the question is about: `mnist`, `cifar10` or `digits`, a function that returns arrays, the path of an
+            `.npz`, of a CSV or of a folder of images, or a `Data` that says how it is split.
+        base: what all variants share.
+        variants: name of a variant -> its difference from `base`, as `Training.but` takes it, or `WinnerOf` a search.
+        select: the validation metric that picks a training's best epoch and the comparison's winner: a name, or a
+            `Metric` where its direction is not known by its name.
+        measures: further metrics that verdicts are drawn on.
+        seeds: of initial weights, batch order and dropout: every variant is trained with each, so that its trainings
+            pair with those of the other variants; a number n stands for n seeds from 1234 on.
+        baseline: the variant that the others are compared with; "" is the first.
+        margin: differences of the selection metric that are practically none, as `Metric` has it; None: what is usual.
+        time_margin: the same of training times, as a share.
+        targets: validation metric -> the value whose first reaching is timed.
+        name: given by `load_experiment`: the file's stem.
+
+    Raises:
+        UsageError: fewer than one variant, two equal variants, an unknown choice or metric, an illegal value.
+
+    >>> Comparison(
+    ...     question="Is Adam better than SGD?", data="mnist", base=Training(loss="mse", optimizer="sgd"),
+    ...     variants={"SGD": {}, "Adam": {"optimizer": "adam"}}, select="val_loss",
+    ... ).against
+    'SGD'
+    """
+
+    question: str
+    data: Any
+    base: Training = field(default_factory=Training)
+    variants: Mapping[str, Any]
+    select: Any = "val_accuracy"
+    measures: tuple[Any, ...] = ()
+    seeds: tuple[int, ...] | int = (FIRST_SEED,)
+    baseline: str = ""
+    margin: float | None = None
+    time_margin: float = 0.05
+    targets: Mapping[str, float] = field(default_factory=dict)
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        check_question(self.question)
+        if not isinstance(self.name, str):
+            raise UsageError(f"a comparison's name is {self.name!r}; legal: a text.")
+        check_base(self.base)
+        object.__setattr__(self, "data", Data.of(self.data))
+        object.__setattr__(self, "seeds", seeds_of(self.seeds))
+        if self.margin is not None:
+            number("margin", self.margin, 0, 1e9)  # `Metric` knows more
+        number("time_margin", self.time_margin, 0, 1)
+        object.__setattr__(self, "select", self._metric(self.select, self.margin))
+        if isinstance(self.measures, str | Metric) or not isinstance(self.measures, tuple | list):
+            raise UsageError(f"measures is {self.measures!r}; legal: a list of metrics' names or of Metric.")
+        object.__setattr__(self, "measures", tuple(self._metric(one, None) for one in self.measures))
+        if not isinstance(self.targets, Mapping):
+            raise UsageError(f"targets is {self.targets!r}; legal: a dict such as {{'val_accuracy': 0.97}}.")
+        for metric, value in self.targets.items():
+            known = self._metric(metric, None)
+            if not known.name.startswith("val_"):
+                raise UsageError(f"a target is of {metric!r}; legal: a validation metric, such as 'val_{metric}'.")
+            low, high = (0, 1) if known.unit == "points" else (-1e9, 1e9)
+            number(f"the target of {metric}", value, low, high)
+        object.__setattr__(self, "targets", FrozenDict(self.targets))
+        object.__setattr__(self, "variants", self._checked())
+        if self.baseline != "":
+            choose("baseline", self.baseline, self.variants)
+        seen: dict[str, str] = {}
+        for variant in self._known():
+            twin = seen.setdefault(variant.canonical, variant.name)
+            if twin != variant.name:
+                raise UsageError(
+                    f"variants {twin!r} and {variant.name!r} are equal: both train exactly the same; "
+                    "change a choice of one or delete it."
+                )
+
+    def _metric(self, given: Any, margin: float | None) -> Metric:
+        metric = given if isinstance(given, Metric) else Metric(given)
+        unit = metric.unit
+        if not unit and metric.name.endswith("loss"):
+            # The loss of a model that is compiled already is not known here.
+            unit = "nats" if _is_entropy(self.base.loss) else "%"
+        margin = margin if metric.margin is None else metric.margin
+        return replace(metric, unit=unit, margin=MARGINS.get(unit, MARGINS[""]) if margin is None else margin)
+
+    def _checked(self) -> FrozenDict:
+        if not isinstance(self.variants, Mapping) or not self.variants:
+            raise UsageError(
+                f"variants is {self.variants!r}; legal: a dict with at least one entry, from a variant's name to its "
+                "difference from base, such as {'Adam': {'optimizer': 'adam'}}."
+            )
+        found: dict[str, Any] = {}
+        for name, change in self.variants.items():
+            if not isinstance(name, str) or not name.strip():
+                raise UsageError(f"a variant's name is {name!r}; legal: a text that is not empty.")
+            if not isinstance(change, Mapping | WinnerOf):
+                raise UsageError(f"variant {name!r} is {change!r}; legal: a dict of choices.")
+            if isinstance(change, Mapping) and "name" in change:
+                raise UsageError(f"variant {name!r} sets 'name'; its key in variants is its name: delete the entry.")
+            found[name] = change if isinstance(change, WinnerOf) else _frozen(name, change)
+        return FrozenDict(found)
+
+    @property
+    def searches(self) -> dict[str, str]:
+        """The variants that wait for a search: name of the variant -> name of the search."""
+        return {name: change.search for name, change in self.variants.items() if isinstance(change, WinnerOf)}
+
+    def with_choices(self, name: str, choices: Mapping[str, Any]) -> "Comparison":
+        """The same comparison where variant `name` has what its search chose.
+
+        A variant that trains exactly the same is dropped.
+        """
+        same = self.base.but(choices).canonical
+        others = {v.name for v in self._known() if v.canonical != same}
+        kept = {k: v for k, v in self.variants.items() if k in others or isinstance(v, WinnerOf)}
+        return self._of({k: choices if k == name else v for k, v in kept.items()})
+
+    def resolved(self) -> tuple[Training, ...]:
+        """The variants in full: `base` with each one's difference applied.
+
+        Raises:
+            UsageError: a variant waits for its search; `with_choices` tells it.
+        """
+        for name, search in self.searches.items():
+            raise UsageError(f"variant {name!r} is the winner of {search!r}, which is not known yet; run that first.")
+        return self._known()
+
+    def _known(self) -> tuple[Training, ...]:
+        variants = []
+        for name, change in self.variants.items():
+            if isinstance(change, WinnerOf):
+                continue
+            try:
+                variants.append(self.base.but({**change, "name": name}))
+            except UsageError as error:
+                raise UsageError(f"variant {name!r}: {error}") from None
+        if len({variant.splits for variant in variants}) > 1:
+            raise UsageError(
+                "splits is 'fixed' for some variants and 'resampled' for others, which then do not pair; legal: the "
+                "same for all. Set it in base."
+            )
+        return tuple(variants)
+
+    def only(self, names: Iterable[str]) -> "Comparison":
+        """The same comparison with the variants `names` alone, in the comparison's order."""
+        wanted = [choose(f"variant of {self.name or 'this comparison'}", name, self.variants) for name in names]
+        return self._of({k: v for k, v in self.variants.items() if k in wanted})
+
+    def _of(self, variants: Mapping[str, Any]) -> "Comparison":
+        return replace(self, variants=variants, baseline=self.baseline if self.baseline in variants else "")
+
+    def with_base(self, **changes: Any) -> "Comparison":
+        """The same comparison with `changes` made to every variant, over what a variant itself says."""
+        variants: dict[str, Any] = {}
+        for name, change in self.variants.items():
+            if isinstance(change, Mapping):
+                change = {f: v for f, v in change.items() if f not in changes}
+            variants[name] = change
+        return replace(self, base=self.base.but(changes), variants=variants)
+
+    def with_seeds(self, seeds: tuple[int, ...] | int) -> "Comparison":
+        """The same comparison with other seeds."""
+        return replace(self, seeds=seeds)
+
+    @property
+    def against(self) -> str:
+        """The baseline's name."""
+        return self.baseline or next(iter(self.variants))
+
+    @property
+    def each_seed(self) -> tuple[int, ...]:
+        """The seeds, one by one."""
+        assert isinstance(self.seeds, tuple)
+        return self.seeds
+
+    @property
+    def metric(self) -> Metric:
+        """The selection metric, with its direction, margin and unit."""
+        metric: Metric = self.select
+        return metric
+
+    @property
+    def judged(self) -> tuple[Metric, ...]:
+        """Every metric that verdicts are drawn on, the selection metric first."""
+        others = {one.name: one for one in self.measures if one.name != self.metric.name}
+        return (self.metric, *others.values())
+
+    def target(self, metric: str) -> Metric:
+        """A target's metric, with its direction."""
+        return self._metric(metric, None)
+
+    def to_json(self) -> str:
+        """The comparison as JSON, with the variants written out in full besides; `from_json` reads it back."""
+        record = {
+            "name": self.name,
+            "question": self.question,
+            "data": self.data.to_dict(),
+            "select": vars(self.select),
+            "measures": [vars(one) for one in self.measures],
+            "seeds": self.seeds,
+            "baseline": self.baseline,
+            "margin": self.margin,
+            "time_margin": self.time_margin,
+            "targets": dict(self.targets),
+            "base": self.base.to_dict(),
+            "variants": {k: plain(change) for k, change in self.variants.items() if isinstance(change, Mapping)},
+            "resolved": [variant.to_dict() for variant in self.resolved()],
+        }
+        return json.dumps(record, indent=2, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Comparison":
+        """The comparison that `to_json` wrote."""
+        record = json.loads(text)
+        del record["resolved"]
+        read = {
+            "data": Data.from_dict(record["data"]),
+            "select": Metric(**record["select"]),
+            "measures": tuple(Metric(**one) for one in record["measures"]),
+            "base": Training.from_dict(record["base"]),
+            "variants": {name: thawed(change) for name, change in record["variants"].items()},
+            "seeds": tuple(record["seeds"]),
+        }
+        return cls(**{**record, **read})
+
+
+def _is_entropy(loss: Any) -> bool:
+    """Whether a loss is a cross-entropy, or every output's is, and so in nats."""
+    if isinstance(loss, tuple | FrozenDict):
+        every = list(loss.values()) if isinstance(loss, FrozenDict) else loss
+        return bool(every) and all(map(_is_entropy, every))
+    said = loss.name if isinstance(loss, Call) else "" if loss is None else keras_names.full_name("losses", loss)
+    return said == "ce" or said.lower().replace("_", "").endswith(("crossentropy", "kldivergence"))
+
+
+def _frozen(name: str, change: Mapping[str, Any]) -> FrozenDict:
+    """A variant's difference, as nothing can change it behind the check's back."""
+    try:
+        return FrozenDict({key: frozen(str(key), value, makes="." not in str(key)) for key, value in change.items()})
+    except UsageError as error:
+        raise UsageError(f"variant {name!r}: {error}") from None
+
+
+def check_question(question: object) -> None:
+    """Raises a `UsageError` where it is none."""
+    if not isinstance(question, str) or not question.strip().endswith("?"):
+        raise UsageError(f"question is {question!r}; legal: a sentence that ends in a question mark.")
+
+
+def check_base(base: object) -> None:
+    """Raises a `UsageError` where it is no `Training`."""
+    if not isinstance(base, Training):
+        raise UsageError(f"base is {base!r}; legal: a Training.")
+
+
+def seeds_of(seeds: object) -> tuple[int, ...]:
+    """The seeds that somebody gave, one by one.
+
+    Raises:
+        UsageError: they are none.
+    """
+    if isinstance(seeds, int) and not isinstance(seeds, bool):
+        whole("seeds", seeds, 1, MAX_SEEDS)
+        return tuple(range(FIRST_SEED, FIRST_SEED + seeds))
+    if not isinstance(seeds, tuple | list) or not 1 <= len(seeds) <= MAX_SEEDS:
+        raise UsageError(
+            f"seeds is {seeds!r}; legal: how many (a whole number from 1 to {MAX_SEEDS:,}), or a tuple of them."
+        )
+    for seed in seeds:
+        whole("a seed", seed, 0, MAX_SEED)
+    if twice := [seed for seed in dict.fromkeys(seeds) if list(seeds).count(seed) > 1]:
+        raise UsageError(f"seeds has {twice[0]} more than once; legal: different seeds. Delete the repetition.")
+    return tuple(seeds)

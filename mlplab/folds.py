@@ -1,0 +1,70 @@
+"""Which examples a training of a variant sees: a data set's own split, a new one with each seed, or a fold."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from mlplab.checks import UsageError
+from mlplab.data import Dataset, Split
+from mlplab.readers import map_nest
+from mlplab.spec import Training
+
+
+def for_seed(variant: Training, data: Dataset, seed: int) -> Dataset:
+    """The data set as a variant is trained on it with a seed.
+
+    With `splits="folds:K:S"` seed S + i keeps the i-th of K folds of the training split for validation: so a search's
+    candidates are trained as a comparison's variants are, a fold in the place of a seed.
+    """
+    if variant.splits == "fixed":
+        return data
+    if variant.splits == "resampled":
+        return data.resampled(seed)
+    _, many, first = variant.splits.split(":")
+    held_out = fold_of_example(data, int(many), int(first)) == fold_number(variant, seed)
+    return replace(data, train=_rows(data.train, ~held_out), validation=_rows(data.train, held_out))
+
+
+def fold_number(variant: Training, seed: int) -> int | None:
+    """Which fold, counted from 1, a seed stands for; None where it is a seed."""
+    kind, _, rest = variant.splits.partition(":")
+    return seed - int(rest.partition(":")[2]) + 1 if kind == "folds" else None
+
+
+def fold_of_example(data: Dataset, folds: int, seed: int) -> np.ndarray:
+    """The number, from 1 on, of the fold in which each training example is held out.
+
+    Folds are stratified where there are classes, and no group is in two where there are groups.
+
+    Raises:
+        UsageError: the data cannot be cut so, or a class has fewer examples than there are folds.
+    """
+    if not isinstance(data.train.x, np.ndarray) or not isinstance(data.train.y, np.ndarray):
+        raise UsageError(
+            f"{data.label} has several inputs or outputs, which scikit-learn cannot cut into folds; legal: one array "
+            "of each."
+        )
+    from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold  # scikit-learn takes long to import
+
+    labels = np.asarray(data.train.y).reshape(len(data.train), -1)[:, 0]
+    together = None if data.groups is None else data.groups["train"]
+    made: Any = KFold(folds, shuffle=True, random_state=seed)
+    if together is not None:
+        made = GroupKFold(folds, shuffle=True, random_state=seed)
+    elif data.classes:
+        fewest = int(np.bincount(labels, minlength=data.classes).min())
+        if fewest < folds:
+            raise UsageError(f"folds is {folds}, but a class has {fewest} examples; legal: 2 to {fewest}.")
+        made = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    found = np.zeros(len(labels), int)
+    for number, (_, held_out) in enumerate(made.split(np.zeros(len(found)), labels, together), 1):
+        found[held_out] = number
+    return found
+
+
+def _rows(split: Split, chosen: np.ndarray) -> Split:
+    def taken(part: Any) -> Any:
+        return None if part is None else map_nest(lambda _, array: array[chosen], part)
+
+    return Split(taken(split.x), taken(split.y), taken(split.weight))
