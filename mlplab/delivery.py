@@ -842,4 +842,10 @@ def check_writable(client: Any, experiment: StoredExperiment) -> None:
 def _open_for_training(client: Any, experiment: StoredExperiment) -> None:
     # Written even where it is so already: whether a store can be written to is found by writing.
     kind = experiment.tags.get("mlflow.experimentKind", "custom_model_development")
-    client.set_experiment_tag(experiment.experiment_id, "mlflow.experimentKind", kind)
+    try:
+        client.set_experiment_tag(experiment.experiment_id, "mlflow.experimentKind", kind)
+    except mlflow.MlflowException as error:
+        if "unique constraint" not in str(error).lower():
+            raise
+        # MLflow looks for a tag before it adds one: another command was quicker, and now it is there.
+        client.set_experiment_tag(experiment.experiment_id, "mlflow.experimentKind", kind)
