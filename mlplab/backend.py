@@ -21,11 +21,11 @@ MEMORY_KEPT, MEMORY_AS_EVER = ((-4, 0), (-1, -1)), ((-4, 65_536), (-1, 131_072))
 
 MLFLOW = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "30", "MLFLOW_DISABLE_TELEMETRY": "true"}
 MLFLOW |= {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
-# Importing MLflow sets its loggers anew; by this it sets them as below.
-MLFLOW |= {"MLFLOW_LOGGING_LEVEL": "WARNING"}
 LOGGERS = {"mlflow": logging.WARNING, "alembic": logging.WARNING}
 # It prints what SQLite is asked again anyway.
 LOGGERS |= {"mlflow.store.db.utils": logging.CRITICAL}
+# TensorFlow's export sets it, and puts another level back than there was.
+LOGGERS |= {"absl": logging.WARNING}
 
 _lock = threading.RLock()
 _depth = {"computing": 0, "tracking": 0}
