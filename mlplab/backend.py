@@ -11,7 +11,7 @@ import re
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from mlplab import program_flags
 from mlplab.checks import UsageError
@@ -28,7 +28,6 @@ LOGGERS |= {"mlflow.store.db.utils": logging.CRITICAL}
 LOGGERS |= {"absl": logging.WARNING}
 
 _lock = threading.RLock()
-_depth = {"computing": 0, "tracking": 0}
 _levels: dict[str, int] = {}
 
 
@@ -39,16 +38,18 @@ def computing() -> Iterator[None]:
     A program's buffers are allocated anew at each call. At full batch they are hundreds of MB, and having the system
     map and clear their pages again took a third of an epoch.
     """
-    usual = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow", "TF_XLA_FLAGS": program_flags()}
-    with _once("computing") as first, contextlib.ExitStack() as stack:
-        if first:
-            stack.enter_context(_environment({name: os.environ.get(name) or value for name, value in usual.items()}))
-            _mallopt(MEMORY_KEPT)
-            stack.callback(_mallopt, MEMORY_AS_EVER)
-            if "tensorflow" in sys.modules:
-                # It reads its flags when it is first used.
-                sys.modules["tensorflow"].config.list_logical_devices()
+    with _for_computing.held():
         yield
+
+
+def _compute(until: contextlib.ExitStack) -> None:
+    usual = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow", "TF_XLA_FLAGS": program_flags()}
+    until.enter_context(environment({name: os.environ.get(name) or value for name, value in usual.items()}))
+    _mallopt(MEMORY_KEPT)
+    until.callback(_mallopt, MEMORY_AS_EVER)
+    if "tensorflow" in sys.modules:
+        # It reads its flags when it is first used.
+        sys.modules["tensorflow"].config.list_logical_devices()
 
 
 @contextlib.contextmanager
@@ -58,19 +59,21 @@ def settings() -> Iterator[None]:
     MLflow's client would send a request again whose answer was lost, and so create a run twice: what is tried again,
     and how, is decided in `mlplab.delivery`. By default a dead server would block each call for minutes.
     """
-    with computing(), _once("tracking") as first, contextlib.ExitStack() as stack:
-        if first:
-            wanted = {name: os.environ.get(name) or value for name, value in MLFLOW.items()}
-            stack.enter_context(_environment({**wanted, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}))
-            stack.callback(_loud_again)
-            if "mlflow" in sys.modules:
-                _quieten()
+    with computing(), _for_tracking.held():
         yield
+
+
+def _track(until: contextlib.ExitStack) -> None:
+    wanted = {name: os.environ.get(name) or value for name, value in MLFLOW.items()}
+    until.enter_context(environment({**wanted, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}))
+    until.callback(_loud_again)
+    if "mlflow" in sys.modules:
+        _quieten()
 
 
 def mlflow_imported() -> None:
     """To be called after MLflow's import, which sets its loggers' levels: within `settings` they are ours again."""
-    if _depth["tracking"]:
+    if _for_tracking.blocks:
         _quieten()
 
 
@@ -87,21 +90,41 @@ def _loud_again() -> None:
     _levels.clear()
 
 
-@contextlib.contextmanager
-def _once(what: str) -> Iterator[bool]:
-    """Whether this is the outermost block; blocks of other threads may begin and end meanwhile."""
-    with _lock:
-        first = _depth[what] == 0
-        _depth[what] += 1
-    try:
-        yield first
-    finally:
+class _Shared:
+    """Settings that are made by the first block that wants them, and put back by the last one, whatever its thread.
+
+    Args:
+        make: makes them; what puts them back it leaves with the stack.
+    """
+
+    def __init__(self, make: Callable[[contextlib.ExitStack], None]) -> None:
+        self.blocks = 0
+        self._make, self._until = make, contextlib.ExitStack()
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """While it lasts, the settings are made."""
         with _lock:
-            _depth[what] -= 1
+            if self.blocks == 0:
+                with self._until:  # puts back what was made before it failed
+                    self._make(self._until)
+                    self._until = self._until.pop_all()
+            self.blocks += 1
+        try:
+            yield
+        finally:
+            with _lock:
+                self.blocks -= 1
+                if self.blocks == 0:
+                    self._until.close()
+
+
+_for_computing, _for_tracking = _Shared(_compute), _Shared(_track)
 
 
 @contextlib.contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
+def environment(values: dict[str, str]) -> Iterator[None]:
+    """While it lasts, the process has these variables of the environment."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

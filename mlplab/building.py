@@ -13,6 +13,8 @@ from mlplab.arrays import Arrays
 from mlplab.calls import made
 from mlplab.checks import UsageError
 from mlplab.data import Dataset, Split
+from mlplab.folds import for_seed
+from mlplab.results import Result
 from mlplab.spec import Training
 
 ROWS = 2
@@ -49,6 +51,19 @@ def build(training: Training, data: Dataset, seed: int) -> keras.Model:
     return model
 
 
+def restored(result: Result, data: Dataset) -> keras.Model:
+    """The model of a training that is over, as it was after its best epoch, or untrained where it has none.
+
+    Args:
+        data: as the training's comparison has it: its own split is made of it.
+    """
+    variant, seed = result.variant, result.seed
+    model = build(variant, for_seed(variant, data, seed), seed)  # a model may have been fitted to its split
+    if result.weights is not None:
+        model.set_weights(result.weights)
+    return model
+
+
 def explained(training: Training, what: str, error: Exception) -> BuildError:
     """An error in a user's model, with its variant, its last line and where in the user's code it came from."""
     own = training.model.file
@@ -78,13 +93,10 @@ def _compile(model: keras.Model, training: Training) -> None:
         )
     rate = {} if training.learning_rate is None else {"learning_rate": made(training.learning_rate)}
     model.compile(
-        optimizer=training.optimizer.make(**rate), loss=_listed(made(training.loss)), metrics=_metrics(training)
+        optimizer=training.optimizer.make(**rate),
+        loss=_listed(made(training.loss)),
+        metrics=_listed(made(training.metrics)) or None,
     )
-
-
-def _metrics(training: Training) -> Any:
-    found = _listed(made(training.metrics))
-    return found or None
 
 
 def _listed(value: Any) -> Any:
@@ -96,12 +108,8 @@ def _listed(value: Any) -> Any:
 
 def first_rows(split: Split, rows: int) -> tuple[Any, Any, Any]:
     """The first examples of a split: x, y and weights."""
-
-    def cut(leaf: Any) -> Any:
-        return None if leaf is None else leaf[:rows]
-
-    x, y, weight = (keras.tree.map_structure(cut, part) for part in (split.x, split.y, split.weight))
-    return x, y, weight
+    first = split.map(lambda array: array[:rows])
+    return first.x, first.y, first.weight
 
 
 def class_weight(training: Training, data: Dataset) -> Mapping[int, float] | None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Client as Connect
 from multiprocessing.connection import Connection, Listener
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import cloudpickle
 import joblib  # type: ignore[import-untyped]
@@ -23,9 +23,6 @@ from joblib.externals.loky import BrokenProcessPool, get_reusable_executor  # ty
 from mlplab import user_code, worker
 from mlplab.checks import UnavailableError, UsageError
 from mlplab.worker import Outcome
-
-if TYPE_CHECKING:
-    pass
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")

@@ -84,16 +84,10 @@ class Compared:
         Raises:
             UsageError: no variant has a result.
         """
-        from mlplab.building import build
-        from mlplab.folds import for_seed
+        from mlplab.building import restored
 
-        result = self.winner
-        assert result.weights is not None
         with backend.computing():
-            data = for_seed(result.variant, self.data, result.seed)
-            model = build(result.variant, data, result.seed)
-        model.set_weights(result.weights)
-        return model
+            return restored(self.winner, self.data)
 
     def __str__(self) -> str:
         lines = [" | ".join(row) for row in self.table]

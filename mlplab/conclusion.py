@@ -7,10 +7,9 @@ from dataclasses import asdict
 from typing import Any
 
 from mlplab import figures, labels, results, tables, tracking, verdict_figures
-from mlplab.building import build, first_rows
+from mlplab.building import first_rows, restored
 from mlplab.comparison import Comparison
 from mlplab.data import Dataset
-from mlplab.folds import for_seed
 from mlplab.results import Outcome, Result, Target
 from mlplab.seed_group import SeedGroup
 from mlplab.verdicts import Verdict, judge, sentences
@@ -147,8 +146,5 @@ def _note(
 
 
 def _log_model(run: tracking.Run, result: Result, comparison: Comparison, data: Dataset) -> None:
-    data = for_seed(result.variant, data, result.seed)  # a model may have been fitted to its split
-    model = build(result.variant, data, result.seed)
-    model.set_weights(result.weights)
     leads = {**labels.of_data(data), "comparison": comparison.name, "variant": result.variant.name}
-    run.model(model, first_rows(data.test, 2)[0], leads | {"run_id": run.run_id})
+    run.model(restored(result, data), first_rows(data.test, 2)[0], leads | {"run_id": run.run_id})

@@ -3,7 +3,7 @@
 Arrays are NumPy's. Keras is imported for a folder of images and for `table_inputs` alone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,10 @@ class Split:
 
     def __len__(self) -> int:
         return len(next(leaves(self.y))[1])
+
+    def map(self, change: Callable[[Array], Any]) -> "Split":
+        """The same split of what `change` makes of each array."""
+        return Split(*(map_nest(lambda _, array: change(array), part) for part in (self.x, self.y, self.weight)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -725,18 +725,8 @@ def inner_retries() -> Iterator[None]:
 
     Not where it would create what is looked for by nothing: a logged model that it creates twice is an empty one more.
     """
-    before = {
-        name: os.environ.get(name) for name in ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR")
-    }
-    os.environ.update(dict(zip(before, ("4", "1"), strict=True)))
-    try:
+    with backend.environment({"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "4", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1"}):
         yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def brief(error: Exception) -> str:

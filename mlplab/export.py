@@ -83,13 +83,13 @@ def answering(export: Any) -> Callable[[Any], Any]:
     return in_batches(lambda x: export.__call__(tf.nest.map_structure(converted, specs, x)))
 
 
-def in_batches(call: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """`call` for any number of examples: it is given `BATCH` at a time, and what it returns is joined, as arrays."""
+def in_batches(call: Callable[[Any], Any], batch: int = BATCH) -> Callable[[Any], Any]:
+    """`call` for any number of examples: it is given `batch` at a time, and what it returns is joined, as arrays."""
 
     def every(x: Any) -> Any:
-        rows = len(tf.nest.flatten(x)[0])
+        rows = tf.nest.flatten(x)[0].shape[0]  # sparse matrices have no len
         parts = [
-            call(tf.nest.map_structure(lambda leaf, at=at: leaf[at : at + BATCH], x)) for at in range(0, rows, BATCH)
+            call(tf.nest.map_structure(lambda leaf, at=at: leaf[at : at + batch], x)) for at in range(0, rows, batch)
         ]
         return tf.nest.map_structure(lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves]), *parts)
 

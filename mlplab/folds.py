@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 
 from mlplab.checks import UsageError
-from mlplab.data import Dataset, Split
-from mlplab.readers import map_nest
+from mlplab.data import Dataset
 from mlplab.spec import Training
 
 
@@ -23,7 +22,7 @@ def for_seed(variant: Training, data: Dataset, seed: int) -> Dataset:
         return data.resampled(seed)
     _, many, first = variant.splits.split(":")
     held_out = fold_of_example(data, int(many), int(first)) == fold_number(variant, seed)
-    return replace(data, train=_rows(data.train, ~held_out), validation=_rows(data.train, held_out))
+    return replace(data, train=data.train.map(lambda a: a[~held_out]), validation=data.train.map(lambda a: a[held_out]))
 
 
 def fold_number(variant: Training, seed: int) -> int | None:
@@ -61,10 +60,3 @@ def fold_of_example(data: Dataset, folds: int, seed: int) -> np.ndarray:
     for number, (_, held_out) in enumerate(made.split(np.zeros(len(found)), labels, together), 1):
         found[held_out] = number
     return found
-
-
-def _rows(split: Split, chosen: np.ndarray) -> Split:
-    def taken(part: Any) -> Any:
-        return None if part is None else map_nest(lambda _, array: array[chosen], part)
-
-    return Split(taken(split.x), taken(split.y), taken(split.weight))

@@ -71,7 +71,7 @@ class Overview:
 
 Experiment = Comparison | Search | Prediction | Overview
 KINDS: Mapping[str, type[Experiment]] = MappingProxyType(
-    {"COMPARISON": Comparison, "SEARCH": Search, "PREDICTION": Prediction, "OVERVIEW": Overview}
+    dict(zip(user_code.EXPERIMENTS, (Comparison, Search, Prediction, Overview), strict=True))
 )
 """What the file of an experiment holds: exactly one of these names."""
 

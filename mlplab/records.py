@@ -83,8 +83,8 @@ class SearchResult:
 
     Attributes:
         scoring: what the scores are of, by scikit-learn's names, such as `accuracy` or `r2`.
-        refit: that training; it saw no validation data while it went on.
-        validation: loss and metrics on the validation set after it.
+        refit: that training; its best epoch was picked by the validation set.
+        validation: loss and metrics on the validation set at that epoch.
     """
 
     candidates: list[Candidate]

@@ -21,10 +21,10 @@ from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
 from mlplab import delivery, judging, tracking
+from mlplab.building import first_rows
 from mlplab.checks import UnavailableError, UsageError, check_registered
 from mlplab.data import Dataset
 from mlplab.export import Export, answering, as_sent, in_batches
-from mlplab.judging import answers_of as _answers
 from mlplab.sources import Data
 from mlplab.spec import Metric
 from serving.model import VALUES, arguments, arguments_of
@@ -300,13 +300,13 @@ def _trained(client: delivery.Client, run: Run, data: Dataset, folder: Path) -> 
     except (OSError, KeyError, mlflow.MlflowException):
         raise UsageError(
             f"the model of run {run_id} cannot be registered: {why}, and no model is logged in it. Train the variant "
-            "again; a comparison logs the model of its winner."
+            "again; a comparison logs the model of one seed of each variant."
         ) from None
 
 
 def _rows(data: Dataset, rows: int) -> Any:
     """The first test examples, as an export takes them."""
-    return as_sent(tf.nest.map_structure(lambda leaf: leaf[:rows], data.test.x))
+    return as_sent(first_rows(data.test, rows)[0])
 
 
 def _create(client: delivery.Client, name: str) -> None:
@@ -391,7 +391,7 @@ def _check(
         return float(version.tags[tag])
     value = float(version.tags.get(tag, 0.0))
     try:
-        answers = _answers(f"models:/{name}/{number}", data.test.x)
+        answers = judging.answers_of(f"models:/{name}/{number}", data.test.x)
         if version.tags.get("mlplab.form", judging.PIXELS) != VALUES and metric == "accuracy":
             value = judging.accuracy_of(answers, data)
         apart = judging.apart(answers, trained()[1](_rows(data, judging.ROWS_COMPARED)))
@@ -416,7 +416,7 @@ def _evaluate_champion(
     tags: Mapping[str, str] = before.tags
     try:
         if metric == "accuracy" and tags.get("mlplab.form", judging.PIXELS) != VALUES:
-            value = repr(judging.accuracy_of(_answers(f"models:/{name}/{before.version}", data.test.x), data))
+            value = repr(judging.accuracy_of(judging.answers_of(f"models:/{name}/{before.version}", data.test.x), data))
         elif tags.get("dataset.digest") == data.digest and f"test_{metric}" in tags:
             value = tags[f"test_{metric}"]
         else:

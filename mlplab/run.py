@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 from mlplab import labels, origin, tracking, trial
 from mlplab.checks import UsageError
@@ -81,7 +81,7 @@ class Lab:
         """
         for wanted in data_of(experiment):
             self._data_of(wanted)
-        if isinstance(experiment, Search) or (isinstance(experiment, Comparison) and not experiment.searches):
+        if _is_known(experiment):
             self._check(experiment)
         command = self._command(experiment)
         tags = labels.of_kind(experiment)
@@ -140,7 +140,7 @@ class Lab:
         """What is to be done, in a word that differs with whatever decides the numbers."""
         every = [
             self._fingerprint(experiment)
-            if isinstance(experiment, Search) or (isinstance(experiment, Comparison) and not experiment.searches)
+            if _is_known(experiment)
             else [repr(experiment), *(self._data_of(wanted)[0].digest for wanted in data_of(experiment))]
             for experiment in experiments
         ]
@@ -273,6 +273,11 @@ class Lab:
         run.tags({**labels.of_data(data), **tracking.fingerprinted(self._fingerprint(spec))})
         watching = functools.partial(self._screen.experiment, spec, data)
         return _record(spec, data, search=run_search(spec, data, device, run, watching, self.jobs, self.cluster))
+
+
+def _is_known(experiment: Experiment) -> TypeGuard[Comparison | Search]:
+    """Whether it is known, before anything runs, what an experiment trains."""
+    return isinstance(experiment, Search) or (isinstance(experiment, Comparison) and not experiment.searches)
 
 
 def _record(experiment: Experiment, data: Dataset, **found: Any) -> Record:

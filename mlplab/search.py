@@ -13,9 +13,9 @@ from sklearn.exceptions import FitFailedWarning
 from sklearn.metrics import get_scorer
 from sklearn.model_selection import ParameterSampler, PredefinedSplit, RandomizedSearchCV
 
-from mlplab.building import build
+from mlplab.building import restored
 from mlplab.data import Dataset
-from mlplab.folds import fold_of_example, for_seed
+from mlplab.folds import fold_of_example
 from mlplab.results import Result
 from mlplab.space import Range, Search
 from mlplab.spec import Training
@@ -154,7 +154,6 @@ class _Score:
 def _estimator(search: Search, data: Dataset, trainer: Trainer) -> Any:
     """scikeras' wrapper for a search's candidates: its parameters are their choices, and `trainer` trains it."""
     base: Any = Classifier if data.classes else Regressor
-    drawn = candidates(search)
 
     class Candidate(base):  # type: ignore[misc]
         """A candidate as scikit-learn handles it."""
@@ -163,7 +162,7 @@ def _estimator(search: Search, data: Dataset, trainer: Trainer) -> Any:
             held_out = set(range(1, search.folds + 1)) - set(np.unique(fold_of_example).tolist())
             self.fold_ = held_out.pop() if held_out else 0  # none: the winner, on all examples
             if not self.fold_:
-                self.result_, self.trained_ = trainer.best(self._place())
+                self.result_, self.trained_ = trainer.best(int(self.place))
             elif trainer.known(self.place, self.fold_) is None:
                 self.result_, self.trained_ = trainer.fold(self.place, self.fold_), None
             else:
@@ -171,18 +170,12 @@ def _estimator(search: Search, data: Dataset, trainer: Trainer) -> Any:
             self.initialize(X, y)
             return self
 
-        def _place(self) -> int:
-            return int(self.place)
-
         def _build_keras_model(self) -> keras.Model:
             if self.trained_ is None:
-                variant, seed = self.result_.variant, self.result_.seed
-                self.trained_ = build(variant, for_seed(variant, data, seed), seed)
-                self.trained_.set_weights(self.result_.weights)
+                self.trained_ = restored(self.result_, data)
             return self.trained_
 
     given = dict.fromkeys(name.replace(".", "__") for name in search.space)
-    assert len(drawn) == search.candidates
     return Candidate(_no_model, place=0, **given)
 
 

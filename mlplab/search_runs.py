@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from mlplab import labels, search, search_figures, seed_group, tables, tracking
-from mlplab.building import build, first_rows
+from mlplab.building import first_rows, restored
 from mlplab.comparison import Comparison
 from mlplab.data import Dataset
 from mlplab.records import Candidate, SearchResult, choice_text
@@ -108,14 +108,8 @@ class _Trainer:
         run: tracking.Run,
         watch: ProgressListener,
     ) -> None:
-        self.spec, self.variants, self.data, self.device, self.run, self.watch = (
-            spec,
-            variants,
-            data,
-            device,
-            run,
-            watch,
-        )
+        self.spec, self.variants, self.data = spec, variants, data
+        self.device, self.run, self.watch = device, run, watch
         self.seeds = tuple(range(spec.seed, spec.seed + spec.folds))
         self.comparison = Comparison(
             name=spec.name,
@@ -218,7 +212,4 @@ class _Trainer:
         if result.status == FAILED:
             raise RuntimeError(result.error)
         self.validated = {name: result.best(name) for name in result.history if name.startswith("val_")}
-        model = build(winner, self.data, self.spec.seed)
-        if result.weights is not None:
-            model.set_weights(result.weights)
-        return result, model
+        return result, restored(result, self.data)

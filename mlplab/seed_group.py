@@ -5,7 +5,7 @@ import statistics
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
@@ -18,9 +18,6 @@ from mlplab.folds import fold_number, for_seed
 from mlplab.results import FAILED, Result
 from mlplab.spec import Metric, Training
 from mlplab.trial import Device, ProgressListener
-
-if TYPE_CHECKING:
-    pass
 
 
 class SeedGroup:

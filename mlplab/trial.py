@@ -19,6 +19,7 @@ from mlplab.building import build, class_weight, explained, first_rows
 from mlplab.checks import UsageError, choose
 from mlplab.data import Dataset, Split
 from mlplab.keras_fit import KERAS
+from mlplab.readers import leaves
 from mlplab.results import DIVERGED, Result
 from mlplab.spec import Metric, Training
 
@@ -86,8 +87,8 @@ class Device:
     @classmethod
     def of(cls, data: Dataset) -> "Device":
         """Copies a data set's splits to the device."""
-        leaves = [leaf for leaf in keras.tree.flatten((data.train.x, data.train.y)) if leaf is not None]
-        example = max(1, sum(leaf.nbytes for leaf in leaves) // max(1, len(data.train)))
+        held = sum(array.nbytes for _, array in leaves((data.train.x, data.train.y)))
+        example = max(1, held // max(1, len(data.train)))
         batch = min(training.EVALUATION_BATCH, max(32, EVALUATION_BYTES // example))
         return cls(_tensors(data.train), _tensors(data.validation), _tensors(data.test), batch)
 
@@ -98,11 +99,8 @@ class Device:
 
 
 def _tensors(split: Split) -> tuple[Any, Any, Any]:
-    def kept(leaf: Any) -> Any:
-        return None if leaf is None else tf.constant(leaf)
-
-    x, y, weight = (keras.tree.map_structure(kept, part) for part in (split.x, split.y, split.weight))
-    return x, y, weight
+    kept = split.map(tf.constant)
+    return kept.x, kept.y, kept.weight
 
 
 @dataclass(frozen=True)
@@ -135,7 +133,7 @@ def check(variants: Sequence[Training], metrics: Sequence[Metric], seed: int, da
         model = build(variant, data, seed)
         x, y, weight = first_rows(data.train, CHECKED_EXAMPLES)
         try:
-            logs = keras.tree.map_structure(float, model.test_step((x, y) if weight is None else (x, y, weight)))
+            logs = keras.tree.map_structure(float, model.test_step(keras.utils.pack_x_y_sample_weight(x, y, weight)))
             model.reset_metrics()
             weights = class_weight(variant, data)
             programs[variant.name] = training.choose(
@@ -202,7 +200,7 @@ def train(
         seeds=[result.seed for result in results],
         sample_weight=weight,
         class_weight=class_weight(variant, data),
-        validation_data=_held_out(device) if measured(variant) else None,
+        validation_data=keras.utils.pack_x_y_sample_weight(*device.validation) if measured(variant) else None,
         validation_batch_size=device.evaluated,
         callbacks=[
             _callbacks(result, clock, metric, device, report, store, together)
@@ -224,11 +222,6 @@ def train(
 def measured(variant: Training) -> bool:
     """Whether a training is evaluated after each epoch; a fold of a search is scored once it is over."""
     return not variant.splits.startswith("folds")
-
-
-def _held_out(device: Device) -> tuple[Any, ...]:
-    x, y, weight = device.validation
-    return (x, y) if weight is None else (x, y, weight)
 
 
 def side_by_side(variant: Training, seeds: int, data: Dataset) -> bool:

@@ -148,12 +148,6 @@ def _take_core() -> None:
         return
 
 
-def join(threads: int, on_message: Callable[[Any], object]) -> None:
-    """Makes this process a worker that tells by `on_message`."""
-    prepare(threads)
-    listen(on_message)
-
-
 def listen(on_message: Callable[[Any], object]) -> Callable[[Any], object]:
     """Has what tasks `tell` go to `on_message`; returns where it went before."""
     global _on_message
@@ -197,7 +191,8 @@ def call(work: bytes, threads: int, topic: str) -> Any:
     """Carries out what joblib sends to a worker of Dask's; unpacked here, since that imports TensorFlow."""
     from distributed import get_worker
 
-    join(threads, functools.partial(get_worker().log_event, topic))
+    prepare(threads)
+    listen(functools.partial(get_worker().log_event, topic))
     return cloudpickle.loads(work)()
 
 

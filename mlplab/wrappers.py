@@ -10,6 +10,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils import ClassifierTags, RegressorTags
 
 from mlplab import training
+from mlplab.export import in_batches
 
 
 class _Compiled:
@@ -34,17 +35,12 @@ class _Compiled:
             raise NotFittedError(f"this {type(self).__name__} has no model yet: call fit first.")
         X, _ = this._validate_data(X=X, y=None)
         X = this.feature_encoder_.transform(X)
+
+        def batch(x: Any) -> Any:
+            return self.model_(keras.tree.map_structure(_dense, x), training=False)
+
         # Not model.predict: its set-up costs more than the answer.
-        size = training.EVALUATION_BATCH
-        rows = keras.tree.flatten(X)[0].shape[0]
-
-        def batch(at: int) -> Any:
-            return self.model_(keras.tree.map_structure(lambda leaf: _dense(leaf[at : at + size]), X), training=False)
-
-        found = [keras.tree.map_structure(keras.ops.convert_to_numpy, batch(at)) for at in range(0, rows, size)]
-        if isinstance(found[0], np.ndarray):
-            return np.concatenate(found)
-        return [np.concatenate(parts) for parts in zip(*found, strict=True)]  # type: ignore[return-value]
+        return in_batches(batch, training.EVALUATION_BATCH)(X)  # type: ignore[no-any-return]
 
 
 def _dense(rows: Any) -> Any:

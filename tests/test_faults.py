@@ -40,7 +40,7 @@ from faults import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlplab import registry, tracking, trial
+from mlplab import judging, tracking, trial
 
 FIVE = '''"""Every kind of state that a training has."""
 
@@ -209,7 +209,7 @@ def answers_here(monkeypatch) -> None:
     """Has versions answer in this process: another one takes seconds, and belongs to the tests of the registry."""
     from test_registry import _in_process
 
-    monkeypatch.setattr(registry, "_answers", _in_process)
+    monkeypatch.setattr(judging, "answers_of", _in_process)
 
 
 def complete(store: Store, expected: Undisturbed) -> None:

@@ -65,6 +65,29 @@ import numpy, tensorflow, keras, mlflow, matplotlib.pyplot
 json.dump(state(), open("said.json", "w"))
 """
 
+OVERLAPPING = """
+import json, os, threading
+from mlplab import backend
+begun, first_is_over, seen = threading.Event(), threading.Event(), []
+
+def retries():
+    return os.environ.get("MLFLOW_HTTP_REQUEST_MAX_RETRIES")
+
+def second():
+    with backend.settings():
+        begun.set()
+        first_is_over.wait(30)
+        seen.append(retries())
+
+other = threading.Thread(target=second)
+with backend.settings():
+    other.start()
+    assert begun.wait(30)
+first_is_over.set()
+other.join()
+json.dump([*seen, retries()], open("said.json", "w"))
+"""
+
 
 def said(code: str, folder: Path, environment: dict[str, str], *arguments: str) -> Any:
     """What a program of somebody's left, run in a folder of its own."""
@@ -105,3 +128,8 @@ def test_a_comparison_leaves_a_process_as_it_was(
             assert found[name] == before[name], name
         # A logger that was asked for meanwhile is no change.
         assert {name: found["levels"].get(name) for name in before["levels"]} == before["levels"]
+
+
+def test_settings_last_as_long_as_the_last_block_of_any_thread(environment: dict[str, str], tmp_path: Path) -> None:
+    """A block that began in the meantime, in another thread, keeps its settings when the first one is over."""
+    assert said(OVERLAPPING, tmp_path, environment | {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "6"}) == ["0", "6"]

@@ -31,7 +31,7 @@ LAYERS = (
     # One training, one search, one run of the store, one registered model.
     {"trial", "search", "registry"},
     {"records", "labels", "tracking"},
-    {"building", "folds", "judging"},
+    {"building", "judging"},
     # Keras' fit, faster.
     {"wrappers"},
     {"training"},
@@ -39,7 +39,7 @@ LAYERS = (
     {"loops"},
     {"steps"},
     # The words: what an experiment is, and what it is about.
-    {"loading"},
+    {"loading", "folds"},
     {"space", "results", "data"},
     {"comparison", "readers"},
     {"spec", "sources"},

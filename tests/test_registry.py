@@ -71,7 +71,7 @@ def trained(empty_store, tmp_path_factory, dataset):
 def registered(trained, dataset):
     """The worse run registered first, then the best by default: both registrations, the second by a fresh process."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "_answers", _in_process)
+        patch.setattr(judging, "answers_of", _in_process)
         short = registry.register(dataset, run_id=trained["short"].info.run_id)
     return short, registry.register(dataset)
 
@@ -84,7 +84,7 @@ def _in_process(uri, pixels):
 @pytest.fixture
 def here(monkeypatch):
     """Has versions answer in this process: another one takes seconds, and `registered` has been through it."""
-    monkeypatch.setattr(registry, "_answers", _in_process)
+    monkeypatch.setattr(judging, "answers_of", _in_process)
 
 
 def alias(name="mnist-mlp"):
@@ -145,7 +145,7 @@ def test_a_worse_version_does_not_become_champion_unless_forced(trained, dataset
 
 def test_a_version_that_answers_otherwise_is_no_champion(trained, dataset, monkeypatch):
     """Where the fresh process does not answer as the run's model does, the version is tagged so and gets no alias."""
-    monkeypatch.setattr(registry, "_answers", lambda uri, pixels: _in_process(uri, pixels) + np.float32(1e-3))
+    monkeypatch.setattr(judging, "answers_of", lambda uri, pixels: _in_process(uri, pixels) + np.float32(1e-3))
     done = registry.register(dataset, name="other")
     assert done.champion is None
     assert alias("other") == {}
