@@ -3,7 +3,7 @@
 import json
 import math
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -183,6 +183,12 @@ class Record:
             KeyError: there is none of that name.
         """
         return {outcome.variant.name: outcome.representative for outcome in self.outcomes}[variant]
+
+    def name_runs(self, resolved: Callable[[str], str]) -> None:
+        """Has the runs named as the store names them, which `resolved` tells of what stands for them until it does."""
+        named: list[Any] = [self, *self.results, *(self.search.candidates if self.search else [])]
+        for each in named:
+            each.run_id = resolved(each.run_id)
 
     def to_json(self) -> str:
         """All but the experiment itself, as JSON; values that are not finite as NaN and Infinity."""

@@ -12,13 +12,12 @@ from typing import Any, Protocol, TypeGuard
 from mlplab import labels, origin, tracking, trial
 from mlplab.checks import UsageError
 from mlplab.comparison import Comparison
-from mlplab.conclusion import conclude
+from mlplab.comparison_runs import run_comparison
 from mlplab.data import Dataset
 from mlplab.folds import fold_of_example
 from mlplab.loading import Experiment, Options, Prediction, data_of, load_experiment
 from mlplab.of_records import overview, predict
 from mlplab.records import Record
-from mlplab.seed_group import SeedGroup, spread
 from mlplab.sources import Data
 from mlplab.space import Search
 from mlplab.spec import Training
@@ -61,8 +60,7 @@ class Lab:
         jobs: int = 1,
         cluster: str | None = None,
     ) -> None:
-        self.options = options
-        self.jobs, self.cluster = jobs, cluster
+        self.options, self.jobs, self.cluster = options, jobs, cluster
         self.records: dict[str, Record] = {}
         self._load, self._screen = load, screen
         self._data: dict[Data, tuple[Dataset, Device]] = {}
@@ -87,7 +85,8 @@ class Lab:
         tags = labels.of_kind(experiment)
         with tracking.parent_run(experiment.name, tags, None, command, self._screen.notice) as run:
             record = self._perform(experiment, run)
-        self._resolve(run)
+        for each in self.records.values():
+            each.name_runs(run.resolved)
         return record, *tracking.address(run)
 
     def dataset(self, data: Data) -> Dataset:
@@ -133,7 +132,8 @@ class Lab:
             run.folder(folder)
             incomplete = set(experiments) - set(self.records) or any(record.failed for record in self.records.values())
             run.finish("FAILED" if incomplete else "FINISHED")
-        self._resolve(run)
+        for record in self.records.values():
+            record.name_runs(run.resolved)
         return self.records, *tracking.address(run)
 
     def _command(self, *experiments: Experiment) -> str:
@@ -166,15 +166,6 @@ class Lab:
                 of = experiment.corners(), [], experiment.seed
             self._checked[key] = trial.check(*of, data, device)
         return self._checked[key]
-
-    def _resolve(self, run: tracking.Run) -> None:
-        """Has the records name their runs as the store does."""
-        for record in self.records.values():
-            record.run_id = run.resolved(record.run_id)
-            for result in record.results:
-                result.run_id = run.resolved(result.run_id)
-            for candidate in record.search.candidates if record.search else ():
-                candidate.run_id = run.resolved(candidate.run_id)
 
     def _data_of(self, wanted: Data) -> "tuple[Dataset, Device]":
         """A data set, loaded once; first of all, so that what is missing or damaged is said before a run starts."""
@@ -219,10 +210,8 @@ class Lab:
             experiment = self._with_winners(experiment, run)
         needed = [self._need(name, run) for name in getattr(experiment, "needs", ())]
         started = time.perf_counter()
-        if isinstance(experiment, Comparison):
-            record = self._compare(experiment, run)
-        elif isinstance(experiment, Search):
-            record = self._search(experiment, run)
+        if isinstance(experiment, Comparison | Search):
+            record = self._train(experiment, run)
         elif isinstance(experiment, Prediction):
             (wanted,) = data_of(experiment)
             data, _ = self._data_of(wanted)
@@ -239,40 +228,17 @@ class Lab:
         self._screen.recorded(record)
         return record
 
-    def _compare(self, comparison: Comparison, run: tracking.Run) -> Record:
-        data, device = self._data_of(comparison.data)
-        programs = self._check(comparison).programs
-        run.tags({**labels.of_data(data), **tracking.fingerprinted(self._fingerprint(comparison))})
-        run.data(data)
-        run.text(comparison.to_json(), "comparison.json")
-        groups = [
-            SeedGroup.open(run, variant, comparison, data, programs[variant.name]) for variant in comparison.resolved()
-        ]
-        # Seed after seed, each time another variant first: what slows the machine for a while slows all.
-        turns = [
-            (group, seed)
-            for turn, seed in enumerate(comparison.each_seed)
-            for group in groups[turn % len(groups) :] + groups[: turn % len(groups)]
-        ]
-        with self._screen.experiment(comparison, data, comparison.resolved()) as watch:
-            if self.jobs > 1 or self.cluster:
-                spread(turns, comparison, data, watch, self.jobs, self.cluster)
-            else:
-                for group, seed in turns:
-                    group.train_next(seed, device, watch)
-        for group in groups:
-            group.conclude()
-        trained = [one for group in groups for one in group.trained]
-        verdicts = conclude(run, comparison, data, groups, trained)
-        return _record(comparison, data, results=[result for result, _ in trained], verdicts=verdicts)
-
-    def _search(self, spec: Search, run: tracking.Run) -> Record:
+    def _train(self, experiment: Comparison | Search, run: tracking.Run) -> Record:
+        data, device = self._data_of(experiment.data)
+        run.tags({**labels.of_data(data), **tracking.fingerprinted(self._fingerprint(experiment))})
+        where = functools.partial(self._screen.experiment, experiment, data), self.jobs, self.cluster
+        if isinstance(experiment, Comparison):
+            programs = self._check(experiment).programs
+            results, verdicts = run_comparison(experiment, data, device, programs, run, *where)
+            return _record(experiment, data, results=results, verdicts=verdicts)
         from mlplab.search_runs import run_search  # scikit-learn and joblib take long to import
 
-        data, device = self._data_of(spec.data)
-        run.tags({**labels.of_data(data), **tracking.fingerprinted(self._fingerprint(spec))})
-        watching = functools.partial(self._screen.experiment, spec, data)
-        return _record(spec, data, search=run_search(spec, data, device, run, watching, self.jobs, self.cluster))
+        return _record(experiment, data, search=run_search(experiment, data, device, run, *where))
 
 
 def _is_known(experiment: Experiment) -> TypeGuard[Comparison | Search]:

@@ -21,7 +21,8 @@ LAYERS = (
     {"command_line"},
     # An experiment: planned, trained, concluded.
     {"run", "terminal"},
-    {"conclusion", "search_runs"},
+    {"comparison_runs", "search_runs"},
+    {"conclusion"},
     {"seed_group", "of_records"},
     {"cluster", "replay"},
     {"worker"},
