@@ -1,15 +1,17 @@
 """A comparison from a program or a notebook: `mlplab.compare(COMPARISON)`, and what it gives back."""
 
+import abc
 import argparse
 import base64
 import html
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from mlplab import backend
-from mlplab.checks import UsageError
+from mlplab.checks import UsageError, choose
 from mlplab.comparison import Comparison
 from mlplab.data import Dataset
 from mlplab.loading import Options, load_experiment
@@ -19,26 +21,72 @@ if TYPE_CHECKING:
     import keras
     from matplotlib.figure import Figure
 
+    from mlplab.across import Across
     from mlplab.records import Record
     from mlplab.results import Result
 
 
 @dataclass(frozen=True, eq=False)
-class Compared:
+class _Shown(abc.ABC):
+    """What a comparison came to, on one data set or several; a notebook shows it as a page."""
+
+    comparison: Comparison
+    record: "Record"
+    page: str
+    command: str
+
+    @property
+    @abc.abstractmethod
+    def table(self) -> list[list[str]]:
+        """Rows of texts, the first their headings."""
+
+    @property
+    @abc.abstractmethod
+    def figures(self) -> "Mapping[str, Figure]":
+        """Matplotlib's figures by name."""
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """What the seeds say of the variants, measure by measure."""
+        return self.record.verdicts
+
+    @property
+    def sentences(self) -> list[str]:
+        """The verdicts for readers."""
+        return sentences(self.verdicts)
+
+    def __str__(self) -> str:
+        lines = [" | ".join(row) for row in self.table]
+        return "\n".join([self.comparison.question, *lines, *self.sentences])
+
+    def _repr_html_(self) -> str:
+        header, *rows = [[html.escape(cell) for cell in row] for row in self.table]
+        head = "".join(f"<th>{cell}</th>" for cell in header)
+        body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+        said = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in self.sentences)
+        drawn = "".join(
+            f'<img alt="{html.escape(name)} by variant" style="max-width:100%" '
+            f'src="data:image/png;base64,{_png(figure)}">'
+            for name, figure in self.figures.items()
+        )
+        return (
+            f"<h3>{html.escape(self.comparison.question)}</h3><ul>{said}</ul>"
+            f"<table><tr>{head}</tr>{body}</table>{drawn}<p>Run: {html.escape(self.page)}</p>"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Compared(_Shown):
     """What a comparison came to; a notebook shows it as a page.
 
     Attributes:
         comparison: as it was run.
         record: all of it: results, verdicts, seconds.
-        data: what it was trained on.
         page: the address of its run in MLflow's UI, and the command that opens it.
+        data: what it was trained on.
     """
 
-    comparison: Comparison
-    record: "Record"
     data: Dataset
-    page: str
-    command: str
 
     @property
     def table(self) -> list[list[str]]:
@@ -46,11 +94,6 @@ class Compared:
         from mlplab import tables
 
         return tables.to_cells(self.comparison, self.record.results)
-
-    @property
-    def verdicts(self) -> list[Verdict]:
-        """What the seeds say of the variants, measure by measure."""
-        return self.record.verdicts
 
     @property
     def figures(self) -> "Mapping[str, Figure]":
@@ -89,24 +132,59 @@ class Compared:
         with backend.computing():
             return restored(self.winner, self.data)
 
-    def __str__(self) -> str:
-        lines = [" | ".join(row) for row in self.table]
-        return "\n".join([self.comparison.question, *lines, *sentences(self.verdicts)])
 
-    def _repr_html_(self) -> str:
-        header, *rows = [[html.escape(cell) for cell in row] for row in self.table]
-        head = "".join(f"<th>{cell}</th>" for cell in header)
-        body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-        said = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in sentences(self.verdicts))
-        drawn = "".join(
-            f'<img alt="{html.escape(name)} by variant" style="max-width:100%" '
-            f'src="data:image/png;base64,{_png(figure)}">'
-            for name, figure in self.figures.items()
+@dataclass(frozen=True, eq=False)
+class ComparedAcross(_Shown):
+    """What a comparison on several data sets came to; a notebook shows what holds over all of them as a page.
+
+    Attributes:
+        comparison, record, page: as `Compared` has them; the verdicts are over all data sets.
+        each: name of a data set -> what the comparison came to on it.
+    """
+
+    each: Mapping[str, Compared]
+
+    def on(self, data: str) -> Compared:
+        """What it came to on one of the data sets, by its name.
+
+        Raises:
+            UsageError: there is none of that name.
+        """
+        return self.each[choose("data set of this comparison", data, self.each)]
+
+    def best(self) -> "keras.Model":
+        """There is no one model: a model is trained on one data set, and `on(…)` gives that data set's.
+
+        Raises:
+            UsageError: always.
+        """
+        legal = ", ".join(f"on({name!r}).best()" for name in self.each)
+        raise UsageError(
+            f"best() is asked of {len(self.each)} data sets; legal, as a model is trained on one: {legal}."
         )
-        return (
-            f"<h3>{html.escape(self.comparison.question)}</h3><ul>{said}</ul>"
-            f"<table><tr>{head}</tr>{body}</table>{drawn}<p>Run: {html.escape(self.page)}</p>"
-        )
+
+    @cached_property
+    def _over(self) -> "Across":
+        from mlplab.across import Across
+
+        return Across(self.comparison, self.record.records)
+
+    @property
+    def table(self) -> list[list[str]]:
+        """The variants' selection metric, a row for each data set and one over all: texts, the first row headings."""
+        return self._over.cells()
+
+    @property
+    def sentences(self) -> list[str]:
+        """The verdicts over all data sets for readers, and what resampling says beside them."""
+        return self._over.sentences(self.verdicts)
+
+    @property
+    def figures(self) -> "Mapping[str, Figure]":
+        """Differences by measure, with a row for each data set, and performance profiles, as Matplotlib's figures."""
+        from mlplab import across_figures
+
+        return across_figures.every(self._over, self.verdicts)
 
 
 def _png(figure: "Figure") -> str:
@@ -123,8 +201,10 @@ def compare(
     seeds: int | tuple[int, ...] | None = None,
     jobs: int = 1,
     cluster: str | None = None,
-) -> Compared:
+) -> Compared | ComparedAcross:
     """Runs a comparison, on the record in MLflow's tracking store, and shows its progress.
+
+    On several data sets what comes back is over all of them, and `.on(NAME)` is what it came to on one.
 
     The process is left as it was: what a comparison needs is set while it runs.
 
@@ -158,4 +238,10 @@ def compare(
         options = argparse.Namespace(dataset=dataset, jobs=jobs, cluster=cluster)
         lab, _ = open_lab(options, changes, [adapted])
         record, command, page = lab.run(adapted)
-        return Compared(adapted, record, lab.dataset(adapted.data), page, command)
+        if not record.records:
+            return Compared(adapted, record, page, command, lab.dataset(adapted.data))
+        each = {
+            data.label: Compared(adapted.on(data), one, page, command, lab.dataset(data))
+            for data, one in zip(adapted.datasets, record.records, strict=True)
+        }
+        return ComparedAcross(adapted, record, page, command, each)

@@ -7,6 +7,7 @@ costs a line number and not an hour of training.
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from os import PathLike
 from typing import Any
 
 from mlplab import keras_names
@@ -38,7 +39,8 @@ class Comparison:
     Args:
         question: one sentence that ends in a question mark.
         data: what the question is about: `mnist`, `cifar10` or `digits`, a function that returns arrays, the path of an
-            `.npz`, of a CSV or of a folder of images, or a `Data` that says how it is split.
+            `.npz`, of a CSV or of a folder of images, or a `Data` that says how it is split. A list of several repeats
+            the question on each: see `on`, and `mlplab.across` for what is said over all of them.
         base: what all variants share.
         variants: name of a variant -> its difference from `base`, as `Training.but` takes it, or `WinnerOf` a search.
         select: the validation metric that picks a training's best epoch and the comparison's winner: a name, or a
@@ -49,11 +51,13 @@ class Comparison:
         baseline: the variant that the others are compared with; "" is the first.
         margin: differences of the selection metric that are practically none, as `Metric` has it; None: what is usual.
         time_margin: the same of training times, as a share.
-        targets: validation metric -> the value whose first reaching is timed.
+        targets: validation metric -> the value whose first reaching is timed; on several data sets also a dict of such
+            values by the data sets' names.
         name: given by `load_experiment`: the file's stem.
 
     Raises:
-        UsageError: fewer than one variant, two equal variants, an unknown choice or metric, an illegal value.
+        UsageError: fewer than one variant, two equal variants or data sets, an unknown choice or metric, an illegal
+            value.
 
     >>> Comparison(
     ...     question="Is Adam better than SGD?", data="mnist", base=Training(loss="mse", optimizer="sgd"),
@@ -72,7 +76,7 @@ class Comparison:
     baseline: str = ""
     margin: float | None = None
     time_margin: float = 0.05
-    targets: Mapping[str, float] = field(default_factory=dict)
+    targets: Mapping[str, Any] = field(default_factory=dict)
     name: str = ""
 
     def __post_init__(self) -> None:
@@ -80,7 +84,8 @@ class Comparison:
         if not isinstance(self.name, str):
             raise UsageError(f"a comparison's name is {self.name!r}; legal: a text.")
         check_base(self.base)
-        object.__setattr__(self, "data", Data.of(self.data))
+        datasets = _datasets(self.data)
+        object.__setattr__(self, "data", datasets if len(datasets) > 1 else datasets[0])
         object.__setattr__(self, "seeds", seeds_of(self.seeds))
         if self.margin is not None:
             number("margin", self.margin, 0, 1e9)  # `Metric` knows more
@@ -96,8 +101,9 @@ class Comparison:
             if not known.name.startswith("val_"):
                 raise UsageError(f"a target is of {metric!r}; legal: a validation metric, such as 'val_{metric}'.")
             low, high = (0, 1) if known.unit == "points" else (-1e9, 1e9)
-            number(f"the target of {metric}", value, low, high)
-        object.__setattr__(self, "targets", FrozenDict(self.targets))
+            for where, one in self._by_data(metric, value).items():
+                number(f"the target of {metric}{where}", one, low, high)
+        object.__setattr__(self, "targets", FrozenDict({metric: _kept(one) for metric, one in self.targets.items()}))
         object.__setattr__(self, "variants", self._checked())
         if self.baseline != "":
             choose("baseline", self.baseline, self.variants)
@@ -109,6 +115,19 @@ class Comparison:
                     f"variants {twin!r} and {variant.name!r} are equal: both train exactly the same; "
                     "change a choice of one or delete it."
                 )
+
+    def _by_data(self, metric: str, value: Any) -> dict[str, Any]:
+        """A target's values, one or one for each data set, by where they hold."""
+        if not isinstance(value, Mapping):
+            return {"": value}
+        names = [data.label for data in self.datasets]
+        if len(names) == 1:
+            raise UsageError(f"the target of {metric} is {value!r}; legal with one data set: a number.")
+        for name in value:
+            choose(f"data set in the target of {metric}", name, names)
+        if missing := [name for name in names if name not in value]:
+            raise UsageError(f"the target of {metric} has no value for {missing[0]}; legal: one for each data set.")
+        return {f" on {name}": one for name, one in value.items()}
 
     def _metric(self, given: Any, margin: float | None) -> Metric:
         metric = given if isinstance(given, Metric) else Metric(given)
@@ -135,6 +154,35 @@ class Comparison:
                 raise UsageError(f"variant {name!r} sets 'name'; its key in variants is its name: delete the entry.")
             found[name] = change if isinstance(change, WinnerOf) else _frozen(name, change)
         return FrozenDict(found)
+
+    @property
+    def datasets(self) -> tuple[Data, ...]:
+        """The data sets, one or several."""
+        return self.data if isinstance(self.data, tuple) else (self.data,)
+
+    def on(self, data: Any) -> "Comparison":
+        """The same question on one of several data sets, given by its name or itself; of one data set the same.
+
+        >>> Comparison(
+        ...     question="Is Adam better?", data=["mnist", "digits"], base=Training(loss="mse", optimizer="adam"),
+        ...     variants={"Adam": {}}, select="val_loss", name="adam",
+        ... ).on("digits").name
+        'adam on digits'
+        """
+        named = {one.label: one for one in self.datasets}
+        wanted = named[choose("data set", data, named)] if isinstance(data, str) else Data.of(data)
+        if wanted not in self.datasets:
+            raise UsageError(f"{wanted!r} is none of this comparison's data; legal: {', '.join(named)}.")
+        if len(named) == 1:
+            return self
+        targets = {k: v[wanted.label] if isinstance(v, Mapping) else v for k, v in self.targets.items()}
+        name = f"{self.name} on {wanted.label}" if self.name else ""
+        return replace(self, data=wanted, targets=targets, name=name)
+
+    @property
+    def needs(self) -> "tuple[Comparison, ...]":
+        """The comparisons that it is made of: of several data sets one on each."""
+        return tuple(map(self.on, self.datasets)) if len(self.datasets) > 1 else ()
 
     @property
     def searches(self) -> dict[str, str]:
@@ -230,14 +278,14 @@ class Comparison:
         record = {
             "name": self.name,
             "question": self.question,
-            "data": self.data.to_dict(),
+            "data": [one.to_dict() for one in self.datasets] if self.needs else self.datasets[0].to_dict(),
             "select": vars(self.select),
             "measures": [vars(one) for one in self.measures],
             "seeds": self.seeds,
             "baseline": self.baseline,
             "margin": self.margin,
             "time_margin": self.time_margin,
-            "targets": dict(self.targets),
+            "targets": plain(self.targets),
             "base": self.base.to_dict(),
             "variants": {k: plain(change) for k, change in self.variants.items() if isinstance(change, Mapping)},
             "resolved": [variant.to_dict() for variant in self.resolved()],
@@ -249,8 +297,9 @@ class Comparison:
         """The comparison that `to_json` wrote."""
         record = json.loads(text)
         del record["resolved"]
+        data = record["data"]
         read = {
-            "data": Data.from_dict(record["data"]),
+            "data": [Data.from_dict(one) for one in data] if isinstance(data, list) else Data.from_dict(data),
             "select": Metric(**record["select"]),
             "measures": tuple(Metric(**one) for one in record["measures"]),
             "base": Training.from_dict(record["base"]),
@@ -258,6 +307,37 @@ class Comparison:
             "seeds": tuple(record["seeds"]),
         }
         return cls(**{**record, **read})
+
+
+def _datasets(given: Any) -> tuple[Data, ...]:
+    """The data sets that somebody gave: a list is several; a tuple, too, unless it is one's own arrays.
+
+    Raises:
+        UsageError: there is none, or two are equal or go by one name.
+    """
+    # Of arrays neither is callable; a tuple of them is one data set, as ever.
+    several = isinstance(given, list) or (
+        isinstance(given, tuple) and all(isinstance(one, Data | str | PathLike) or callable(one) for one in given)
+    )
+    if not several:
+        return (Data.of(given),)
+    found: list[Data] = []
+    for one in map(Data.of, given):
+        if one in found:
+            raise UsageError(f"data has {one.label} more than once; legal: different data sets. Delete the repetition.")
+        if one.label in [other.label for other in found]:
+            raise UsageError(
+                f"two data sets are called {one.label!r}; legal: names that tell them apart, such as "
+                f"Data(…, name='{one.label} 2')."
+            )
+        found.append(one)
+    if not found:
+        raise UsageError(f"data is {given!r}; legal: at least one data set.")
+    return tuple(found)
+
+
+def _kept(target: Any) -> Any:
+    return FrozenDict(target) if isinstance(target, Mapping) else target
 
 
 def _is_entropy(loss: Any) -> bool:

@@ -96,7 +96,7 @@ def _record_verdicts(
 ) -> None:
     """Verdicts and times to targets as a JSON file and figures of the comparison's run."""
     said = {"verdicts": [asdict(verdict) for verdict in verdicts], "targets": [asdict(target) for target in targets]}
-    parent.text(json.dumps(_finite(said), indent=2, allow_nan=False), "verdicts.json")
+    parent.text(json.dumps(finite(said), indent=2, allow_nan=False), "verdicts.json")
     for measure in dict.fromkeys(verdict.measure for verdict in verdicts if math.isfinite(verdict.low)):
         shown = [verdict for verdict in verdicts if verdict.measure == measure]
         parent.figure(verdict_figures.differences(shown, data.label), f"differences_{measure}.png")
@@ -105,12 +105,12 @@ def _record_verdicts(
         parent.figure(verdict_figures.reached(each, data.label), f"reached_{metric}_{target:g}.png")
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """`value` as strict JSON takes it: what is no finite number is null."""
     if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
+        return {key: finite(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
+        return [finite(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -124,18 +124,13 @@ def _note(
     targets: Sequence[Target],
 ) -> str:
     """The comparison's description, as Markdown for MLflow's UI."""
-
-    def wide(cells: Sequence[Sequence[str]]) -> str:
-        # The UI sets a table's cells without a space between them.
-        return tables.markdown([[f"{cell}&nbsp;&nbsp;" for cell in row] for row in cells])
-
     curves = tracking.curves_address(parent, f"best_{comparison.metric.name}", not comparison.metric.maximizes)
     parts = [
         f"**{comparison.question}**",
-        wide(tables.to_cells(comparison, found)),
+        tables.wide_markdown(tables.to_cells(comparison, found)),
         f"Best by {comparison.metric.name}: **{ranked[0].variant.name}**." if ranked else "No variant has a result.",
         "\n".join(f"- {sentence}" for sentence in says),
-        wide(tables.target_cells(targets)) if targets else "",
+        tables.wide_markdown(tables.target_cells(targets)) if targets else "",
         f"Note: {disturbance}." if (disturbance := results.disturbance(found)) else "",
         f"Note: {apart}." if (apart := results.unpaired_weights(comparison, found)) else "",
         f"Data: {data.label}.",

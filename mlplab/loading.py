@@ -170,11 +170,17 @@ def load_experiment(name_or_path: str) -> Experiment:
             f"Training`, or one of {', '.join(f'{n} = {kind.__name__}(...)' for n, kind in KINDS.items())}."
         )
     experiment: Experiment = replace(found[held[0]], name=path.stem)
-    if isinstance(experiment, Comparison | Search) and experiment.data.kind in ("npz", "csv", "images"):
-        # A path in a file is counted from that file, wherever the command is given.
-        source = str(path.absolute().parent / experiment.data.source)
-        experiment = replace(experiment, data=replace(experiment.data, source=source))
+    if isinstance(experiment, Comparison):
+        experiment = replace(experiment, data=[_found_from(path, one) for one in experiment.datasets])
+    elif isinstance(experiment, Search):
+        experiment = replace(experiment, data=_found_from(path, experiment.data))
     return experiment
+
+
+def _found_from(path: Path, data: Data) -> Data:
+    """A data set whose path is counted from the file at `path`, wherever the command is given."""
+    files = data.kind in ("npz", "csv", "images")
+    return replace(data, source=str(path.absolute().parent / data.source)) if files else data
 
 
 def _with_legal_names(error: BaseException) -> BaseException:
@@ -213,9 +219,19 @@ def data_of(experiment: Experiment) -> list[Data]:
     """
     if isinstance(experiment, Comparison | Search):
         needs = list(experiment.searches.values()) if isinstance(experiment, Comparison) else []
-        own = [experiment.data]
+        own = list(experiment.datasets) if isinstance(experiment, Comparison) else [experiment.data]
     else:
         needs, own = list(experiment.needs), []
     for name in needs:
         own += [one for one in data_of(load_experiment(name)) if one not in own]
     return own
+
+
+def known(experiment: Experiment) -> tuple[Comparison | Search, ...]:
+    """What it trains, as far as that is known before anything runs: of several data sets a comparison on each.
+
+    Nothing of one that waits for the winner of a search, nor of what is made of records.
+    """
+    if isinstance(experiment, Search):
+        return (experiment,)
+    return (experiment.needs or (experiment,)) if isinstance(experiment, Comparison) and not experiment.searches else ()

@@ -144,6 +144,8 @@ class Record:
         results: those of a comparison: variant after variant in its order, and of each one seed after the other.
         verdicts: what a comparison's seeds say of its variants.
         search, predictions: those of a search or a prediction.
+        records: of a comparison on several data sets those on each of them, which have its results; its verdicts are
+            over all of them.
     """
 
     experiment: Experiment
@@ -156,11 +158,12 @@ class Record:
     verdicts: list[Verdict] = field(default_factory=list)
     search: SearchResult | None = None
     predictions: Predictions | None = None
+    records: "list[Record]" = field(default_factory=list)
 
     @property
     def failed(self) -> bool:
         """Whether a training of it raised."""
-        return any(result.status == FAILED for result in self.results)
+        return any(one.failed for one in self.records) or any(result.status == FAILED for result in self.results)
 
     @property
     def outcomes(self) -> list[Outcome]:
@@ -189,12 +192,16 @@ class Record:
         named: list[Any] = [self, *self.results, *(self.search.candidates if self.search else [])]
         for each in named:
             each.run_id = resolved(each.run_id)
+        for record in self.records:
+            record.name_runs(resolved)
 
     def to_json(self) -> str:
         """All but the experiment itself, as JSON; values that are not finite as NaN and Infinity."""
         record: dict[str, Any] = {"data": self.data, "notice": self.notice, "seconds": self.seconds}
         record["results"] = [result.to_dict() for result in self.results]
         record["verdicts"] = [asdict(verdict) for verdict in self.verdicts]
+        if self.records:
+            record["records"] = [{**json.loads(one.to_json()), "run_id": one.run_id} for one in self.records]
         if self.search:
             candidates = [candidate.to_dict() for candidate in self.search.candidates]
             refit = self.search.refit.to_dict()
@@ -206,7 +213,13 @@ class Record:
     @classmethod
     def from_json(cls, text: str, experiment: Experiment, run_id: str) -> "Record":
         """What `to_json` gave, found on record."""
-        record = json.loads(text)
+        return cls._read(json.loads(text), experiment, run_id)
+
+    @classmethod
+    def _read(cls, record: dict[str, Any], experiment: Experiment, run_id: str) -> "Record":
+        if each := record.get("records"):
+            of = zip(each, getattr(experiment, "needs", ()), strict=True)
+            record["records"] = [cls._read(one, on, one.pop("run_id")) for one, on in of]
         record["results"] = [Result.from_dict(result) for result in record["results"]]
         record["verdicts"] = [Verdict(**verdict) for verdict in record["verdicts"]]
         if search := record.get("search"):

@@ -231,6 +231,11 @@ def _compared(client: delivery.Client, name: str) -> Run:
             "name of a comparison that was run, which is that of its file without .py."
         )
     run: Run = found[0]
+    if winners := run.data.tags.get("winners"):
+        raise UsageError(
+            f"{name!r} is on several data sets, and a model is trained on one; legal: the comparison on one of "
+            f"them, such as {winners.partition(': ')[0]!r}, or a winner's --run-id ({winners})."
+        )
     return run
 
 

@@ -267,9 +267,14 @@ class Target:
 
     def text(self, value: float) -> str:
         """So many epochs, steps or seconds, for readers."""
-        if self.unit == "seconds":
-            return f"{significant(value)} s"
-        return f"{value:,.0f} {self.unit if value != 1 else self.unit.removesuffix('s')}"
+        return time_text(value, self.unit)
+
+
+def time_text(value: float, unit: str) -> str:
+    """So many `epochs`, `steps` or `seconds`, for readers."""
+    if unit == "seconds":
+        return f"{significant(value)} s"
+    return f"{value:,.0f} {unit if value != 1 else unit.removesuffix('s')}"
 
 
 def targets(comparison: Comparison, results: Sequence[Result]) -> list[Target]:

@@ -7,15 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol, TypeGuard
+from typing import Any, Protocol
 
-from mlplab import labels, origin, tracking, trial
+from mlplab import across_runs, labels, origin, tracking, trial
 from mlplab.checks import UsageError
 from mlplab.comparison import Comparison
 from mlplab.comparison_runs import run_comparison
 from mlplab.data import Dataset
 from mlplab.folds import fold_of_example
-from mlplab.loading import Experiment, Options, Prediction, data_of, load_experiment
+from mlplab.loading import Experiment, Options, Prediction, data_of, known, load_experiment
 from mlplab.of_records import overview, predict
 from mlplab.records import Record
 from mlplab.sources import Data
@@ -79,8 +79,10 @@ class Lab:
         """
         for wanted in data_of(experiment):
             self._data_of(wanted)
-        if _is_known(experiment):
-            self._check(experiment)
+        across_runs.check_distinct(experiment, self.dataset)
+        for one in known(experiment):
+            with across_runs.naming(one, experiment):
+                self._check(one)
         command = self._command(experiment)
         tags = labels.of_kind(experiment)
         with tracking.parent_run(experiment.name, tags, None, command, self._screen.notice) as run:
@@ -139,15 +141,16 @@ class Lab:
     def _command(self, *experiments: Experiment) -> str:
         """What is to be done, in a word that differs with whatever decides the numbers."""
         every = [
-            self._fingerprint(experiment)
-            if _is_known(experiment)
-            else [repr(experiment), *(self._data_of(wanted)[0].digest for wanted in data_of(experiment))]
+            [self._fingerprint(each) for each in known(experiment)]
+            or [repr(experiment), *(self.dataset(wanted).digest for wanted in data_of(experiment))]
             for experiment in experiments
         ]
         return labels.digest([every, asdict(self.options), [experiment.name for experiment in experiments]])
 
     def _fingerprint(self, experiment: Comparison | Search) -> str:
         """What decides an experiment's numbers; of models of one's own what was built counts, too."""
+        if len(apart := known(experiment)) > 1:
+            return labels.digest([self._fingerprint(each) for each in apart])
         trainings = experiment.resolved() if isinstance(experiment, Comparison) else (experiment.base,)
         own = any(not each.model.target.startswith("mlplab.") for each in trainings)
         configs = self._check(experiment).configs if own else None
@@ -174,11 +177,12 @@ class Lab:
             self._data[wanted] = data, Device.of(data)
         return self._data[wanted]
 
-    def _need(self, name: str, parent: tracking.Run) -> Record:
+    def _need(self, wanted: str | Comparison, parent: tracking.Run) -> Record:
         """The record of an experiment: met before, found in the store, or run now under `parent`."""
+        name = wanted if isinstance(wanted, str) else wanted.name
         if name in self.records:
             return self.records[name]
-        experiment = self.options.adapt(load_experiment(name))
+        experiment = self.options.adapt(load_experiment(wanted)) if isinstance(wanted, str) else wanted
         if isinstance(experiment, Comparison):
             experiment = self._with_winners(experiment, parent)
         if isinstance(experiment, Comparison | Search):
@@ -210,11 +214,12 @@ class Lab:
             experiment = self._with_winners(experiment, run)
         needed = [self._need(name, run) for name in getattr(experiment, "needs", ())]
         started = time.perf_counter()
-        if isinstance(experiment, Comparison | Search):
+        if needed and isinstance(experiment, Comparison):  # on several data sets
+            record = across_runs.run_across(experiment, needed, self.dataset, run, self._fingerprint(experiment))
+        elif isinstance(experiment, Comparison | Search):
             record = self._train(experiment, run)
         elif isinstance(experiment, Prediction):
-            (wanted,) = data_of(experiment)
-            data, _ = self._data_of(wanted)
+            data = self.dataset(*data_of(experiment))
             record = _record(experiment, data, predictions=predict(experiment, needed[0], data, run))
         else:
             overview(experiment, needed, run)
@@ -239,11 +244,6 @@ class Lab:
         from mlplab.search_runs import run_search  # scikit-learn and joblib take long to import
 
         return _record(experiment, data, search=run_search(experiment, data, device, run, *where))
-
-
-def _is_known(experiment: Experiment) -> TypeGuard[Comparison | Search]:
-    """Whether it is known, before anything runs, what an experiment trains."""
-    return isinstance(experiment, Search) or (isinstance(experiment, Comparison) and not experiment.searches)
 
 
 def _record(experiment: Experiment, data: Dataset, **found: Any) -> Record:

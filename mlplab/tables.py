@@ -141,8 +141,13 @@ def heading(name: str) -> str:
 
 def _with_interval(outcome: Outcome, metric: str, judged: bool) -> str:
     mean, low, high = outcome.over_seeds(lambda result: result.best(metric))
+    return interval_text(mean, low, high) if judged else number_text(mean)
+
+
+def interval_text(mean: float, low: float, high: float) -> str:
+    """A mean for readers, ± half its interval where it has one."""
     text, half = number_text(mean), (high - low) / 2
-    if not judged or not math.isfinite(half):
+    if not math.isfinite(half):
         return text
     return f"{text} ± {half:.4f}" if text == f"{mean:.4f}" else f"{text} ± {significant(half)}"
 
@@ -216,6 +221,11 @@ def markdown(cells: Sequence[Sequence[str]]) -> str:
     header, *body = [[cell.replace("|", "\\|") for cell in row] for row in cells]
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *body]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def wide_markdown(cells: Sequence[Sequence[str]]) -> str:
+    """`markdown` for MLflow's UI, which sets a table's cells without a space between them."""
+    return markdown([[f"{cell}&nbsp;&nbsp;" for cell in row] for row in cells])
 
 
 def history_csv(result: Result) -> str:

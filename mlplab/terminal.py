@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 
 from mlplab import results, tables
+from mlplab.across import Across
 from mlplab.comparison import Comparison
 from mlplab.data import Dataset
 from mlplab.folds import fold_number
@@ -43,13 +44,14 @@ class Screen:
 
     def __init__(self, out: Console) -> None:
         self.out = out
-        self._announced = ""
+        self._announced = self._question = ""
 
     def announce(self, experiment: Experiment, load: Callable[[Data], Dataset]) -> None:
         """Shows what is asked, and of which data once they are loaded: before what trains is imported."""
-        self.out.print(experiment.question, style="bold")
-        if isinstance(experiment, Comparison | Search):
-            data = load(experiment.data)
+        if experiment.question != self._question:  # which several data sets have in common
+            self.out.print(experiment.question, style="bold")
+        self._question = experiment.question
+        for data in map(load, _datasets(experiment)):
             what = "images" if data.image_shape else "examples"
             self.out.print(
                 f"Data: {data.label}, {len(data.train):,} training, {len(data.validation):,} validation and "
@@ -74,9 +76,12 @@ class Screen:
         experiment, name = record.experiment, record.experiment.name
         if record.reused:
             self.out.print(f"{name}: on record already, in run {record.run_id}")
+        elif record.records and isinstance(experiment, Comparison):
+            self._recorded_across(experiment, record)
         elif isinstance(experiment, Comparison):
             cells = tables.to_cells(experiment, record.results)
-            self.out.print(table(cells, f"{name} on {record.data}, best by {experiment.metric.name} first"))
+            what = name if name.endswith(f" on {record.data}") else f"{name} on {record.data}"
+            self.out.print(table(cells, f"{what}, best by {experiment.metric.name} first"))
             if targets := results.targets(experiment, record.results):
                 self.out.print(table(tables.target_cells(targets), "How soon the targets were reached"))
             if refusal := results.unpaired(record.results):
@@ -99,6 +104,15 @@ class Screen:
         if not record.reused:
             self.out.print(f"{name}: {record.seconds:.1f} s")
 
+    def _recorded_across(self, comparison: Comparison, record: Record) -> None:
+        over = Across(comparison, record.records)
+        title = f"{comparison.name}: {comparison.metric.name} on {len(record.records)} data sets"
+        self.out.print(table(over.cells(), title))
+        if profiles := over.profiles():
+            self.out.print(table(over.profile_cells(profiles), "How soon the targets were reached"))
+        for sentence in over.sentences(record.verdicts):
+            self.out.print(f"– {sentence}", soft_wrap=True)
+
     def failed(self, name: str, error: str) -> None:
         """Shows an experiment of a report that raised."""
         self.out.print(f"{name} failed:\n{error}", style="bold red")
@@ -106,6 +120,13 @@ class Screen:
     def notice(self, text: str) -> None:
         """Shows what a person should know."""
         self.out.print(text, style="bold yellow", soft_wrap=True)
+
+
+def _datasets(experiment: Experiment) -> tuple[Data, ...]:
+    """What is announced with an experiment."""
+    if isinstance(experiment, Comparison):
+        return experiment.datasets
+    return (experiment.data,) if isinstance(experiment, Search) else ()
 
 
 class Progress:

@@ -444,9 +444,9 @@ def no_training(run: StoredRun, lacks: str) -> UsageError:
 
 
 def _trainings_below(run: StoredRun, most: int = 3) -> list[StoredRun]:
-    """A few of the finished trainings under a run: its children, or theirs."""
+    """A few of the finished trainings under a run: its children, theirs, or, of several data sets, theirs."""
     client, above = Client(seconds=START_SECONDS), [run]
-    for _ in range(2):
+    for _ in range(3):
         found: list[StoredRun] = []
         for each in above[:most]:
             below = f"tags.mlflow.parentRunId = '{each.info.run_id}' and attributes.status = 'FINISHED'"
@@ -807,10 +807,15 @@ def curves_address(run: Run, metric: str, ascending: bool) -> str:
     return f"#/experiments/{run.experiment_id}/runs?{urlencode(query, quote_via=quote)}&{WORKFLOW}"
 
 
+def page_address(run: Run, run_id: str) -> str:
+    """The UI's page, relative to the UI, of a run of the experiment that `run` is of."""
+    return f"#/experiments/{run.experiment_id}/runs/{run_id}?{WORKFLOW}"
+
+
 def address(run: Run) -> tuple[str, str]:
     """Where to look at a run: the command that opens the UI on this store, and the run's page there."""
     uri = mlflow.get_tracking_uri()
-    page = f"#/experiments/{run.experiment_id}/runs/{run.run_id}?{WORKFLOW}"
+    page = page_address(run, run.run_id)
     if is_server(uri):
         return "", f"{uri.rstrip('/')}/{page}"
     return f"mlflow ui --backend-store-uri '{absolute(uri)}'", f"http://127.0.0.1:5000/{page}"

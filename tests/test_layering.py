@@ -21,13 +21,14 @@ LAYERS = (
     {"command_line"},
     # An experiment: planned, trained, concluded.
     {"run", "terminal"},
-    {"comparison_runs", "search_runs"},
+    {"comparison_runs", "search_runs", "across_runs"},
     {"conclusion"},
     {"seed_group", "of_records"},
     {"cluster", "replay"},
     {"worker"},
     # What is shown.
-    {"figures", "search_figures", "verdict_figures"},
+    {"figures", "search_figures", "verdict_figures", "across_figures"},
+    {"across"},
     {"tables"},
     # One training, one search, one run of the store, one registered model.
     {"trial", "search", "registry"},
@@ -46,7 +47,7 @@ LAYERS = (
     {"spec", "sources"},
     {"calls", "datasets", "origin", "delivery"},
     # What needs nothing else.
-    {"keras_names", "user_code", "models", "initial", "splits", "verdicts", "spool", "backend"},
+    {"keras_names", "user_code", "models", "initial", "splits", "verdicts", "aggregates", "spool", "backend"},
     {"checks", "statistics", "arrays", "ranges", "sharing", "drawing", "export", "machine"},
     # The public names, which it imports on use alone, and the folders of the cache and the state.
     {"__init__"},
