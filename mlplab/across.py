@@ -33,7 +33,7 @@ from mlplab.aggregates import (
 )
 from mlplab.comparison import Comparison
 from mlplab.records import Record
-from mlplab.results import Target
+from mlplab.results import Result, Target
 from mlplab.statistics import exp, mean_interval
 from mlplab.verdicts import ONE_SEED, Measure, Verdict, judge, sentences, shower
 
@@ -143,15 +143,21 @@ class Across:
 
     def _over(self, name: str) -> Measure:
         every = [found[name][0] for found in self._on]
-        cautions: dict[str, list[str]] = {}
-        for measure, label in zip(every, self.labels, strict=True):
-            cautions.setdefault(measure.caution, []).append(label)
-        says = [f"on {', '.join(where)}: {caution}" for caution, where in cautions.items() if caution]
         values = {
             variant: [_mean(row, every[0].relative) for row in self._scores(name, variant)]
             for variant in self.comparison.variants
         }
-        return replace(every[0], values=values, caution="; ".join(says))
+        return replace(every[0], values=values, caution=self._caution() if any(one.caution for one in every) else "")
+
+    def _caution(self) -> str:
+        """What a reader must know of times, as `results.measures` says it of one data set."""
+        kinds = [(record.data, results.unlike_programs(record.results)) for record in self.records]
+        unlike = [f"on {data} {says}" for data, says in kinds if says]
+        return "; ".join(filter(None, [results.disturbance(self._trained), *unlike]))
+
+    @property
+    def _trained(self) -> list[Result]:
+        return [result for record in self.records for result in record.results]
 
     def verdicts(self) -> list[Verdict]:
         """Every variant against the baseline, and the best two, in every measure, over all data sets at once."""

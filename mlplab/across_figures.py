@@ -76,10 +76,11 @@ def differences(
     panels[-1].set_xlabel(f"{words}, first {'/' if ratio else 'minus'} second" + f" ({unit})" * bool(unit))
     seeds = verdicts[0].seeds
     means = "the seeds' means over the data sets, which decide; resampled: seeds drawn anew within data sets"
+    cautions = dict.fromkeys(folded(verdict.caution, 130) for verdict in verdicts if verdict.caution)
     add_explanation(
         figure,
         f"{seeds} seed{'s' * (seeds != 1)}; lines: 95 % intervals over seeds; all {len(data)}: {means};\n"
-        "grey band: practically none; the colour is that of the variant which is better",
+        + "\n".join(["grey band: practically none; the colour is that of the variant which is better", *cautions]),
     )
     return figure
 

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from mlplab import backend
-from mlplab.checks import UsageError, choose
+from mlplab.checks import UnavailableError, UsageError, choose
 from mlplab.comparison import Comparison
 from mlplab.data import Dataset
 from mlplab.loading import Options, load_experiment
@@ -126,11 +126,20 @@ class Compared(_Shown):
 
         Raises:
             UsageError: no variant has a result.
+            UnavailableError: the training was found on record, and the store does not give its model.
         """
         from mlplab.building import restored
+        from mlplab.tracking import artifact
 
+        result = self.winner
         with backend.computing():
-            return restored(self.winner, self.data)
+            model = restored(result, self.data)
+            if result.weights is None:  # a record has none
+                with artifact(result.run_id, "model.keras") as file:
+                    if file is None:
+                        raise UnavailableError(f"run {result.run_id} has no model.keras; delete it and compare again.")
+                    model.load_weights(file)
+            return model
 
 
 @dataclass(frozen=True, eq=False)

@@ -749,24 +749,31 @@ def _texts(values: Mapping[str, Any]) -> dict[str, str]:
     return {key: str(value) for key, value in values.items()}
 
 
-def read_artifact(run_id: str, path: str) -> str | None:
-    """A text artifact of a run, None where there is none, or no such run.
+@contextlib.contextmanager
+def artifact(run_id: str, path: str) -> Iterator[Path | None]:
+    """A file that a run holds, to be read while the block lasts; None where there is none, or no such run.
 
     Raises:
         UnavailableError: the store does not answer.
     """
     client = Client(seconds=START_SECONDS)
-    try:
-        if path not in {file.path for file in client.list_artifacts(run_id)}:
-            return None
-        with tempfile.TemporaryDirectory() as folder:
-            return Path(client.download_artifacts(run_id, path, folder)).read_text()
-    except mlflow.MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            return None
-        raise unusable(mlflow.get_tracking_uri(), error) from error
-    except OSError as error:
-        raise UnavailableError(f"{path} of run {run_id} cannot be read: {error}") from error
+    with tempfile.TemporaryDirectory() as folder:
+        file = None
+        try:
+            if path in {file.path for file in client.list_artifacts(run_id)}:
+                file = Path(client.download_artifacts(run_id, path, folder))
+        except mlflow.MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise unusable(mlflow.get_tracking_uri(), error) from error
+        except OSError as error:
+            raise UnavailableError(f"{path} of run {run_id} cannot be read: {error}") from error
+        yield file
+
+
+def read_artifact(run_id: str, path: str) -> str | None:
+    """A text that a run holds, and errors, as `artifact`."""
+    with artifact(run_id, path) as file:
+        return file.read_text() if file else None
 
 
 def load_model(run_id: str) -> tuple[str, Callable[[Any], Any]]:

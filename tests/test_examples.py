@@ -31,6 +31,8 @@ from mlplab.spec import Training
 from serving.model import named
 
 FILES = {path.stem: path for path in sorted((ROOT / "examples").glob("*.py"))}
+ONE = [name for name in FILES if name != "several_datasets"]
+"""Those on one data set; `tests/test_across.py` runs the other."""
 ALWAYS = ("tuned",)
 """Trained by every session: models that are compiled already."""
 
@@ -52,12 +54,12 @@ cut off at zero the last bit of a sum decides: one bit more in a start weight mo
 
 
 def examples(*always: str) -> list[Any]:
-    """The names of all examples, to be trained: `always`, by CI, or at night."""
+    """The names of examples on one data set, to be trained: `always`, by CI, or at night."""
 
     def mark(name: str) -> tuple[Any, ...]:
         return () if name in always else (pytest.mark.slow if name in BY_CI else pytest.mark.nightly,)
 
-    return [pytest.param(name, marks=mark(name)) for name in FILES]
+    return [pytest.param(name, marks=mark(name)) for name in ONE]
 
 
 def comparison_of(name: str) -> Comparison:
@@ -119,9 +121,9 @@ def done(request: Any, empty_store: Path, tmp_path_factory: pytest.TempPathFacto
 # ---------------------------------------------------------------------------------------------------------- the files
 
 
-def test_there_are_ten() -> None:
-    """Ten kinds of work have an example."""
-    assert len(FILES) == 10
+def test_there_are_eleven() -> None:
+    """Ten kinds of work have an example, and one question on several data sets."""
+    assert len(FILES) == 11
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -286,7 +288,7 @@ def near(answer: Any, expected: Any) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=pytest.mark.slow if name in KILLED else pytest.mark.nightly) for name in FILES],
+    [pytest.param(name, marks=pytest.mark.slow if name in KILLED else pytest.mark.nightly) for name in ONE],
 )
 def test_an_example_killed_goes_on_to_the_same_weights(name: str, store: mlflow.MlflowClient, tmp_path: Path) -> None:
     """After kill -9 in the middle of a training the same command ends at the weights that `fit` alone ends at."""
