@@ -115,11 +115,12 @@ def bootstrap(statistic: Callable[[np.ndarray], np.ndarray], seeds: int, tasks: 
     runs are not paired, draws those of two algorithms independently.) The interval is over seeds, not over tasks.
 
     It is too narrow for few seeds: verdicts are drawn by Student's interval of the seeds' means over the tasks. Per
-    cent of the 95 % intervals of a mean difference over 3 tasks that held it, of 4,000 samples (normal, unlike spread):
+    cent of the 95 % intervals of a mean difference over 3 tasks that held it, of 10,000 samples (normal, with
+    deviations of 1, 0.3 and 2 on the tasks):
 
         seeds               3      5     10     30
-        bootstrap        78.3   87.5   91.1   92.7
-        Student's        94.8   95.0   94.8   93.9
+        bootstrap        80.0   86.6   91.6   94.0
+        Student's        95.0   94.9   95.0   95.1
 
     Args:
         statistic: takes how often each seed is drawn on each task, shape (resamples, tasks, seeds), and gives shape

@@ -25,6 +25,8 @@ MAX_SEEDS = 1_000
 class WinnerOf:
     """In the place of a variant's difference from base: what the winner of a search chose, once that is known.
 
+    The search is run once, on its own data; a comparison on several data sets has its winner on each.
+
     Args:
         search: name of an experiment that is a `Search`.
     """
