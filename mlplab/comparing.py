@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlplab import backend
 from mlplab.checks import UsageError
-from mlplab.comparison import Comparison
+from mlplab.comparison import Comparison, Until
 from mlplab.data import Dataset
 from mlplab.loading import Options, load_experiment
 from mlplab.verdicts import Verdict, sentences
@@ -120,7 +120,7 @@ def compare(
     *,
     dataset: str = "auto",
     epochs: int | None = None,
-    seeds: int | tuple[int, ...] | None = None,
+    seeds: int | tuple[int, ...] | Until | None = None,
     jobs: int = 1,
     cluster: str | None = None,
 ) -> Compared:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol, TypeGuard
+from typing import Protocol, TypeGuard
 
 from mlplab import labels, origin, tracking, trial
 from mlplab.checks import UsageError
@@ -155,8 +155,8 @@ class Lab:
 
     def _check(self, experiment: Comparison | Search) -> Checked:
         """Builds, compiles and runs for no step whatever an experiment is to train, once."""
-        key = experiment.to_json()
-        if key not in self._checked:
+        alike = experiment.with_seeds(experiment.each_seed[:1]) if isinstance(experiment, Comparison) else experiment
+        if (key := alike.to_json()) not in self._checked:
             data, device = self._data_of(experiment.data)
             if isinstance(experiment, Comparison):
                 metrics = [*experiment.judged, *map(experiment.target, experiment.targets)]
@@ -215,7 +215,7 @@ class Lab:
         elif isinstance(experiment, Prediction):
             (wanted,) = data_of(experiment)
             data, _ = self._data_of(wanted)
-            record = _record(experiment, data, predictions=predict(experiment, needed[0], data, run))
+            record = Record.of(experiment, data, predictions=predict(experiment, needed[0], data, run))
         else:
             overview(experiment, needed, run)
             record = Record(experiment=experiment, data=needed[0].data, notice=needed[0].notice)
@@ -233,18 +233,14 @@ class Lab:
         run.tags({**labels.of_data(data), **tracking.fingerprinted(self._fingerprint(experiment))})
         where = functools.partial(self._screen.experiment, experiment, data), self.jobs, self.cluster
         if isinstance(experiment, Comparison):
+            question = labels.digest(["question", self._fingerprint(experiment.with_seeds(experiment.each_seed[:1]))])
             programs = self._check(experiment).programs
-            results, verdicts = run_comparison(experiment, data, device, programs, run, *where)
-            return _record(experiment, data, results=results, verdicts=verdicts)
+            return run_comparison(experiment, data, device, programs, run, *where, question, self._screen.notice)
         from mlplab.search_runs import run_search  # scikit-learn and joblib take long to import
 
-        return _record(experiment, data, search=run_search(experiment, data, device, run, *where))
+        return Record.of(experiment, data, search=run_search(experiment, data, device, run, *where))
 
 
 def _is_known(experiment: Experiment) -> TypeGuard[Comparison | Search]:
     """Whether it is known, before anything runs, what an experiment trains."""
     return isinstance(experiment, Search) or (isinstance(experiment, Comparison) and not experiment.searches)
-
-
-def _record(experiment: Experiment, data: Dataset, **found: Any) -> Record:
-    return Record(experiment=experiment, data=data.label, notice=data.notice or "", **found)

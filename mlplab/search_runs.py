@@ -151,7 +151,8 @@ class _Trainer:
     def spread(self, jobs: int, address: str | None) -> None:
         """Has workers train every fold that has not been trained."""
         turns = [(group, seed) for group in self.groups if group is not None for seed in self.seeds]
-        seed_group.spread(turns, self.comparison, self.data, self.watch, jobs, address)
+        with seed_group.spreading(self.comparison, self.data, self.watch, jobs, address) as spread:
+            spread(turns)
 
     def fold(self, place: int, fold: int) -> Result:
         """As `search.Trainer`."""

@@ -155,7 +155,7 @@ class Run:
         writer = self._writer
         return ParentRef(writer.store, self.experiment_id, self.run_id, self.key, writer.session.key)
 
-    def copy_run(self, name: str, found: Found, tags: Mapping[str, Any]) -> None:
+    def copy_run(self, name: str, found: Found, tags: Mapping[str, Any]) -> "Run":
         """Creates a run under this one that repeats a finished one: its times, params, data set, metrics, artifacts."""
         client = Client()
         source = client.get_run(found.run_id)
@@ -163,7 +163,7 @@ class Run:
         del every["mlflow.runName"]  # here it may have another
         run = self._child(name, every, source.info.start_time)
         if run.finished:
-            return
+            return run
         run.params(source.data.params)
         inputs = [
             {field: getattr(each.dataset, field) for field in ("name", "digest", "source_type", "source", "profile")}
@@ -178,6 +178,7 @@ class Run:
             client.download_artifacts(found.run_id, artifact.path, str(place.parent))
             run._say("artifact", file=name)
         run._say("status", status="FINISHED", ended=source.info.end_time)
+        return run
 
     def params(self, params: Mapping[str, Any]) -> None:
         """Logs params; the first value counts, as MLflow takes each but once."""
@@ -767,6 +768,21 @@ def read_artifact(run_id: str, path: str) -> str | None:
         raise unusable(mlflow.get_tracking_uri(), error) from error
     except OSError as error:
         raise UnavailableError(f"{path} of run {run_id} cannot be read: {error}") from error
+
+
+@contextlib.contextmanager
+def artifact(run_id: str, path: str) -> Iterator[Path]:
+    """An artifact of a run, as a file while the block lasts.
+
+    Raises:
+        UnavailableError: there is none, or the store does not answer.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            found = Path(Client(seconds=START_SECONDS).download_artifacts(run_id, path, folder))
+        except (mlflow.MlflowException, OSError) as error:
+            raise UnavailableError(f"{path} of run {run_id} cannot be read: {brief(error)}") from error
+        yield found
 
 
 def load_model(run_id: str) -> tuple[str, Callable[[Any], Any]]:
