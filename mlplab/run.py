@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol, TypeGuard
 
-from mlplab import labels, origin, tracking, trial
+from mlplab import labels, lookup, marks, origin, recording, tracking, trial
 from mlplab.checks import UsageError
 from mlplab.comparison import Comparison
 from mlplab.conclusion import conclude
@@ -167,7 +167,7 @@ class Lab:
             self._checked[key] = trial.check(*of, data, device)
         return self._checked[key]
 
-    def _resolve(self, run: tracking.Run) -> None:
+    def _resolve(self, run: recording.Run) -> None:
         """Has the records name their runs as the store does."""
         for record in self.records.values():
             record.run_id = run.resolved(record.run_id)
@@ -183,7 +183,7 @@ class Lab:
             self._data[wanted] = data, Device.of(data)
         return self._data[wanted]
 
-    def _need(self, name: str, parent: tracking.Run) -> Record:
+    def _need(self, name: str, parent: recording.Run) -> Record:
         """The record of an experiment: met before, found in the store, or run now under `parent`."""
         if name in self.records:
             return self.records[name]
@@ -192,7 +192,7 @@ class Lab:
             experiment = self._with_winners(experiment, parent)
         if isinstance(experiment, Comparison | Search):
             found = parent.find(self._fingerprint(experiment))
-            text = tracking.read_artifact(found.run_id, "record.json") if found else None
+            text = lookup.read_artifact(found.run_id, "record.json") if found else None
             if found and text:
                 record = Record.from_json(text, experiment, found.run_id)
                 self.records[name] = record
@@ -205,7 +205,7 @@ class Lab:
             run.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
             raise
 
-    def _with_winners(self, comparison: Comparison, parent: tracking.Run) -> Comparison:
+    def _with_winners(self, comparison: Comparison, parent: recording.Run) -> Comparison:
         for variant, name in comparison.searches.items():
             record = self._need(name, parent)
             if record.search is None:
@@ -213,7 +213,7 @@ class Lab:
             comparison = comparison.with_choices(variant, record.search.best.choices)
         return comparison
 
-    def _perform(self, experiment: Experiment, run: tracking.Run) -> Record:
+    def _perform(self, experiment: Experiment, run: recording.Run) -> Record:
         """Does an experiment in `run`, and ends that."""
         if isinstance(experiment, Comparison):
             experiment = self._with_winners(experiment, run)
@@ -239,10 +239,10 @@ class Lab:
         self._screen.recorded(record)
         return record
 
-    def _compare(self, comparison: Comparison, run: tracking.Run) -> Record:
+    def _compare(self, comparison: Comparison, run: recording.Run) -> Record:
         data, device = self._data_of(comparison.data)
         programs = self._check(comparison).programs
-        run.tags({**labels.of_data(data), **tracking.fingerprinted(self._fingerprint(comparison))})
+        run.tags({**labels.of_data(data), **marks.fingerprinted(self._fingerprint(comparison))})
         run.data(data)
         run.text(comparison.to_json(), "comparison.json")
         groups = [
@@ -266,11 +266,11 @@ class Lab:
         verdicts = conclude(run, comparison, data, groups, trained)
         return _record(comparison, data, results=[result for result, _ in trained], verdicts=verdicts)
 
-    def _search(self, spec: Search, run: tracking.Run) -> Record:
+    def _search(self, spec: Search, run: recording.Run) -> Record:
         from mlplab.search_runs import run_search  # scikit-learn and joblib take long to import
 
         data, device = self._data_of(spec.data)
-        run.tags({**labels.of_data(data), **tracking.fingerprinted(self._fingerprint(spec))})
+        run.tags({**labels.of_data(data), **marks.fingerprinted(self._fingerprint(spec))})
         watching = functools.partial(self._screen.experiment, spec, data)
         return _record(spec, data, search=run_search(spec, data, device, run, watching, self.jobs, self.cluster))
 

@@ -319,7 +319,7 @@ class Power:
         """Has every operation but those on files pass by here; lists what the command opens."""
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-        from mlplab import delivery, spool
+        from mlplab import delivery, spool, stores
 
         writers: list[Any] = []
         journals: list[Any] = []
@@ -381,7 +381,7 @@ class Power:
 
         after(spool.Session, "__init__", lambda session: setattr(session, "_journal", Journal(session._journal)))
         after(delivery.Writer, "__init__", writers.append)
-        for module in (delivery, spool):
+        for module in (delivery, spool, stores):
             patch.setattr(module, "time", Clock())
         later, run = delivery.Writer.later, delivery.Writer._run
 
@@ -610,9 +610,9 @@ class Proxy:
 
 def key_of(run: Any) -> str:
     """The key that a run bears from its first moment on."""
-    from mlplab import delivery
+    from mlplab import marks
 
-    return str(json.loads(run.data.tags[delivery.PLUMBING])["key"])
+    return str(json.loads(run.data.tags[marks.PLUMBING])["key"])
 
 
 def resumed_at(run: Any) -> int:

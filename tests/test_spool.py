@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow.entities import Metric
 
-from mlplab import delivery, spool
+from mlplab import delivery, marks, spool
 
 ABOUT = {"command": "a comparison", "store": "sqlite:////nowhere/mlflow.db", "experiment": {"id": "0"}}
 
@@ -57,7 +57,7 @@ class Store:
 
     def search_runs(self, experiments, query, order_by=()):
         start = query.split("'")[1].removesuffix("%")
-        found = [run_id for run_id, tags in self.runs.items() if tags[delivery.PLUMBING].startswith(start)]
+        found = [run_id for run_id, tags in self.runs.items() if tags[marks.PLUMBING].startswith(start)]
         return self._call(lambda: [a_run(run_id) for run_id in found])
 
     def log_batch(self, run_id, metrics=(), params=(), tags=(), synchronous=None):
@@ -110,10 +110,10 @@ def test_any_interleaving_of_failures_and_kills_leaves_each_run_complete(told, f
         while not over:
             session, writer = opened(store)
             keys = {name: spool.child_key(session.key, name) for name in "ab"}
-            tags = delivery.plumbing(session.key, session.key)
+            tags = marks.plumbing(session.key, session.key)
             lines = [(session.key, {"op": "create", "name": "top", "tags": tags, "start": 0})]
             for name, key in keys.items():
-                tags = delivery.plumbing(key, session.key)
+                tags = marks.plumbing(key, session.key)
                 lines.append((key, {"op": "create", "name": name, "tags": tags, "start": 0, "parent": session.key}))
             for number, (name, is_text) in enumerate(told):
                 # A point that is said again after a kill is said at another time, as a training's would be.
@@ -142,7 +142,7 @@ def test_any_interleaving_of_failures_and_kills_leaves_each_run_complete(told, f
         assert session.waiting == []
         by_key = {}
         for run_id, tags in store.runs.items():
-            by_key.setdefault(json.loads(tags[delivery.PLUMBING])["key"], []).append(run_id)
+            by_key.setdefault(json.loads(tags[marks.PLUMBING])["key"], []).append(run_id)
         kept = {key: session.runs[key].run_id for key in by_key}
         assert set(by_key) == {session.key, *keys.values()}
         assert all(len(run_ids) == 1 for run_ids in by_key.values())
