@@ -259,7 +259,7 @@ def searching(digits: data.Dataset, record: Rows) -> dict[str, float]:
         timed("find: a fingerprint on record", lambda: parent_run.find(present))
         timed("find: a fingerprint not on record", lambda: parent_run.find("0" * 32))
         parent_run.finish()
-    by_accuracy = functools.partial(registry._chosen, client, digits, None, None, None, "rmsprop", "val_accuracy")
+    by_accuracy = functools.partial(registry.chosen, client, digits, None, None, None, "rmsprop", "val_accuracy")
     timed("register: choosing a run", by_accuracy)
     timed("a run by its id", lambda: client.get_run(one["run_uuid"]))
     search("children of a parent", f"tags.mlflow.parentRunId = '{parent}'", None, 1000)

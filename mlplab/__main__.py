@@ -27,10 +27,11 @@ from mlplab.spec import Metric
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code."""
-    return command_line.run(_parser(), arguments)
+    return command_line.run(parser(), arguments)
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The parser of every command, each with what carries it out as its `command`."""
     parser = Parser(
         prog="mlplab",
         description="Find out which training choice is better for a Keras network, on the record.",

@@ -109,13 +109,11 @@ class Writer:
         """
         self._stage.shutdown(wait=True)
         self._closing = True
-        complete = self.flush(seconds, since_taken)
-        self._over = True
-        self._wake.set()
-        if complete:
-            self._thread.join()
+        if self.flush(seconds, since_taken):
+            self.stop()
             self._sweep()
         else:
+            self._no_more()
             self._thread.join(timeout=1.0)
             lost = self._undelivered()
             self.session.note()
@@ -124,6 +122,18 @@ class Writer:
         self.session.close()
         if self._bug is not None:
             raise self._bug
+
+    def stop(self) -> None:
+        """Ends its threads, whatever they have not done yet."""
+        self._no_more()
+        if self._thread.ident:
+            self._thread.join()
+        for pool in (self._stage, self._pool):
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _no_more(self) -> None:
+        self._over = True
+        self._wake.set()
 
     def _undelivered(self) -> UndeliveredError:
         """What is missing in the store, with its runs there marked as far as it answers."""
@@ -166,7 +176,7 @@ class Writer:
             self._wake.clear()
             if self._over:
                 break
-            before, failed = self._taken, self._round()
+            before, failed = self._taken, self.deliver()
             if failed and self._taken == before:
                 pause = min(2 * pause, 10.0) if not self._closing else 0.5
                 # Not more often, however often it is woken.
@@ -187,9 +197,9 @@ class Writer:
                 f"records waits in {self.session.folder} until the server is back."
             )
 
-    def _round(self) -> Exception | None:
+    def deliver(self) -> Exception | None:
         """Delivers what it can; the first error, if there was one."""
-        errors = [error for error in self._pool.map(self._deliver, self.session.waiting) if error]
+        errors = [error for error in self._pool.map(self._deliver_run, self.session.waiting) if error]
         with contextlib.suppress(Exception):
             self._beat()
         if errors:
@@ -203,7 +213,7 @@ class Writer:
             alive = plumbing(outermost.key, outermost.key, heartbeat=int(time.time()))
             self.client.set_tag(outermost.run_id, PLUMBING, alive[PLUMBING])
 
-    def _deliver(self, told: RunState) -> Exception | None:
+    def _deliver_run(self, told: RunState) -> Exception | None:
         """Delivers a run's operations until one fails."""
         started = time.perf_counter()
         try:

@@ -101,7 +101,7 @@ def register(
 
     try:
         with tempfile.TemporaryDirectory() as folder:
-            run, by = _chosen(client, data, run_id, comparison, variant, optimizer, metric)
+            run, by = chosen(client, data, run_id, comparison, variant, optimizer, metric)
             data = judging.as_tested(run.data.params, data)
             tell(
                 f"Run {run.info.run_id}, {run.data.tags.get('mlplab.experiment', '?')}: {run.info.run_name}, "
@@ -159,7 +159,7 @@ def data_of(run_id: str | None = None, comparison: str | None = None) -> Data | 
 # -------------------------------------------------------------------------------------------------------- which run
 
 
-def _chosen(
+def chosen(
     client: stores.Client,
     data: Dataset,
     run_id: str | None,
@@ -168,6 +168,7 @@ def _chosen(
     optimizer: str,
     metric: str | Metric | None,
 ) -> tuple[Run, Metric]:
+    """The run that `register` takes, given the same, and the metric that chose it; raises as that does."""
     by = Metric(metric) if metric and isinstance(metric, str) else metric or None
     if not run_id and not comparison:
         return _best(client, data, optimizer, by or Metric(METRIC)), by or Metric(METRIC)
