@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 
-from mlplab import tracking
+from mlplab import lookup, marks, recording
 from mlplab.comparison import Comparison, Until
 from mlplab.conclusion import conclude, look, verdicts_of
 from mlplab.data import Dataset
@@ -23,7 +23,7 @@ def run_comparison(
     data: Dataset,
     device: Device,
     programs: Mapping[str, str],
-    run: tracking.Run,
+    run: recording.Run,
     watching: Callable[[Sequence[Training]], AbstractContextManager[ProgressListener]],
     jobs: int,
     address: str | None,
@@ -46,7 +46,7 @@ def run_comparison(
     run.data(data)
     run.text(comparison.to_json(), "comparison.json")
     earlier = _earlier(comparison, run, question) if comparison.looks else None
-    run.tags(tracking.fingerprinted(question))
+    run.tags(marks.fingerprinted(question))
     groups = [
         SeedGroup.open(run, variant, comparison, data, programs[variant.name]) for variant in comparison.resolved()
     ]
@@ -100,10 +100,10 @@ def _training(
     yield train
 
 
-def _earlier(comparison: Comparison, run: tracking.Run, question: str) -> Record | None:
+def _earlier(comparison: Comparison, run: recording.Run, question: str) -> Record | None:
     """The record of the same question with other seeds, if there is one."""
     found = run.find(question)
-    text = tracking.read_artifact(found.run_id, "record.json") if found else None
+    text = lookup.read_artifact(found.run_id, "record.json") if found else None
     return Record.from_json(text, comparison, found.run_id) if found and text else None
 
 

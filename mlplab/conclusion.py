@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from mlplab import figures, labels, results, tables, tracking, verdict_figures
+from mlplab import figures, labels, recording, results, tables, tracking, verdict_figures
 from mlplab.building import first_rows, restored
 from mlplab.comparison import Comparison
 from mlplab.data import Dataset
@@ -38,7 +38,7 @@ def verdicts_of(comparison: Comparison, found: Sequence[Result], looks: Sequence
 
 
 def look(
-    parent: tracking.Run, comparison: Comparison, verdicts: Sequence[Verdict], seeds: int, say: Callable[[str], None]
+    parent: recording.Run, comparison: Comparison, verdicts: Sequence[Verdict], seeds: int, say: Callable[[str], None]
 ) -> set[str]:
     """Says what a look after so many seeds has shown; the names of the variants that need more of them."""
     judged = {metric.name for metric in comparison.judged}
@@ -54,11 +54,11 @@ def look(
 
 
 def conclude(
-    parent: tracking.Run,
+    parent: recording.Run,
     comparison: Comparison,
     data: Dataset,
     families: Sequence[SeedGroup],
-    trained: Sequence[tuple[Result, tracking.Run]],
+    trained: Sequence[tuple[Result, recording.Run]],
     looks: Sequence[int] = (),
 ) -> list[Verdict]:
     """What the parent run says of its trainings: tables, figures, verdicts, winner; and the models worth serving.
@@ -104,8 +104,8 @@ def conclude(
 def _describe(
     comparison: Comparison,
     ranked: Sequence[Outcome],
-    runs: Mapping[str, tracking.Run],
-    over: Mapping[str, tracking.Run | None],
+    runs: Mapping[str, recording.Run],
+    over: Mapping[str, recording.Run | None],
 ) -> None:
     """Says of each training's run, and of each variant's over its seeds, what it came to.
 
@@ -131,7 +131,7 @@ def _describe(
 
 
 def _record_verdicts(
-    parent: tracking.Run, verdicts: Sequence[Verdict], targets: Sequence[Target], data: Dataset
+    parent: recording.Run, verdicts: Sequence[Verdict], targets: Sequence[Target], data: Dataset
 ) -> None:
     """Verdicts and times to targets as a JSON file and figures of the comparison's run."""
     said = {"verdicts": [asdict(verdict) for verdict in verdicts], "targets": [asdict(target) for target in targets]}
@@ -154,7 +154,7 @@ def _finite(value: Any) -> Any:
 
 
 def _note(
-    parent: tracking.Run,
+    parent: recording.Run,
     comparison: Comparison,
     data: Dataset,
     found: Sequence[Result],
@@ -184,6 +184,6 @@ def _note(
     return "\n\n".join(part.strip("\n") for part in parts if part)
 
 
-def _log_model(run: tracking.Run, result: Result, comparison: Comparison, data: Dataset) -> None:
+def _log_model(run: recording.Run, result: Result, comparison: Comparison, data: Dataset) -> None:
     leads = {**labels.of_data(data), "comparison": comparison.name, "variant": result.variant.name}
     run.model(restored(result, data), first_rows(data.test, 2)[0], leads | {"run_id": run.run_id})

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol, TypeGuard
 
-from mlplab import labels, origin, tracking, trial
+from mlplab import labels, lookup, marks, origin, recording, tracking, trial
 from mlplab.checks import UsageError
 from mlplab.comparison import Comparison
 from mlplab.comparison_runs import run_comparison
@@ -174,7 +174,7 @@ class Lab:
             self._data[wanted] = data, Device.of(data)
         return self._data[wanted]
 
-    def _need(self, name: str, parent: tracking.Run) -> Record:
+    def _need(self, name: str, parent: recording.Run) -> Record:
         """The record of an experiment: met before, found in the store, or run now under `parent`."""
         if name in self.records:
             return self.records[name]
@@ -183,7 +183,7 @@ class Lab:
             experiment = self._with_winners(experiment, parent)
         if isinstance(experiment, Comparison | Search):
             found = parent.find(self._fingerprint(experiment))
-            text = tracking.read_artifact(found.run_id, "record.json") if found else None
+            text = lookup.read_artifact(found.run_id, "record.json") if found else None
             if found and text:
                 record = Record.from_json(text, experiment, found.run_id)
                 self.records[name] = record
@@ -196,7 +196,7 @@ class Lab:
             run.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
             raise
 
-    def _with_winners(self, comparison: Comparison, parent: tracking.Run) -> Comparison:
+    def _with_winners(self, comparison: Comparison, parent: recording.Run) -> Comparison:
         for variant, name in comparison.searches.items():
             record = self._need(name, parent)
             if record.search is None:
@@ -204,7 +204,7 @@ class Lab:
             comparison = comparison.with_choices(variant, record.search.best.choices)
         return comparison
 
-    def _perform(self, experiment: Experiment, run: tracking.Run) -> Record:
+    def _perform(self, experiment: Experiment, run: recording.Run) -> Record:
         """Does an experiment in `run`, and ends that."""
         if isinstance(experiment, Comparison):
             experiment = self._with_winners(experiment, run)
@@ -228,9 +228,9 @@ class Lab:
         self._screen.recorded(record)
         return record
 
-    def _train(self, experiment: Comparison | Search, run: tracking.Run) -> Record:
+    def _train(self, experiment: Comparison | Search, run: recording.Run) -> Record:
         data, device = self._data_of(experiment.data)
-        run.tags({**labels.of_data(data), **tracking.fingerprinted(self._fingerprint(experiment))})
+        run.tags({**labels.of_data(data), **marks.fingerprinted(self._fingerprint(experiment))})
         where = functools.partial(self._screen.experiment, experiment, data), self.jobs, self.cluster
         if isinstance(experiment, Comparison):
             question = labels.digest(["question", self._fingerprint(experiment.with_seeds(experiment.each_seed[:1]))])

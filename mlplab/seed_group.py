@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from mlplab import drawing, figures, labels, replay, results, tables, tracking, trial, worker
+from mlplab import drawing, figures, labels, lookup, recording, replay, results, tables, tracking, trial, worker
 from mlplab.building import restored
 from mlplab.calls import Call
 from mlplab.comparison import Comparison
@@ -30,12 +30,12 @@ class SeedGroup:
 
     def __init__(
         self,
-        parent: tracking.Run,
+        parent: recording.Run,
         variant: Training,
         comparison: Comparison,
         data: Dataset,
         program: str | None = None,
-        run: tracking.Run | None = None,
+        run: recording.Run | None = None,
     ) -> None:
         self.variant, self.comparison, self.data, self.program = variant, comparison, data, program
         self.parent, self.run = parent, run
@@ -44,11 +44,11 @@ class SeedGroup:
         self._tags = {"mlplab.experiment": comparison.name, "mlplab.variant": variant.name, "mlflow.runColor": colour}
         self._tags |= labels.of_data(data)
         self._params = {**variant.params(), "dataset": data.name}
-        self.trained: list[tuple[Result, tracking.Run]] = []
+        self.trained: list[tuple[Result, recording.Run]] = []
 
     @classmethod
     def open(
-        cls, parent: tracking.Run, variant: Training, comparison: Comparison, data: Dataset, program: str | None = None
+        cls, parent: recording.Run, variant: Training, comparison: Comparison, data: Dataset, program: str | None = None
     ) -> "SeedGroup":
         """A variant's place under the comparison's run; `program` trains it, see `training.fit`."""
         made = cls(parent, variant, comparison, data, program)
@@ -85,7 +85,7 @@ class SeedGroup:
     def reuse(self, earlier: Result, watch: ProgressListener) -> None:
         """Takes a training from the record of an earlier command: its run is repeated under this one's."""
         name = self._name(earlier.seed)
-        run = self.parent.copy_run(name, tracking.Found(earlier.run_id, {}), self._tags)
+        run = self.parent.copy_run(name, recording.Found(earlier.run_id, {}), self._tags)
         result = replace(earlier, run_id=run.run_id, variant=self.variant)
         if not self.trained:  # its model stands for the variant
             result.weights = _weights(earlier.run_id, result, self.data)
@@ -166,7 +166,7 @@ class SeedGroup:
                 self._end(result, run)
             watch.ended(result)
 
-    def _end(self, result: Result, run: tracking.Run) -> None:
+    def _end(self, result: Result, run: recording.Run) -> None:
         """What a training's run holds of it as a whole, once its seconds are known, and the run's end."""
         if result.status != FAILED:
             if result.resumed_at or math.isfinite(result.solo_epoch_seconds):
@@ -182,7 +182,7 @@ class SeedGroup:
         run.finish("FAILED" if result.status == FAILED else "FINISHED")
         run.drop(trial.CHECKPOINT)
 
-    def _open(self, seed: int) -> tuple[Result, tracking.Run]:
+    def _open(self, seed: int) -> tuple[Result, recording.Run]:
         variant = self.variant
         result = Result(variant=variant, seed=seed, steps_per_epoch=variant.steps_per_epoch(len(self.data.train)))
         tags = self._tags | {"mlplab.kind": "training"}
@@ -200,7 +200,7 @@ class SeedGroup:
         many = len(self.comparison.each_seed) > 1
         return f"seed {seed}: {self.variant.name}" if many else self.variant.name
 
-    def _record(self, result: Result, run: tracking.Run, model: keras.Model) -> None:
+    def _record(self, result: Result, run: recording.Run, model: keras.Model) -> None:
         """What the trained model leaves in its run."""
         run.params({"parameters": result.parameters})
         run.text(_layers(model), "model_summary.txt")
@@ -230,13 +230,13 @@ class SeedGroup:
 def _weights(run_id: str, result: Result, data: Dataset) -> list[np.ndarray]:
     """The weights after the best epoch, from the model that a training's run has."""
     model = restored(result, data)
-    with tracking.artifact(run_id, "model.keras") as path:
+    with lookup.artifact(run_id, "model.keras") as path:
         model.load_weights(path)
     weights: list[np.ndarray] = model.get_weights()
     return weights
 
 
-def _keep(result: Result, run: tracking.Run) -> None:
+def _keep(result: Result, run: recording.Run) -> None:
     """Keeps a training that is over, so that the command need not train it again if it has to go on."""
     run.keep("result", result.to_dict(), result.weights or [])
 
@@ -258,7 +258,7 @@ class _Task:
     program: str | None
     seed: int
     data: "worker.Reference"
-    under: tracking.ParentRef
+    under: recording.ParentRef
 
 
 class _TellingListener:
