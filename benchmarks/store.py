@@ -44,14 +44,14 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from experiments.report.__main__ import report
-from mlplab import backend, data, datasets, delivery, origin, registry, run, tracking
+from mlplab import backend, data, datasets, marks, origin, registry, run, tracking
 from mlplab.loading import Options, experiment_names, load_experiment
 from mlplab.sources import Data
 
 GOAL = 2.0
 EXPERIMENT = "optimizers"
 """Of the report's experiments the one whose record is copied, and which is started."""
-PRINT = f"{delivery.PLUMBING}.fingerprint."
+PRINT = f"{marks.PLUMBING}.fingerprint."
 """How the tag begins whose name has a run's fingerprint."""
 SEARCHES, ENOUGH_SECONDS = 15, 0.5
 """A search is measured so many times a turn, or until it has taken so long."""
@@ -236,7 +236,7 @@ def searching(digits: data.Dataset, record: Rows) -> dict[str, float]:
         r["run_uuid"] for r in record["runs"] if tags_of(record, r["run_uuid"]).get("mlplab.kind") == "comparison"
     )
     one = next(r for r in record["runs"] if tags_of(record, r["run_uuid"]).get("mlflow.parentRunId") == parent)
-    key = json.loads(tags_of(record, one["run_uuid"])[delivery.PLUMBING])["key"]
+    key = json.loads(tags_of(record, one["run_uuid"])[marks.PLUMBING])["key"]
     seconds: dict[str, float] = {}
 
     def timed(name: str, call: Callable[[], Any]) -> None:
@@ -259,12 +259,12 @@ def searching(digits: data.Dataset, record: Rows) -> dict[str, float]:
         timed("find: a fingerprint on record", lambda: parent_run.find(present))
         timed("find: a fingerprint not on record", lambda: parent_run.find("0" * 32))
         parent_run.finish()
-    by_accuracy = functools.partial(registry._chosen, client, digits, None, None, None, "rmsprop", "val_accuracy")
+    by_accuracy = functools.partial(registry.chosen, client, digits, None, None, None, "rmsprop", "val_accuracy")
     timed("register: choosing a run", by_accuracy)
     timed("a run by its id", lambda: client.get_run(one["run_uuid"]))
     search("children of a parent", f"tags.mlflow.parentRunId = '{parent}'", None, 1000)
-    search("a run by its key, on record", delivery.with_key(key), 1)
-    search("a run by its key, absent", delivery.with_key("0" * 32), 0)
+    search("a run by its key, on record", marks.with_key(key), 1)
+    search("a run by its key, absent", marks.with_key("0" * 32), 0)
     return seconds
 
 
@@ -507,7 +507,7 @@ def generated(
             own = {old: f"{numbers.getrandbits(128):032x}" for old in family}
             for row in rows:
                 key, value = row["key"], row["value"]
-                if key == delivery.PLUMBING:
+                if key == marks.PLUMBING:
                     value = json.dumps({**json.loads(value), "key": own[row["run_uuid"]]})
                 elif key.startswith(PRINT):
                     key = f"{PRINT}{own[row['run_uuid']]}"

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mlplab.calls import call as call
     from mlplab.comparing import compare as compare
     from mlplab.comparison import Comparison as Comparison
+    from mlplab.comparison import Until as Until
     from mlplab.comparison import WinnerOf as WinnerOf
     from mlplab.loading import Overview as Overview
     from mlplab.loading import Prediction as Prediction
@@ -35,6 +36,7 @@ _WHERE = {
     "Regressor": "wrappers",
     "Search": "space",
     "Training": "spec",
+    "Until": "comparison",
     "WinnerOf": "comparison",
     "call": "calls",
     "compare": "comparing",

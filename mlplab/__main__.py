@@ -27,10 +27,11 @@ from mlplab.spec import Metric
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code."""
-    return command_line.run(_parser(), arguments)
+    return command_line.run(parser(), arguments)
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The parser of every command, each with what carries it out as its `command`."""
     parser = Parser(
         prog="mlplab",
         description="Find out which training choice is better for a Keras network, on the record.",
@@ -147,7 +148,8 @@ def _register(options: argparse.Namespace) -> int:
     from mlplab import terminal
     from mlplab.backend import import_tensorflow
     from mlplab.data import load
-    from mlplab.tracking import address, check, parent_run, run_of
+    from mlplab.lookup import run_of
+    from mlplab.tracking import address, check, parent_run
 
     out = terminal.console()
     wanted = None
@@ -223,7 +225,7 @@ def _replay(options: argparse.Namespace) -> int:
 
 
 def _sync(options: argparse.Namespace) -> int:
-    from mlplab.tracking import sync
+    from mlplab.upkeep import sync
 
     return 0 if sync(print) else EXIT_UNDELIVERED
 
@@ -231,7 +233,7 @@ def _sync(options: argparse.Namespace) -> int:
 def _reap(options: argparse.Namespace) -> int:
     if not options.after > 0:
         raise UsageError(f"after is {options.after:g}; legal: seconds above 0.")
-    from mlplab.tracking import reap
+    from mlplab.upkeep import reap
 
     if not reap(options.after, print):
         print("No run is RUNNING without a process behind it.")

@@ -31,11 +31,11 @@ from mlplab.aggregates import (
     profile,
     profile_score,
 )
-from mlplab.comparison import Comparison
+from mlplab.comparison import Comparison, Until
 from mlplab.records import Record
 from mlplab.results import Result, Target
 from mlplab.statistics import exp, mean_interval
-from mlplab.verdicts import ONE_SEED, Measure, Verdict, judge, sentences, shower
+from mlplab.verdicts import ONE_SEED, Measure, Verdict, judge, judge_looks, sentences, shower
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ class Improvement:
         difference: a minus b, the mean over the data sets, by the stratified bootstrap; a divided by b, the geometric
             mean, where ratios are compared.
         probability: that a training of a is better than one of b on the same data set, the mean over the data sets.
-        each: on each data set, the difference with Student's interval, as that data set's own verdicts have it.
+        each: on each data set, the difference with Student's interval over all of its seeds, which is that of the data
+            set's own verdict where their number was fixed.
     """
 
     measure: str
@@ -120,7 +121,7 @@ class Across:
         records: what it came to on each of them, in their order.
 
     Attributes:
-        seeds: those of every data set.
+        seeds: all that were planned.
         refusal: why no verdicts are drawn, as a sentence; "" where they are.
         measures: what verdicts are about, a value for each seed: its mean over the data sets, NaN where one is missing.
     """
@@ -129,8 +130,7 @@ class Across:
         self.comparison, self.records = comparison, list(records)
         self.labels = [record.data for record in records]
         self._on = [_measures(one, record) for one, record in zip(comparison.needs, records, strict=True)]
-        first, *others = records
-        self.seeds = [seed for seed in first.seeds if all(seed in other.seeds for other in others)]
+        self.seeds = comparison.each_seed
         refusals = ((record.data, results.unpaired(record.results)) for record in records)
         self.refusal = next((f"on {data}: {why}" for data, why in refusals if why), "")
         names = [name for name in self._on[0] if all(name in found for found in self._on)]
@@ -163,8 +163,25 @@ class Across:
         """Every variant against the baseline, and the best two, in every measure, over all data sets at once."""
         if len(self.comparison.variants) < 2 or self.refusal:
             return []
-        found = judge(self.measures, self.comparison.against)
+        found = self._judged()
         return [replace(one, sentence=f"Over {len(self.labels)} data sets: {one.sentence}") for one in found]
+
+    def _judged(self) -> list[Verdict]:
+        if not isinstance(self.comparison.seeds, Until):
+            return judge(self.measures, self.comparison.against)
+        # When seeds were enough was decided on each data set. Over all, a look is where all of them have as many, and
+        # its level holds whatever it was that ended the adding.
+        looks = self.comparison.seeds.after(sorted({look for record in self.records for look in record.looks}))
+        trained = {
+            variant: min(self._begun(record, variant) for record in self.records)
+            for variant in self.comparison.variants
+        }
+        return judge_looks(self.measures, self.comparison.against, looks, trained)
+
+    def _begun(self, record: Record, variant: str) -> int:
+        """With how many of the seeds, from the first on, a variant was trained on a data set."""
+        own = {result.seed for result in record.results if result.variant.name == variant}
+        return next((place for place, seed in enumerate(self.seeds) if seed not in own), len(self.seeds))
 
     def improvements(self, verdicts: Sequence[Verdict]) -> list[Improvement]:
         """The same pairs, resampled."""
@@ -173,7 +190,7 @@ class Across:
         found = []
         for verdict in verdicts:
             name, pair = verdict.measure, (verdict.a, verdict.b)
-            x, y = (self._scores(name, variant) for variant in pair)
+            x, y = (self._scores(name, variant)[: verdict.seeds + verdict.dropped] for variant in pair)
             both = np.isfinite(_apart(x, y, relative[name])).all(axis=1)
             x, y = x[both], y[both]
             apart, sign = _apart(x, y, relative[name]), 1 if more[name] else -1

@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 
-from mlplab import across_figures, origin, tables, tracking
+from mlplab import across_figures, marks, origin, recording, tables, tracking
 from mlplab.across import Across
 from mlplab.checks import UsageError
 from mlplab.comparison import Comparison
@@ -44,7 +44,7 @@ def run_across(
     comparison: Comparison,
     records: Sequence[Record],
     load: Callable[[Data], Dataset],
-    run: tracking.Run,
+    run: recording.Run,
     fingerprint: str,
 ) -> Record:
     """Says in `run` what holds over the data sets on which the question was repeated: tables, verdicts, figures.
@@ -58,7 +58,7 @@ def run_across(
     verdicts = over.verdicts()
     for data in comparison.datasets:
         run.data(load(data))
-    run.tags({"dataset": ", ".join(over.labels), **origin.tags(), **tracking.fingerprinted(fingerprint)})
+    run.tags({"dataset": ", ".join(over.labels), **origin.tags(), **marks.fingerprinted(fingerprint)})
     run.text(comparison.to_json(), "comparison.json")
     run.text(over.csv(), "comparison.csv")
     run.text(tables.markdown(over.cells()), "comparison.md")
@@ -86,7 +86,7 @@ def _winners(comparison: Comparison, records: Sequence[Record]) -> str:
     return "; ".join(says)
 
 
-def _note(over: Across, verdicts: Sequence[Verdict], run: tracking.Run) -> str:
+def _note(over: Across, verdicts: Sequence[Verdict], run: recording.Run) -> str:
     """The run's description, as Markdown for MLflow's UI."""
     says = over.sentences(verdicts)
     if len(says) > MOST_SENTENCES:

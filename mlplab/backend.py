@@ -57,7 +57,7 @@ def settings() -> Iterator[None]:
     """While it lasts, the process has all settings that a comparison needs: those of `computing`, and MLflow's.
 
     MLflow's client would send a request again whose answer was lost, and so create a run twice: what is tried again,
-    and how, is decided in `mlplab.delivery`. By default a dead server would block each call for minutes.
+    and how, is decided in `mlplab.stores`. By default a dead server would block each call for minutes.
     """
     with computing(), _for_tracking.held():
         yield

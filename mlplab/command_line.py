@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from mlplab import backend
 from mlplab.checks import UnavailableError, UndeliveredError, UsageError, choose
+from mlplab.comparison import Until
 from mlplab.loading import Experiment, Options, data_of
 from mlplab.sources import Data
 
@@ -208,7 +209,8 @@ def add_training_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--seeds",
         type=_seeds,
-        help="train every variant with so many seeds, such as 10, or with these: 1,2,3 (default: the spec's)",
+        help="train every variant with so many seeds, such as 10; or with these: 1,2,3; or add seeds until the verdicts"
+        " are clear, 30 at most: until:30, looking every 5: until:30:5 (default: the spec's)",
     )
     command.add_argument(
         "--jobs",
@@ -237,13 +239,18 @@ def changes_of(options: argparse.Namespace) -> Options:
     return Options(epochs=options.epochs, seed=options.seed, seeds=options.seeds, smoke=options.profile == "smoke")
 
 
-def _seeds(text: str) -> int | tuple[int, ...]:
+def _seeds(text: str) -> int | tuple[int, ...] | Until:
     try:
+        if text.startswith("until:"):
+            most, _, every = text.removeprefix("until:").partition(":")
+            return Until(most=int(most), look_every=int(every or Until.look_every))
         return tuple(int(part) for part in text.split(",") if part.strip()) if "," in text else int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f"{text!r}; legal: how many, such as 10, or which, such as 1,2,3 (one: 7,)"
+            f"{text!r}; legal: how many, such as 10, which, such as 1,2,3 (one: 7,), or until:30"
         ) from None
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def open_lab(options: argparse.Namespace, changes: Options, experiments: Sequence[Experiment]) -> "tuple[Lab, Console]":

@@ -11,8 +11,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from mlplab import backend
-from mlplab.checks import UnavailableError, UsageError, choose
-from mlplab.comparison import Comparison
+from mlplab.checks import UsageError, choose
+from mlplab.comparison import Comparison, Until
 from mlplab.data import Dataset
 from mlplab.loading import Options, load_experiment
 from mlplab.verdicts import Verdict, sentences
@@ -129,15 +129,13 @@ class Compared(_Shown):
             UnavailableError: the training was found on record, and the store does not give its model.
         """
         from mlplab.building import restored
-        from mlplab.tracking import artifact
+        from mlplab.lookup import artifact
 
         result = self.winner
         with backend.computing():
             model = restored(result, self.data)
             if result.weights is None:  # a record has none
                 with artifact(result.run_id, "model.keras") as file:
-                    if file is None:
-                        raise UnavailableError(f"run {result.run_id} has no model.keras; delete it and compare again.")
                     model.load_weights(file)
             return model
 
@@ -207,7 +205,7 @@ def compare(
     *,
     dataset: str = "auto",
     epochs: int | None = None,
-    seeds: int | tuple[int, ...] | None = None,
+    seeds: int | tuple[int, ...] | Until | None = None,
     jobs: int = 1,
     cluster: str | None = None,
 ) -> Compared | ComparedAcross:

@@ -5,20 +5,73 @@ costs a line number and not an hour of training.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from os import PathLike
 from typing import Any
 
 from mlplab import keras_names
 from mlplab.calls import Call, FrozenDict, frozen, plain, thawed
 from mlplab.checks import UsageError, choose, number, whole
-from mlplab.sources import Data
+from mlplab.sources import Data, datasets_of
 from mlplab.spec import MARGINS, Metric, Training
 
 MAX_SEED = 2**31 - 1
 FIRST_SEED = 1234
 MAX_SEEDS = 1_000
+MAX_LOOKS = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Until:
+    """In the place of a number of seeds: so many until the verdicts are clear.
+
+    After each look a pair of variants that is decided, or beyond reach of the seeds that are left, needs no more of
+    them, and a variant in no open pair is trained no further. Looking costs no error: see `mlplab.sequential`. More
+    seeds asked for later go on with the same test.
+
+    Args:
+        most: seeds, where it takes them all.
+        look_every: seeds from one look to the next.
+        first: the first seed; the others follow it.
+
+    Raises:
+        UsageError: a value is not legal, or there are more than `MAX_LOOKS` looks.
+
+    >>> Until(most=12, look_every=5).looks
+    (5, 10, 12)
+    """
+
+    most: int = 30
+    look_every: int = 5
+    first: int = FIRST_SEED
+
+    def __post_init__(self) -> None:
+        whole("most of Until", self.most, 2, MAX_SEEDS)
+        whole("look_every of Until", self.look_every, 2, MAX_SEEDS)
+        whole("first of Until", self.first, 0, MAX_SEED - self.most)
+        if len(self.looks) > MAX_LOOKS:
+            raise UsageError(
+                f"most is {self.most} and look_every {self.look_every}, which makes {len(self.looks)} looks; legal: up "
+                f"to {MAX_LOOKS}. Look less often: look_every={-(-self.most // MAX_LOOKS)}."
+            )
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """How many seeds there are at each look."""
+        return self.after(())
+
+    def after(self, made: Sequence[int]) -> tuple[int, ...]:
+        """The looks, where some were made in an earlier command.
+
+        >>> Until(most=20, look_every=4).after((5, 10))
+        (5, 10, 14, 18, 20)
+        """
+        last = max(made, default=0)
+        more = range(last + self.look_every, self.most, self.look_every)
+        return (*made, *more, *([self.most] if self.most > last else []))
+
+    def __str__(self) -> str:
+        return f"until:{self.most}:{self.look_every}"
 
 
 @dataclass(frozen=True)
@@ -49,7 +102,8 @@ class Comparison:
             `Metric` where its direction is not known by its name.
         measures: further metrics that verdicts are drawn on.
         seeds: of initial weights, batch order and dropout: every variant is trained with each, so that its trainings
-            pair with those of the other variants; a number n stands for n seeds from 1234 on.
+            pair with those of the other variants; a number n stands for n seeds from 1234 on, and `Until` for as many
+            as the verdicts need.
         baseline: the variant that the others are compared with; "" is the first.
         margin: differences of the selection metric that are practically none, as `Metric` has it; None: what is usual.
         time_margin: the same of training times, as a share.
@@ -74,7 +128,7 @@ class Comparison:
     variants: Mapping[str, Any]
     select: Any = "val_accuracy"
     measures: tuple[Any, ...] = ()
-    seeds: tuple[int, ...] | int = (FIRST_SEED,)
+    seeds: tuple[int, ...] | int | Until = (FIRST_SEED,)
     baseline: str = ""
     margin: float | None = None
     time_margin: float = 0.05
@@ -86,9 +140,9 @@ class Comparison:
         if not isinstance(self.name, str):
             raise UsageError(f"a comparison's name is {self.name!r}; legal: a text.")
         check_base(self.base)
-        datasets = _datasets(self.data)
+        datasets = datasets_of(self.data)
         object.__setattr__(self, "data", datasets if len(datasets) > 1 else datasets[0])
-        object.__setattr__(self, "seeds", seeds_of(self.seeds))
+        object.__setattr__(self, "seeds", self.seeds if isinstance(self.seeds, Until) else seeds_of(self.seeds))
         if self.margin is not None:
             number("margin", self.margin, 0, 1e9)  # `Metric` knows more
         number("time_margin", self.time_margin, 0, 1)
@@ -244,7 +298,7 @@ class Comparison:
             variants[name] = change
         return replace(self, base=self.base.but(changes), variants=variants)
 
-    def with_seeds(self, seeds: tuple[int, ...] | int) -> "Comparison":
+    def with_seeds(self, seeds: tuple[int, ...] | int | Until) -> "Comparison":
         """The same comparison with other seeds."""
         return replace(self, seeds=seeds)
 
@@ -255,9 +309,16 @@ class Comparison:
 
     @property
     def each_seed(self) -> tuple[int, ...]:
-        """The seeds, one by one."""
+        """The seeds, one by one; all that it may come to, where they are added until the verdicts are clear."""
+        if isinstance(self.seeds, Until):
+            return tuple(range(self.seeds.first, self.seeds.first + self.seeds.most))
         assert isinstance(self.seeds, tuple)
         return self.seeds
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """After how many seeds it is looked at, where seeds are added until the verdicts are clear; else ()."""
+        return self.seeds.looks if isinstance(self.seeds, Until) else ()
 
     @property
     def metric(self) -> Metric:
@@ -283,7 +344,7 @@ class Comparison:
             "data": [one.to_dict() for one in self.datasets] if self.needs else self.datasets[0].to_dict(),
             "select": vars(self.select),
             "measures": [vars(one) for one in self.measures],
-            "seeds": self.seeds,
+            "seeds": vars(self.seeds) if isinstance(self.seeds, Until) else self.seeds,
             "baseline": self.baseline,
             "margin": self.margin,
             "time_margin": self.time_margin,
@@ -306,36 +367,9 @@ class Comparison:
             "measures": tuple(Metric(**one) for one in record["measures"]),
             "base": Training.from_dict(record["base"]),
             "variants": {name: thawed(change) for name, change in record["variants"].items()},
-            "seeds": tuple(record["seeds"]),
+            "seeds": Until(**seeds) if isinstance(seeds := record["seeds"], dict) else tuple(seeds),
         }
         return cls(**{**record, **read})
-
-
-def _datasets(given: Any) -> tuple[Data, ...]:
-    """The data sets that somebody gave: a list is several; a tuple, too, unless it is one's own arrays.
-
-    Raises:
-        UsageError: there is none, or two are equal or go by one name.
-    """
-    # Of arrays neither is callable; a tuple of them is one data set, as ever.
-    several = isinstance(given, list) or (
-        isinstance(given, tuple) and all(isinstance(one, Data | str | PathLike) or callable(one) for one in given)
-    )
-    if not several:
-        return (Data.of(given),)
-    found: list[Data] = []
-    for one in map(Data.of, given):
-        if one in found:
-            raise UsageError(f"data has {one.label} more than once; legal: different data sets. Delete the repetition.")
-        if one.label in [other.label for other in found]:
-            raise UsageError(
-                f"two data sets are called {one.label!r}; legal: names that tell them apart, such as "
-                f"Data(…, name='{one.label} 2')."
-            )
-        found.append(one)
-    if not found:
-        raise UsageError(f"data is {given!r}; legal: at least one data set.")
-    return tuple(found)
 
 
 def _kept(target: Any) -> Any:
@@ -382,7 +416,8 @@ def seeds_of(seeds: object) -> tuple[int, ...]:
         return tuple(range(FIRST_SEED, FIRST_SEED + seeds))
     if not isinstance(seeds, tuple | list) or not 1 <= len(seeds) <= MAX_SEEDS:
         raise UsageError(
-            f"seeds is {seeds!r}; legal: how many (a whole number from 1 to {MAX_SEEDS:,}), or a tuple of them."
+            f"seeds is {seeds!r}; legal: how many (a whole number from 1 to {MAX_SEEDS:,}), a tuple of them, or "
+            "Until(most=30) the verdicts are clear."
         )
     for seed in seeds:
         whole("a seed", seed, 0, MAX_SEED)

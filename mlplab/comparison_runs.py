@@ -1,17 +1,21 @@
 """A comparison in the store: a run for each variant, its seeds below it, and what its own run says of them."""
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 
-from mlplab import tracking
-from mlplab.comparison import Comparison
-from mlplab.conclusion import conclude
+from mlplab import lookup, marks, recording
+from mlplab.comparison import Comparison, Until
+from mlplab.conclusion import conclude, look, verdicts_of
 from mlplab.data import Dataset
-from mlplab.results import Result
-from mlplab.seed_group import SeedGroup, spread
+from mlplab.records import Record
+from mlplab.results import FAILED
+from mlplab.seed_group import SeedGroup, spreading
 from mlplab.spec import Training
 from mlplab.trial import Device, ProgressListener
-from mlplab.verdicts import Verdict
+
+Turn = tuple[SeedGroup, int]
 
 
 def run_comparison(
@@ -19,39 +23,103 @@ def run_comparison(
     data: Dataset,
     device: Device,
     programs: Mapping[str, str],
-    run: tracking.Run,
+    run: recording.Run,
     watching: Callable[[Sequence[Training]], AbstractContextManager[ProgressListener]],
     jobs: int,
     address: str | None,
-) -> tuple[list[Result], list[Verdict]]:
+    question: str,
+    say: Callable[[str], None],
+) -> Record:
     """Trains every variant with every seed in `run`, and says there what came of it; what is on record stays.
+
+    Where seeds are added until the verdicts are clear, it is looked at now and then, and only the variants of pairs
+    that are open then are trained with more.
 
     Args:
         programs: name of a variant -> the program that trains it, see `training.fit`.
         watching: begins to show the trainings, and ends it.
         jobs, address: where they are carried out, see `mlplab.cluster.workers`.
-
-    Returns:
-        The results, variant after variant and seed after seed, and the verdicts on them.
+        question: fingerprint of the comparison but for its number of seeds: where they are added until the verdicts are
+            clear, trainings and looks that are on record under it count.
+        say: is told what a look has shown.
     """
     run.data(data)
     run.text(comparison.to_json(), "comparison.json")
+    earlier = _earlier(comparison, run, question) if comparison.looks else None
+    run.tags(marks.fingerprinted(question))
     groups = [
         SeedGroup.open(run, variant, comparison, data, programs[variant.name]) for variant in comparison.resolved()
     ]
-    # Seed after seed, each time another variant first: what slows the machine for a while slows all.
-    turns = [
-        (group, seed)
-        for turn, seed in enumerate(comparison.each_seed)
-        for group in groups[turn % len(groups) :] + groups[: turn % len(groups)]
-    ]
-    with watching(comparison.resolved()) as watch:
-        if jobs > 1 or address is not None:
-            spread(turns, comparison, data, watch, jobs, address)
-        else:
-            for group, seed in turns:
-                group.train_next(seed, device, watch)
+    seeds = comparison.each_seed
+    looks = comparison.seeds.after(_looks(earlier, seeds)) if isinstance(comparison.seeds, Until) else ()
+    wanted = {group.variant.name for group in groups}
+    with contextlib.ExitStack() as stack:
+        watch = stack.enter_context(watching(comparison.resolved()))
+        train = stack.enter_context(_training(comparison, data, device, watch, jobs, address))
+        for end in looks or (len(seeds),):
+            chosen = [group for group in groups if group.variant.name in wanted]
+            _reuse(earlier, chosen, seeds[:end], watch)
+            # Seed after seed, each time another variant first: what slows the machine for a while slows all.
+            train(
+                [
+                    (group, seed)
+                    for turn, seed in enumerate(seeds[:end])
+                    for group in chosen[turn % len(chosen) :] + chosen[: turn % len(chosen)]
+                    if seed not in group.seeds
+                ]
+            )
+            if looks:
+                found = [result for group in groups for result, _ in group.trained]
+                verdicts = verdicts_of(comparison, found, looks)
+                wanted = look(run, comparison, verdicts, end, say)
+                if not wanted:
+                    break
     for group in groups:
         group.conclude()
     trained = [one for group in groups for one in group.trained]
-    return [result for result, _ in trained], conclude(run, comparison, data, groups, trained)
+    made = tuple(end for end in looks if end <= max(len(group.seeds) for group in groups))
+    verdicts = conclude(run, comparison, data, groups, trained, looks)
+    return Record.of(comparison, data, results=[result for result, _ in trained], verdicts=verdicts, looks=made)
+
+
+@contextlib.contextmanager
+def _training(
+    comparison: Comparison, data: Dataset, device: Device, watch: ProgressListener, jobs: int, address: str | None
+) -> Iterator[Callable[[Sequence[Turn]], None]]:
+    """What trains turns: in this process, or on workers that are ready while the block lasts."""
+    if jobs > 1 or address is not None:
+        with spreading(comparison, data, watch, jobs, address) as spread:
+            yield spread
+        return
+
+    def train(turns: Sequence[Turn]) -> None:
+        own = {id(group): [seed for other, seed in turns if other is group] for group, _ in turns}
+        for group, seed in turns:
+            group.train_next(seed, own[id(group)], device, watch)
+
+    yield train
+
+
+def _earlier(comparison: Comparison, run: recording.Run, question: str) -> Record | None:
+    """The record of the same question with other seeds, if there is one."""
+    found = run.find(question)
+    text = lookup.read_artifact(found.run_id, "record.json") if found else None
+    return Record.from_json(text, comparison, found.run_id) if found and text else None
+
+
+def _looks(earlier: Record | None, seeds: Sequence[int]) -> tuple[int, ...]:
+    """The looks that an earlier command has made at the same seeds; of a fixed number of them the one at its end."""
+    if earlier is None or list(seeds[: len(earlier.seeds)]) != earlier.seeds:
+        return ()
+    return earlier.looks or ((len(earlier.seeds),) if len(earlier.seeds) > 1 else ())
+
+
+def _reuse(earlier: Record | None, groups: Sequence[SeedGroup], seeds: Sequence[int], watch: ProgressListener) -> None:
+    """Takes the trainings that are on record."""
+    if earlier is None:
+        return
+    known = {(one.variant.name, one.seed): one for one in earlier.results if one.status != FAILED}
+    for group, seed in itertools.product(groups, seeds):
+        one = known.get((group.variant.name, seed))
+        if one is not None and seed not in group.seeds and not group.recall(seed, watch):
+            group.reuse(one, watch)

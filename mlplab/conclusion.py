@@ -2,34 +2,73 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from mlplab import figures, labels, results, tables, tracking, verdict_figures
+from mlplab import figures, labels, recording, results, tables, tracking, verdict_figures
 from mlplab.building import first_rows, restored
 from mlplab.comparison import Comparison
 from mlplab.data import Dataset
 from mlplab.results import Outcome, Result, Target
 from mlplab.seed_group import SeedGroup
-from mlplab.verdicts import Verdict, judge, sentences
+from mlplab.verdicts import Verdict, judge, judge_looks, sentences
 
 MOST_SENTENCES = 15
 """With more verdicts a run's description names the file that has them; MLflow cuts long descriptions off."""
 
 
+def verdicts_of(comparison: Comparison, found: Sequence[Result], looks: Sequence[int] = ()) -> list[Verdict]:
+    """What trainings say of the variants, as far as they pair.
+
+    Args:
+        looks: after how many seeds it is looked at, where they are added until the verdicts are clear.
+    """
+    if len(comparison.variants) < 2 or results.unpaired(found):
+        return []
+    measures = results.measures(comparison, found)
+    if not looks:
+        return judge(measures, comparison.against)
+    seeds = {outcome.variant.name: [one.seed for one in outcome.results] for outcome in results.outcomes(found)}
+    first = {
+        name: next((place for place, seed in enumerate(comparison.each_seed) if seed not in own), len(own))
+        for name, own in seeds.items()
+    }
+    return judge_looks(measures, comparison.against, looks, first)
+
+
+def look(
+    parent: recording.Run, comparison: Comparison, verdicts: Sequence[Verdict], seeds: int, say: Callable[[str], None]
+) -> set[str]:
+    """Says what a look after so many seeds has shown; the names of the variants that need more of them."""
+    judged = {metric.name for metric in comparison.judged}
+    of_metrics = [verdict for verdict in verdicts if verdict.measure in judged]
+    left = [verdict for verdict in of_metrics if verdict.open]
+    says = [f"After {seeds} seeds: {len(of_metrics) - len(left)} of {len(of_metrics)} verdicts need no more seeds."]
+    says += [verdict.sentence for verdict in of_metrics if verdict.seeds + verdict.dropped == seeds]
+    for text in says:
+        say(text)
+    parent.metrics({"open_verdicts": len(left)}, step=seeds)
+    parent.tags({"mlflow.note.content": "\n\n".join([f"**{comparison.question}**", *says])})
+    return {name for verdict in left for name in (verdict.a, verdict.b)}
+
+
 def conclude(
-    parent: tracking.Run,
+    parent: recording.Run,
     comparison: Comparison,
     data: Dataset,
     families: Sequence[SeedGroup],
-    trained: Sequence[tuple[Result, tracking.Run]],
+    trained: Sequence[tuple[Result, recording.Run]],
+    looks: Sequence[int] = (),
 ) -> list[Verdict]:
-    """What the parent run says of its trainings: tables, figures, verdicts, winner; and the models worth serving."""
+    """What the parent run says of its trainings: tables, figures, verdicts, winner; and the models worth serving.
+
+    Args:
+        looks: as `verdicts_of` takes them.
+    """
     found = [result for result, _ in trained]
     refusal = results.unpaired(found)
-    many = len(comparison.variants) > 1 and not refusal
-    verdicts = judge(results.measures(comparison, found), comparison.against) if many else []
+    verdicts = verdicts_of(comparison, found, looks)
     targets = results.targets(comparison, found)
     table = tables.to_markdown(comparison, found)
     select = comparison.metric.name
@@ -65,8 +104,8 @@ def conclude(
 def _describe(
     comparison: Comparison,
     ranked: Sequence[Outcome],
-    runs: Mapping[str, tracking.Run],
-    over: Mapping[str, tracking.Run | None],
+    runs: Mapping[str, recording.Run],
+    over: Mapping[str, recording.Run | None],
 ) -> None:
     """Says of each training's run, and of each variant's over its seeds, what it came to.
 
@@ -78,7 +117,7 @@ def _describe(
     """
     select, of = comparison.metric.name, f"of {len(comparison.variants)} in {comparison.name}"
     for place, outcome in enumerate(ranked, start=1):
-        name, many = outcome.variant.name, len(comparison.each_seed)
+        name, many = outcome.variant.name, len(outcome.results)
         for result in (result for result in outcome.results if result.best_epoch):
             value = f"{select} {result.best(select):.4f} at epoch {result.best_epoch} of {result.epochs}"
             number = f"number {place} {of}" if many == 1 else f"seed {result.seed} of {name}, see the run above this"
@@ -92,7 +131,7 @@ def _describe(
 
 
 def _record_verdicts(
-    parent: tracking.Run, verdicts: Sequence[Verdict], targets: Sequence[Target], data: Dataset
+    parent: recording.Run, verdicts: Sequence[Verdict], targets: Sequence[Target], data: Dataset
 ) -> None:
     """Verdicts and times to targets as a JSON file and figures of the comparison's run."""
     said = {"verdicts": [asdict(verdict) for verdict in verdicts], "targets": [asdict(target) for target in targets]}
@@ -115,7 +154,7 @@ def finite(value: Any) -> Any:
 
 
 def _note(
-    parent: tracking.Run,
+    parent: recording.Run,
     comparison: Comparison,
     data: Dataset,
     found: Sequence[Result],
@@ -140,6 +179,6 @@ def _note(
     return "\n\n".join(part.strip("\n") for part in parts if part)
 
 
-def _log_model(run: tracking.Run, result: Result, comparison: Comparison, data: Dataset) -> None:
+def _log_model(run: recording.Run, result: Result, comparison: Comparison, data: Dataset) -> None:
     leads = {**labels.of_data(data), "comparison": comparison.name, "variant": result.variant.name}
     run.model(restored(result, data), first_rows(data.test, 2)[0], leads | {"run_id": run.run_id})

@@ -160,7 +160,7 @@ def table_inputs(dataset: Dataset) -> tuple[Any, Any]:
         `keras.Input` for each part of `dataset.train.x`, in its nest, and a tensor of shape (None, features).
 
     Example:
-        >>> def net(data, units=16):  # doctest: +SKIP
+        >>> def net(data, units=16):
         ...     inputs, features = table_inputs(data)
         ...     hidden = keras.layers.Dense(units, activation="relu")(features)
         ...     return keras.Model(inputs, keras.layers.Dense(data.classes, activation="softmax")(hidden))

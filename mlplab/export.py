@@ -25,7 +25,9 @@ class Export(tf.Module):  # type: ignore[misc]
         model: built; what is exported are its weights as they are now.
         example: a few examples, in the nest of arrays that the model is trained on; None: what its inputs say.
 
-    >>> tf.saved_model.save(Export(model, data.test.x[:2]), "export")  # doctest: +SKIP
+    >>> export = Export(model, x[:2])
+    >>> answering(export)(x[:3]).shape
+    (3, 10)
     """
 
     def __init__(self, model: keras.Model, example: Any = None) -> None:

@@ -321,7 +321,7 @@ def check(kind: str, target: str, arguments: Mapping[str, Any]) -> None:
 
     >>> check("optimizers", "adamw", {"weight_deca": 1e-4})
     Traceback (most recent call last):
-    mlplab.checks.UsageError: unknown argument of keras.optimizers.AdamW 'weight_deca'; legal: ... Did you mean ...?
+    mlplab.checks.UsageError: unknown argument of keras.optimizers.AdamW 'weight_deca'; ... Did you mean 'weight_decay'?
     """
     found = full_name(kind, target)
     if arguments and "." not in found and found in usual(kind):

@@ -9,7 +9,7 @@ from typing import Any
 
 from mlplab import user_code
 from mlplab.checks import UsageError, choose, whole
-from mlplab.comparison import MAX_SEEDS, Comparison, check_question
+from mlplab.comparison import MAX_SEEDS, Comparison, Until, check_question
 from mlplab.sources import Data
 from mlplab.space import Search
 from mlplab.spec import Metric, Training
@@ -85,7 +85,7 @@ class Options:
     Args:
         epochs: of every training.
         seed: of every experiment; the first where `seeds` is a number.
-        seeds: of every comparison: how many, or which. A search has but the first.
+        seeds: of every comparison: how many, which, or until when. A search has but the first.
         smoke: few epochs, candidates and folds: to see that all of it works.
 
     Raises:
@@ -94,7 +94,7 @@ class Options:
 
     epochs: int | None = None
     seed: int | None = None
-    seeds: int | tuple[int, ...] | None = None
+    seeds: int | tuple[int, ...] | Until | None = None
     smoke: bool = False
 
     def __post_init__(self) -> None:
@@ -113,7 +113,7 @@ class Options:
         if not isinstance(experiment, Comparison | Search):
             return experiment
         if isinstance(experiment, Comparison):
-            experiment = experiment.with_seeds(self._seeds(experiment.each_seed))
+            experiment = experiment.with_seeds(self._until(experiment.seeds) or self._seeds(experiment.each_seed))
         else:
             experiment = experiment.with_seed(self._seeds((experiment.seed,))[0])
         if self.epochs is not None:
@@ -125,10 +125,17 @@ class Options:
             experiment = replace(experiment, candidates=candidates, folds=min(SMOKE_FOLDS, experiment.folds))
         return experiment
 
+    def _until(self, own: object) -> Until | None:
+        """Until when seeds are added, where the command or the experiment itself asks for that."""
+        until = self.seeds if self.seeds is not None else own
+        if not isinstance(until, Until) or self.seed is None:
+            return until if isinstance(until, Until) else None
+        return replace(until, first=self.seed)
+
     def _seeds(self, own: tuple[int, ...]) -> tuple[int, ...]:
         if isinstance(self.seeds, tuple):
             return self.seeds
-        if self.seeds is None:
+        if self.seeds is None or isinstance(self.seeds, Until):
             return own if self.seed is None else (self.seed,)
         whole("seeds", self.seeds, 1, MAX_SEEDS)
         first = own[0] if self.seed is None else self.seed

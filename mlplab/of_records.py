@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
-from mlplab import figures, labels, tables, tracking
+from mlplab import figures, labels, lookup, recording, tables
 from mlplab.checks import UsageError, choose
 from mlplab.data import Dataset
 from mlplab.loading import Overview, Prediction
 from mlplab.records import Predictions, Record
 
 
-def predict(spec: Prediction, of: Record, data: Dataset, run: tracking.Run) -> Predictions:
+def predict(spec: Prediction, of: Record, data: Dataset, run: recording.Run) -> Predictions:
     """Shows test images to the model that a record's training left.
 
     Raises:
@@ -24,7 +24,7 @@ def predict(spec: Prediction, of: Record, data: Dataset, run: tracking.Run) -> P
     names = [result.variant.name for result in of.results]
     result = of.result(choose(f"variant of {spec.of}", spec.variant, names))
     run.flush()
-    uri, model = tracking.load_model(run.resolved(result.run_id))
+    uri, model = lookup.load_model(run.resolved(result.run_id))
     probabilities = model(data.test.x)
     predicted = probabilities.argmax(axis=1)
     shown = slice(0, spec.images)
@@ -44,7 +44,7 @@ def predict(spec: Prediction, of: Record, data: Dataset, run: tracking.Run) -> P
     return found
 
 
-def overview(spec: Overview, needed: Sequence[Record], run: tracking.Run) -> None:
+def overview(spec: Overview, needed: Sequence[Record], run: recording.Run) -> None:
     """Lists the times of records' trainings."""
     run.figure(figures.overview_times(needed), "training_time.png")
     table = tables.markdown(tables.time_cells(needed))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mlplab.calls import plain, shown, thawed
+from mlplab.data import Dataset
 from mlplab.loading import Experiment
 from mlplab.results import FAILED, Outcome, Result, outcomes, significant
 from mlplab.verdicts import Verdict
@@ -143,6 +144,7 @@ class Record:
         reused: whether it was found on record instead of run.
         results: those of a comparison: variant after variant in its order, and of each one seed after the other.
         verdicts: what a comparison's seeds say of its variants.
+        looks: after how many seeds a comparison was looked at, where seeds were added until the verdicts were clear.
         search, predictions: those of a search or a prediction.
         records: of a comparison on several data sets those on each of them, which have its results; its verdicts are
             over all of them.
@@ -156,9 +158,15 @@ class Record:
     reused: bool = False
     results: list[Result] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
+    looks: tuple[int, ...] = ()
     search: SearchResult | None = None
     predictions: Predictions | None = None
     records: "list[Record]" = field(default_factory=list)
+
+    @classmethod
+    def of(cls, experiment: Experiment, data: Dataset, **found: Any) -> "Record":
+        """What was found by an experiment on a data set."""
+        return cls(experiment=experiment, data=data.label, notice=data.notice or "", **found)
 
     @property
     def failed(self) -> bool:
@@ -202,6 +210,7 @@ class Record:
         record["verdicts"] = [asdict(verdict) for verdict in self.verdicts]
         if self.records:
             record["records"] = [{**json.loads(one.to_json()), "run_id": one.run_id} for one in self.records]
+        record["looks"] = self.looks
         if self.search:
             candidates = [candidate.to_dict() for candidate in self.search.candidates]
             refit = self.search.refit.to_dict()
@@ -222,6 +231,7 @@ class Record:
             record["records"] = [cls._read(one, on, one.pop("run_id")) for one, on in of]
         record["results"] = [Result.from_dict(result) for result in record["results"]]
         record["verdicts"] = [Verdict(**verdict) for verdict in record["verdicts"]]
+        record["looks"] = tuple(record["looks"])
         if search := record.get("search"):
             candidates = [Candidate.from_dict(candidate) for candidate in search["candidates"]]
             refit = Result.from_dict(search["refit"])

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import keras
 import mlflow
@@ -20,7 +20,7 @@ import tensorflow as tf
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
-from mlplab import delivery, judging, tracking
+from mlplab import judging, lookup, recording, stores
 from mlplab.building import first_rows
 from mlplab.checks import UnavailableError, UsageError, check_registered
 from mlplab.data import Dataset
@@ -92,7 +92,7 @@ def register(
     """
     name = name or comparison or NAME
     check_registered(name, alias)
-    client = delivery.Client()
+    client = stores.Client()
     said: list[str] = []
 
     def tell(line: str) -> None:
@@ -101,7 +101,7 @@ def register(
 
     try:
         with tempfile.TemporaryDirectory() as folder:
-            run, by = _chosen(client, data, run_id, comparison, variant, optimizer, metric)
+            run, by = chosen(client, data, run_id, comparison, variant, optimizer, metric)
             data = judging.as_tested(run.data.params, data)
             tell(
                 f"Run {run.info.run_id}, {run.data.tags.get('mlplab.experiment', '?')}: {run.info.run_name}, "
@@ -151,16 +151,16 @@ def data_of(run_id: str | None = None, comparison: str | None = None) -> Data | 
         UsageError: there is no such run or comparison, or its data were arrays that no record holds.
         UnavailableError: the store does not answer.
     """
-    client = delivery.Client()
-    spec = _spec_above(client, delivery.existing_run(client, run_id) if run_id else _compared(client, comparison or ""))
+    client = stores.Client()
+    spec = _spec_above(client, lookup.existing_run(client, run_id) if run_id else _compared(client, comparison or ""))
     return Data.from_dict(spec["data"]) if spec else None
 
 
 # -------------------------------------------------------------------------------------------------------- which run
 
 
-def _chosen(
-    client: delivery.Client,
+def chosen(
+    client: stores.Client,
     data: Dataset,
     run_id: str | None,
     comparison: str | None,
@@ -168,18 +168,19 @@ def _chosen(
     optimizer: str,
     metric: str | Metric | None,
 ) -> tuple[Run, Metric]:
+    """The run that `register` takes, given the same, and the metric that chose it; raises as that does."""
     by = Metric(metric) if metric and isinstance(metric, str) else metric or None
     if not run_id and not comparison:
         return _best(client, data, optimizer, by or Metric(METRIC)), by or Metric(METRIC)
     if run_id:
-        run = delivery.existing_run(client, run_id)
+        run = lookup.existing_run(client, run_id)
     else:
         above = _compared(client, comparison or "")
         run = _trained_variant(client, above, variant) if variant else _winner(client, above)
     if by is None:
         by = Metric(**spec["select"]) if (spec := _spec_above(client, run)) else Metric(METRIC)
     if run.data.tags.get("mlplab.kind") != "training" or f"best_{by.name}" not in run.data.metrics:
-        raise tracking.no_training(run, f"best_{by.name}")
+        raise lookup.no_training(run, f"best_{by.name}")
     if run.data.tags.get("dataset.digest") != data.digest:
         raise UsageError(
             f"run {run.info.run_id} was trained on {run.data.tags.get('dataset', 'unknown data')} with digest "
@@ -189,7 +190,7 @@ def _chosen(
     return run, by
 
 
-def _best(client: delivery.Client, data: Dataset, optimizer: str, by: Metric) -> Run:
+def _best(client: stores.Client, data: Dataset, optimizer: str, by: Metric) -> Run:
     conditions = [
         "attributes.status = 'FINISHED'",
         "tags.`mlplab.kind` = 'training'",
@@ -217,7 +218,7 @@ def _best(client: delivery.Client, data: Dataset, optimizer: str, by: Metric) ->
     return found[0]
 
 
-def _compared(client: delivery.Client, name: str) -> Run:
+def _compared(client: stores.Client, name: str) -> Run:
     """The latest finished comparison of a name."""
     found = client.search_runs(
         [each.experiment_id for each in client.search_experiments()],
@@ -230,13 +231,12 @@ def _compared(client: delivery.Client, name: str) -> Run:
             f"comparison is {name!r}, of which no finished run is on record in {mlflow.get_tracking_uri()}; legal: the "
             "name of a comparison that was run, which is that of its file without .py."
         )
-    run: Run = found[0]
-    if winners := run.data.tags.get("winners"):
+    if winners := found[0].data.tags.get("winners"):
         raise UsageError(
-            f"{name!r} is on several data sets, and a model is trained on one; legal: the comparison on one of "
-            f"them, such as {winners.partition(': ')[0]!r}, or a winner's --run-id ({winners})."
+            f"{name!r} is on several data sets, a model on one; legal: such as {winners.partition(': ')[0]!r}, the "
+            f"comparison on one of them, or a winner's --run-id ({winners})."
         )
-    return run
+    return cast(Run, found[0])
 
 
 def _tagged(tag: str, value: str) -> str:
@@ -245,13 +245,13 @@ def _tagged(tag: str, value: str) -> str:
     return f"tags.`mlplab.{tag}` = {quote}{value}{quote}"
 
 
-def _winner(client: delivery.Client, above: Run) -> Run:
+def _winner(client: stores.Client, above: Run) -> Run:
     if "winner.run_id" not in above.data.tags:
         raise UsageError(f"no variant of the comparison {above.info.run_name!r} has a result; see {above.info.run_id}.")
-    return delivery.existing_run(client, above.data.tags["winner.run_id"])
+    return lookup.existing_run(client, above.data.tags["winner.run_id"])
 
 
-def _trained_variant(client: delivery.Client, above: Run, variant: str) -> Run:
+def _trained_variant(client: stores.Client, above: Run, variant: str) -> Run:
     """The training that stands for a variant: its first seed's that has finished."""
 
     def below(run: Run) -> list[Run]:
@@ -274,27 +274,27 @@ def _trained_variant(client: delivery.Client, above: Run, variant: str) -> Run:
     return (finished or mine)[0]
 
 
-def _spec_above(client: delivery.Client, run: Run) -> dict[str, Any] | None:
+def _spec_above(client: stores.Client, run: Run) -> dict[str, Any] | None:
     """The comparison, as its JSON has it, that a run is of or under."""
     while run.data.tags.get("mlplab.kind") != "comparison":
         if not (parent := run.data.tags.get("mlflow.parentRunId")):
             return None
         run = client.get_run(parent)
-    text = tracking.read_artifact(run.info.run_id, "comparison.json")
+    text = lookup.read_artifact(run.info.run_id, "comparison.json")
     return json.loads(text) if text else None
 
 
 # -------------------------------------------------------------------------------------------------- model and version
 
 
-def _trained(client: delivery.Client, run: Run, data: Dataset, folder: Path) -> Trained:
+def _trained(client: stores.Client, run: Run, data: Dataset, folder: Path) -> Trained:
     """A run's model: from its model.keras, or, where that needs layers of the user's own, from its logged export."""
     run_id = run.info.run_id
     try:
         path = client.download_artifacts(run_id, "model.keras", str(folder))
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
-        why = f"it has no model.keras that can be loaded: {delivery.brief(error)}"
+        why = f"it has no model.keras that can be loaded: {stores.brief(error)}"
     else:
         tf.saved_model.save(Export(model, data.test.x), str(folder / "export"))
         return folder / "export", in_batches(lambda x: model(x, training=False))
@@ -314,26 +314,26 @@ def _rows(data: Dataset, rows: int) -> Any:
     return as_sent(first_rows(data.test, rows)[0])
 
 
-def _create(client: delivery.Client, name: str) -> None:
+def _create(client: stores.Client, name: str) -> None:
     try:
-        delivery.once(lambda: client.create_registered_model(name), lambda: None)
+        stores.once(lambda: client.create_registered_model(name), lambda: None)
     except mlflow.MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":  # somebody else was quicker
             raise
 
 
-def _versions(client: delivery.Client, name: str) -> list[ModelVersion]:
+def _versions(client: stores.Client, name: str) -> list[ModelVersion]:
     found = client.search_model_versions(f"name = '{name}'", max_results=10_000)
     return sorted(found, key=lambda version: int(version.version))
 
 
-def _version_of(client: delivery.Client, name: str, run_id: str) -> ModelVersion | None:
+def _version_of(client: stores.Client, name: str, run_id: str) -> ModelVersion | None:
     found = [v for v in _versions(client, name) if v.tags.get("mlplab.run_id") == run_id]
     return found[0] if found else None
 
 
 def _add_version(
-    client: delivery.Client, name: str, run: Run, data: Dataset, by: Metric, trained: Trained
+    client: stores.Client, name: str, run: Run, data: Dataset, by: Metric, trained: Trained
 ) -> ModelVersion:
     from mlflow.models import Model
 
@@ -359,7 +359,7 @@ def _add_version(
         given = arguments(export, example)
     else:
         given = arguments_of(export, example, answer(example), form, data.class_names)
-    with delivery.inner_retries(), delivery.model_code:
+    with stores.inner_retries(), recording.model_code:
         logged = Model.log(
             artifact_path=None, name="served", flavor=mlflow.pyfunc, run_id=run.info.run_id, metadata=origin, **given
         )
@@ -374,7 +374,7 @@ def _add_version(
             description=f"{run.info.run_name} of {tags.get('mlplab.experiment', '?')}, run {run.info.run_id}.",
         )
 
-    made: ModelVersion = delivery.once(create, lambda: _version_of(client, name, run.info.run_id))
+    made: ModelVersion = stores.once(create, lambda: _version_of(client, name, run.info.run_id))
     return made
 
 
@@ -382,7 +382,7 @@ def _add_version(
 
 
 def _check(
-    client: delivery.Client,
+    client: stores.Client,
     name: str,
     number: int,
     data: Dataset,
@@ -412,7 +412,7 @@ def _check(
 
 
 def _evaluate_champion(
-    client: delivery.Client, name: str, data: Dataset, number: int, metric: str, tell: Callable[[str], None]
+    client: stores.Client, name: str, data: Dataset, number: int, metric: str, tell: Callable[[str], None]
 ) -> None:
     """Sees that the champion before this version has been evaluated on the same test set, by the same metric."""
     before = judging.champion_of([v for v in _versions(client, name) if int(v.version) < number])
@@ -432,7 +432,7 @@ def _evaluate_champion(
     client.set_model_version_tag(name, before.version, tag, value)
 
 
-def _settle(client: delivery.Client, name: str, alias: str) -> int | None:
+def _settle(client: stores.Client, name: str, alias: str) -> int | None:
     """Sets alias and description to the champion's, again until nobody has changed anything; returns its version."""
     while True:
         champion = judging.champion_of(_versions(client, name))

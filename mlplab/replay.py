@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from mlplab import origin, tracking
+from mlplab import lookup, origin
 from mlplab.checks import UsageError
 from mlplab.comparison import Comparison
 from mlplab.data import Dataset
@@ -84,10 +84,10 @@ def read(run_id: str) -> dict[str, Any]:
         UsageError: no such run, a deleted one, or one that is no finished training.
         UnavailableError: the store does not answer.
     """
-    run = tracking.run_of(run_id)
-    text = tracking.read_artifact(run_id, RECORD)
+    run = lookup.run_of(run_id)
+    text = lookup.read_artifact(run_id, RECORD)
     if text is None:
-        raise tracking.no_training(run, RECORD)
+        raise lookup.no_training(run, RECORD)
     found: dict[str, Any] = json.loads(text)
     return found
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from mlplab import across_runs, labels, origin, tracking, trial
+from mlplab import across_runs, labels, lookup, marks, origin, recording, tracking, trial
 from mlplab.checks import UsageError
 from mlplab.comparison import Comparison
 from mlplab.comparison_runs import run_comparison
@@ -158,8 +158,8 @@ class Lab:
 
     def _check(self, experiment: Comparison | Search) -> Checked:
         """Builds, compiles and runs for no step whatever an experiment is to train, once."""
-        key = experiment.to_json()
-        if key not in self._checked:
+        alike = experiment.with_seeds(experiment.each_seed[:1]) if isinstance(experiment, Comparison) else experiment
+        if (key := alike.to_json()) not in self._checked:
             data, device = self._data_of(experiment.data)
             if isinstance(experiment, Comparison):
                 metrics = [*experiment.judged, *map(experiment.target, experiment.targets)]
@@ -177,7 +177,7 @@ class Lab:
             self._data[wanted] = data, Device.of(data)
         return self._data[wanted]
 
-    def _need(self, wanted: str | Comparison, parent: tracking.Run) -> Record:
+    def _need(self, wanted: str | Comparison, parent: recording.Run) -> Record:
         """The record of an experiment: met before, found in the store, or run now under `parent`."""
         name = wanted if isinstance(wanted, str) else wanted.name
         if name in self.records:
@@ -187,7 +187,7 @@ class Lab:
             experiment = self._with_winners(experiment, parent)
         if isinstance(experiment, Comparison | Search):
             found = parent.find(self._fingerprint(experiment))
-            text = tracking.read_artifact(found.run_id, "record.json") if found else None
+            text = lookup.read_artifact(found.run_id, "record.json") if found else None
             if found and text:
                 record = Record.from_json(text, experiment, found.run_id)
                 self.records[name] = record
@@ -200,7 +200,7 @@ class Lab:
             run.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
             raise
 
-    def _with_winners(self, comparison: Comparison, parent: tracking.Run) -> Comparison:
+    def _with_winners(self, comparison: Comparison, parent: recording.Run) -> Comparison:
         for variant, name in comparison.searches.items():
             record = self._need(name, parent)
             if record.search is None:
@@ -208,7 +208,7 @@ class Lab:
             comparison = comparison.with_choices(variant, record.search.best.choices)
         return comparison
 
-    def _perform(self, experiment: Experiment, run: tracking.Run) -> Record:
+    def _perform(self, experiment: Experiment, run: recording.Run) -> Record:
         """Does an experiment in `run`, and ends that."""
         if isinstance(experiment, Comparison):
             experiment = self._with_winners(experiment, run)
@@ -220,7 +220,7 @@ class Lab:
             record = self._train(experiment, run)
         elif isinstance(experiment, Prediction):
             data = self.dataset(*data_of(experiment))
-            record = _record(experiment, data, predictions=predict(experiment, needed[0], data, run))
+            record = Record.of(experiment, data, predictions=predict(experiment, needed[0], data, run))
         else:
             overview(experiment, needed, run)
             record = Record(experiment=experiment, data=needed[0].data, notice=needed[0].notice)
@@ -233,18 +233,14 @@ class Lab:
         self._screen.recorded(record)
         return record
 
-    def _train(self, experiment: Comparison | Search, run: tracking.Run) -> Record:
+    def _train(self, experiment: Comparison | Search, run: recording.Run) -> Record:
         data, device = self._data_of(experiment.data)
-        run.tags({**labels.of_data(data), **tracking.fingerprinted(self._fingerprint(experiment))})
+        run.tags({**labels.of_data(data), **marks.fingerprinted(self._fingerprint(experiment))})
         where = functools.partial(self._screen.experiment, experiment, data), self.jobs, self.cluster
         if isinstance(experiment, Comparison):
+            question = labels.digest(["question", self._fingerprint(experiment.with_seeds(experiment.each_seed[:1]))])
             programs = self._check(experiment).programs
-            results, verdicts = run_comparison(experiment, data, device, programs, run, *where)
-            return _record(experiment, data, results=results, verdicts=verdicts)
+            return run_comparison(experiment, data, device, programs, run, *where, question, self._screen.notice)
         from mlplab.search_runs import run_search  # scikit-learn and joblib take long to import
 
-        return _record(experiment, data, search=run_search(experiment, data, device, run, *where))
-
-
-def _record(experiment: Experiment, data: Dataset, **found: Any) -> Record:
-    return Record(experiment=experiment, data=data.label, notice=data.notice or "", **found)
+        return Record.of(experiment, data, search=run_search(experiment, data, device, run, *where))

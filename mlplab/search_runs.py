@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from mlplab import labels, search, search_figures, seed_group, tables, tracking
+from mlplab import labels, marks, recording, search, search_figures, seed_group, tables
 from mlplab.building import first_rows, restored
 from mlplab.comparison import Comparison
 from mlplab.data import Dataset
@@ -31,7 +31,7 @@ def run_search(
     spec: Search,
     data: Dataset,
     device: Device,
-    run: tracking.Run,
+    run: recording.Run,
     watching: Callable[[Sequence[Training]], AbstractContextManager[ProgressListener]],
     jobs: int,
     address: str | None,
@@ -105,7 +105,7 @@ class _Trainer:
         variants: Sequence[Training],
         data: Dataset,
         device: Device,
-        run: tracking.Run,
+        run: recording.Run,
         watch: ProgressListener,
     ) -> None:
         self.spec, self.variants, self.data = spec, variants, data
@@ -151,7 +151,8 @@ class _Trainer:
     def spread(self, jobs: int, address: str | None) -> None:
         """Has workers train every fold that has not been trained."""
         turns = [(group, seed) for group in self.groups if group is not None for seed in self.seeds]
-        seed_group.spread(turns, self.comparison, self.data, self.watch, jobs, address)
+        with seed_group.spreading(self.comparison, self.data, self.watch, jobs, address) as spread:
+            spread(turns)
 
     def fold(self, place: int, fold: int) -> Result:
         """As `search.Trainer`."""
@@ -187,7 +188,7 @@ class _Trainer:
         group.run.metrics({"all_folds_seconds": candidate.train_seconds})
         if all(math.isfinite(one) for one in candidate.scores):
             group.run.tags({"mlplab.kind": "candidate", "mlplab.candidate": json.dumps(candidate.to_dict())})
-            group.run.tags(tracking.fingerprinted(self.prints[place]))
+            group.run.tags(marks.fingerprinted(self.prints[place]))
             group.run.keep("candidate", candidate.to_dict())
         group.conclude()
 

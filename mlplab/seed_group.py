@@ -1,16 +1,18 @@
 """A variant's trainings, one a seed, and what each leaves in its run."""
 
+import contextlib
 import math
 import statistics
 import traceback
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 import numpy as np
 
-from mlplab import drawing, figures, labels, replay, results, tables, tracking, trial, worker
+from mlplab import drawing, figures, labels, lookup, recording, replay, results, tables, tracking, trial, worker
+from mlplab.building import restored
 from mlplab.calls import Call
 from mlplab.comparison import Comparison
 from mlplab.data import Dataset
@@ -28,12 +30,12 @@ class SeedGroup:
 
     def __init__(
         self,
-        parent: tracking.Run,
+        parent: recording.Run,
         variant: Training,
         comparison: Comparison,
         data: Dataset,
         program: str | None = None,
-        run: tracking.Run | None = None,
+        run: recording.Run | None = None,
     ) -> None:
         self.variant, self.comparison, self.data, self.program = variant, comparison, data, program
         self.parent, self.run = parent, run
@@ -42,27 +44,31 @@ class SeedGroup:
         self._tags = {"mlplab.experiment": comparison.name, "mlplab.variant": variant.name, "mlflow.runColor": colour}
         self._tags |= labels.of_data(data)
         self._params = {**variant.params(), "dataset": data.name}
-        self.trained: list[tuple[Result, tracking.Run]] = []
+        self.trained: list[tuple[Result, recording.Run]] = []
 
     @classmethod
     def open(
-        cls, parent: tracking.Run, variant: Training, comparison: Comparison, data: Dataset, program: str | None = None
+        cls, parent: recording.Run, variant: Training, comparison: Comparison, data: Dataset, program: str | None = None
     ) -> "SeedGroup":
         """A variant's place under the comparison's run; `program` trains it, see `training.fit`."""
         made = cls(parent, variant, comparison, data, program)
         if len(comparison.each_seed) > 1:
-            seeds = ",".join(map(str, comparison.each_seed))
+            seeds = str(comparison.seeds) if comparison.looks else ",".join(map(str, comparison.each_seed))
             tags = made._tags | {"mlplab.kind": "variant"}
             made.parent = made.run = parent.child(variant.name, made._params | {"seeds": seeds}, tags, data)
         return made
 
-    def train_next(self, seed: int, device: Device, watch: ProgressListener) -> None:
-        """Trains the variant with a seed; or with all seeds at the first one's turn, and then times each at its own."""
-        seeds = self.comparison.each_seed
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds that it has been trained with, as far as is known here."""
+        return [result.seed for result, _ in self.trained]
+
+    def train_next(self, seed: int, seeds: Sequence[int], device: Device, watch: ProgressListener) -> None:
+        """Trains the variant with a seed; or with all of `seeds` at the first one's turn, each timed at its own."""
         together = trial.side_by_side(self.variant, len(seeds), self.data)
-        if not together or not self.trained:
+        if seed not in self.seeds:
             self.train(seeds if together else [seed], device, watch, together)
-        result, run = self.trained[seeds.index(seed)]
+        result, run = self.trained[self.seeds.index(seed)]
         if together and not run.finished and result.status != FAILED:
             trial.time_alone(result, self.data, device)
             self._end(result, run)
@@ -75,6 +81,17 @@ class SeedGroup:
             self.trained.append((result, self.parent.adopt(self._name(seed), self.parent.resolved(result.run_id))))
             watch.recalled(result)
         return kept is not None
+
+    def reuse(self, earlier: Result, watch: ProgressListener) -> None:
+        """Takes a training from the record of an earlier command: its run is repeated under this one's."""
+        name = self._name(earlier.seed)
+        run = self.parent.copy_run(name, recording.Found(earlier.run_id, {}), self._tags)
+        result = replace(earlier, run_id=run.run_id, variant=self.variant)
+        if not self.trained:  # its model stands for the variant
+            result.weights = _weights(earlier.run_id, result, self.data)
+        _keep(result, run)
+        self.trained.append((result, run))
+        watch.recalled(result)
 
     def take(self, seed: int, outcome: "worker.Outcome[tuple[dict[str, Any], list[np.ndarray]]]") -> Result:
         """Takes what a worker has trained; where it could not, a run here says why."""
@@ -149,7 +166,7 @@ class SeedGroup:
                 self._end(result, run)
             watch.ended(result)
 
-    def _end(self, result: Result, run: tracking.Run) -> None:
+    def _end(self, result: Result, run: recording.Run) -> None:
         """What a training's run holds of it as a whole, once its seconds are known, and the run's end."""
         if result.status != FAILED:
             if result.resumed_at or math.isfinite(result.solo_epoch_seconds):
@@ -165,7 +182,7 @@ class SeedGroup:
         run.finish("FAILED" if result.status == FAILED else "FINISHED")
         run.drop(trial.CHECKPOINT)
 
-    def _open(self, seed: int) -> tuple[Result, tracking.Run]:
+    def _open(self, seed: int) -> tuple[Result, recording.Run]:
         variant = self.variant
         result = Result(variant=variant, seed=seed, steps_per_epoch=variant.steps_per_epoch(len(self.data.train)))
         tags = self._tags | {"mlplab.kind": "training"}
@@ -183,7 +200,7 @@ class SeedGroup:
         many = len(self.comparison.each_seed) > 1
         return f"seed {seed}: {self.variant.name}" if many else self.variant.name
 
-    def _record(self, result: Result, run: tracking.Run, model: keras.Model) -> None:
+    def _record(self, result: Result, run: recording.Run, model: keras.Model) -> None:
         """What the trained model leaves in its run."""
         run.params({"parameters": result.parameters})
         run.text(_layers(model), "model_summary.txt")
@@ -210,7 +227,16 @@ class SeedGroup:
         self.run.finish("FAILED" if len(found) < len(self.trained) else "FINISHED")
 
 
-def _keep(result: Result, run: tracking.Run) -> None:
+def _weights(run_id: str, result: Result, data: Dataset) -> list[np.ndarray]:
+    """The weights after the best epoch, from the model that a training's run has."""
+    model = restored(result, data)
+    with lookup.artifact(run_id, "model.keras") as path:
+        model.load_weights(path)
+    weights: list[np.ndarray] = model.get_weights()
+    return weights
+
+
+def _keep(result: Result, run: recording.Run) -> None:
     """Keeps a training that is over, so that the command need not train it again if it has to go on."""
     run.keep("result", result.to_dict(), result.weights or [])
 
@@ -232,7 +258,7 @@ class _Task:
     program: str | None
     seed: int
     data: "worker.Reference"
-    under: tracking.ParentRef
+    under: recording.ParentRef
 
 
 class _TellingListener:
@@ -263,29 +289,22 @@ def _train(task: _Task) -> tuple[dict[str, Any], list[np.ndarray]]:
     return result.to_dict(), result.weights or []
 
 
-def spread(
-    turns: Sequence[tuple[SeedGroup, int]],
-    comparison: Comparison,
-    data: Dataset,
-    watch: ProgressListener,
-    jobs: int,
-    address: str | None,
-) -> None:
-    """Has workers train groups' seeds, and takes what they come to.
+@contextlib.contextmanager
+def spreading(
+    comparison: Comparison, data: Dataset, watch: ProgressListener, jobs: int, address: str | None
+) -> Iterator[Callable[[Sequence[tuple[SeedGroup, int]]], None]]:
+    """Has workers ready while the block lasts; what it gives has them train groups' seeds, and takes what they come to.
 
     Args:
-        turns: groups and seeds in the order in which they are to be trained.
-        jobs, address: where, see `mlplab.cluster.workers`.
+        jobs, address: where they are, see `mlplab.cluster.workers`.
+
+    Returns:
+        Called with groups and seeds in the order in which they are to be trained, it returns when all are.
     """
     from mlplab import cluster
 
     reference = worker.Reference.to(comparison.data, data)
-    shown = {
-        (f.variant.name, seed): Result(
-            variant=f.variant, seed=seed, steps_per_epoch=f.variant.steps_per_epoch(len(data.train))
-        )
-        for f, seed in turns
-    }
+    shown: dict[tuple[str, int], Result] = {}
 
     def on_message(message: Any) -> None:
         variant, seed, values = message
@@ -297,16 +316,23 @@ def spread(
             result.add(values)
             watch.epoch(result)
 
-    tasks = {
-        _Task(comparison, group.variant, group.program, seed, reference, group.parent.parent_ref): group
-        for group, seed in turns
-        if not group.recall(seed, watch)
-    }
     with cluster.workers(address, jobs, on_message) as workers:
-        for task, outcome in workers.map(_train, tasks):
-            watch.ended(tasks[task].take(task.seed, outcome))
-    for group, _ in turns:
-        group.trained.sort(key=lambda each: comparison.each_seed.index(each[0].seed))
+
+        def spread(turns: Sequence[tuple[SeedGroup, int]]) -> None:
+            for group, seed in turns:
+                steps = group.variant.steps_per_epoch(len(data.train))
+                shown[group.variant.name, seed] = Result(variant=group.variant, seed=seed, steps_per_epoch=steps)
+            tasks = {
+                _Task(comparison, group.variant, group.program, seed, reference, group.parent.parent_ref): group
+                for group, seed in turns
+                if not group.recall(seed, watch)
+            }
+            for task, outcome in workers.map(_train, tasks):
+                watch.ended(tasks[task].take(task.seed, outcome))
+            for group, _ in turns:
+                group.trained.sort(key=lambda each: comparison.each_seed.index(each[0].seed))
+
+        yield spread
 
 
 def means_of(each: Sequence[Mapping[str, float]]) -> dict[str, float]:

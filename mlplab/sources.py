@@ -193,6 +193,36 @@ class Data:
         object.__setattr__(self, name, value)
 
 
+def datasets_of(given: Any) -> tuple[Data, ...]:
+    """The data sets that somebody gave: a list is several; a tuple, too, unless it is one's own arrays.
+
+    Raises:
+        UsageError: there is none, or two are equal or go by one name.
+
+    >>> datasets_of(["mnist", "digits"])
+    (Data('mnist'), Data('digits'))
+    """
+    # Of arrays neither is callable; a tuple of them is one data set, as ever.
+    several = isinstance(given, list) or (
+        isinstance(given, tuple) and all(isinstance(one, Data | str | PathLike) or callable(one) for one in given)
+    )
+    if not several:
+        return (Data.of(given),)
+    found: list[Data] = []
+    for one in map(Data.of, given):
+        if one in found:
+            raise UsageError(f"data has {one.label} more than once; legal: different data sets. Delete the repetition.")
+        if one.label in [other.label for other in found]:
+            raise UsageError(
+                f"two data sets are called {one.label!r}; legal: names that tell them apart, such as "
+                f"Data(…, name='{one.label} 2')."
+            )
+        found.append(one)
+    if not found:
+        raise UsageError(f"data is {given!r}; legal: at least one data set.")
+    return tuple(found)
+
+
 def is_path(source: str) -> bool:
     """Whether a text is the path of a file or folder, and not a ready-made name.
 

@@ -107,6 +107,8 @@ class Session:
         resumed: whether another process began it.
         runs: key of a run -> what was said of it, in the order of creation.
         broken: why the disk did not take something, which then is in memory alone; None if it took all.
+        held: the descriptor of the lock, by which this process alone has it.
+        journal: the file of what was said, open to be written on.
     """
 
     def __init__(self, folder: Path, lock: int, about: Mapping[str, Any], resumed: bool) -> None:
@@ -115,10 +117,10 @@ class Session:
         self.runs: dict[str, RunState] = {}
         self.broken: OSError | None = None
         self.lock = threading.RLock()
-        self._held = lock
+        self.held = lock
         self._files = 0
         self._load()
-        self._journal = (folder / "journal.jsonl").open("ab")
+        self.journal = (folder / "journal.jsonl").open("ab")
 
     def _load(self) -> None:
         journal, whole = self.folder / "journal.jsonl", 0
@@ -151,8 +153,8 @@ class Session:
                 return
             line = json.dumps({"run": run, **left}).encode() + b"\n"
             with self._disk():
-                self._journal.write(line)
-                self._journal.flush()
+                self.journal.write(line)
+                self.journal.flush()
             told.take({"run": run, **left})
 
     def delivered(self, told: RunState, operations: int) -> None:
@@ -168,7 +170,7 @@ class Session:
     def note(self) -> None:
         """Writes down what the store has."""
         with self.lock, self._disk():
-            os.fsync(self._journal.fileno())  # what was delivered has to be in the journal, come what may
+            os.fsync(self.journal.fileno())  # what was delivered has to be in the journal, come what may
             all_of = {key: (told.delivered, told.run_id, told.seconds) for key, told in self.runs.items()}
             _replace(self.folder / "delivered.json", json.dumps(all_of).encode())
 
@@ -251,10 +253,10 @@ class Session:
     def close(self) -> None:
         """Lets go of the session, and removes it if nothing needs it any more."""
         with contextlib.suppress(OSError):
-            self._journal.close()
+            self.journal.close()
         if self.complete:
             shutil.rmtree(self.folder, ignore_errors=True)
-        os.close(self._held)
+        os.close(self.held)
 
     @contextlib.contextmanager
     def _disk(self) -> Iterator[None]:

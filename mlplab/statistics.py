@@ -3,6 +3,7 @@
 How intervals and tests hold up is measured in `tests/test_statistics.py`.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -132,12 +133,15 @@ def holm_levels(p_values: Sequence[float]) -> list[float]:
     return [ALPHA / (len(p_values) - sum(other < min(p, kept) for other in p_values)) for p in p_values]
 
 
-def more_seeds(differences: Sequence[float] | np.ndarray, margin: float, alpha: float) -> int | None:
+def more_seeds(
+    differences: Sequence[float] | np.ndarray, margin: float, alpha: float, interval: float = ALPHA
+) -> int | None:
     """How many more seeds would decide with 80 % power, were the mean and deviation of the differences as they are.
 
     Args:
         margin: of equivalence.
-        alpha: level of the test of a difference; equivalence is tested by the 95 % interval.
+        alpha: level of the test of a difference.
+        interval: 1 minus the level of the interval by which equivalence is tested.
 
     Returns:
         At least 1; None if more than `MOST_SEEDS`, or if fewer than two differences are finite.
@@ -153,17 +157,59 @@ def more_seeds(differences: Sequence[float] | np.ndarray, margin: float, alpha: 
     seeds = np.arange(many + 1, many + 1 + MOST_SEEDS)
 
     def quantile(upper: float) -> Any:
-        """What Student's t exceeds with probability `upper`."""
-        return -stdtrit(seeds - 1.0, upper)
+        return _quantiles(int(many), upper)
 
     error = deviation / np.sqrt(seeds)
     different = mean >= error * (quantile(alpha / 2) + quantile(1 - POWER))
     # Both ends have to be within the margin.
-    equal = margin - mean >= error * (quantile(ALPHA / 2) + quantile((1 - POWER) / 2))
+    equal = margin - mean >= error * (quantile(interval / 2) + quantile((1 - POWER) / 2))
     if all_equal(values):
         different = (mean > 0) & (2.0 ** (1.0 - seeds) < alpha)
     enough = np.flatnonzero(different | equal)
     return int(enough[0]) + 1 if len(enough) else None
+
+
+@functools.lru_cache(maxsize=256)
+def _quantiles(many: int, upper: float) -> Any:
+    """What Student's t of 1 to `MOST_SEEDS` values more than `many` exceeds with probability `upper`."""
+    return -stdtrit(np.arange(many, many + MOST_SEEDS, dtype=float), upper)
+
+
+def predictive(
+    differences: Sequence[float] | np.ndarray, more: int, margin: float, alpha: float, interval: float
+) -> float:
+    """The chance that so many more differences decide, given those there are and no other knowledge.
+
+    The predictive power of Spiegelhalter, Freedman & Blackburn (1986): the mean of all differences then has Student's t
+    distribution around the mean so far, and their deviation is taken to stay as it is.
+
+    Args:
+        margin, alpha, interval: of equivalence and the two tests then, as in `more_seeds`.
+
+    Returns:
+        0 to 1; 1 for a single difference, which tells no deviation, and 0 for none.
+    """
+    values = np.asarray(differences, float)
+    values = values[np.isfinite(values)]
+    if len(values) < 2:
+        return float(len(values))
+    many, mean, deviation, exponent = _moments(values)
+    every = many + more
+    with np.errstate(over="ignore", under="ignore"):
+        margin = float(np.ldexp(margin, -exponent))
+    if all_equal(values):
+        return float(abs(mean) < margin or (mean != 0 and p_of_equal(every) < alpha))
+    error = deviation / math.sqrt(every)
+    spread = deviation * math.sqrt(1 / many - 1 / every)
+
+    def below(end: float) -> float:
+        return float(stdtr(many - 1.0, (end - mean) / spread))
+
+    different, equal = -stdtrit(every - 1.0, alpha / 2) * error, margin + stdtrit(every - 1.0, interval / 2) * error
+    # Better beyond the one on either side, equivalent within the other; where they overlap it is decided once.
+    apart = below(-different) + 1 - below(different)
+    within = below(min(equal, different)) - below(-min(equal, different)) if equal > 0 else 0.0
+    return apart + within
 
 
 def expected_best(scores: Sequence[float] | np.ndarray) -> np.ndarray:

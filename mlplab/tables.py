@@ -106,8 +106,9 @@ def to_cells(comparison: Comparison, results: Sequence[Result]) -> list[list[str
     # Of further metrics only what is judged: a reader's table has an end.
     trained = [name for name in bases[:2] if name not in on_validation]
     headers = [*map(heading, on_validation), *map(heading, trained), f"test {bases[0].replace('_', ' ')}"]
-    cells = [["variant", *headers, "best epoch", "train (s)", "steps/s"]]
-    many = max((len(outcome.results) for outcome in outcomes(results)), default=1) > 1
+    counts = {len(outcome.results) for outcome in outcomes(results)}
+    many, unlike = max(counts, default=1) > 1, len(counts) > 1
+    cells = [["variant", *["seeds"] * unlike, *headers, "best epoch", "train (s)", "steps/s"]]
     for outcome in rank(comparison, results):
         state = f" ({outcome.state})" if outcome.state else ""
         numbers = [_with_interval(outcome, name, name in judged) for name in on_validation]
@@ -121,6 +122,7 @@ def to_cells(comparison: Comparison, results: Sequence[Result]) -> list[list[str
         cells.append(
             [
                 f"{outcome.variant.name}{state}",
+                *[str(len(outcome.results))] * unlike,
                 *numbers,
                 epoch,
                 _number(outcome.mean(lambda r: r.train_seconds), ".1f"),

@@ -67,8 +67,9 @@ class Screen:
         if self._announced != experiment.name:
             self.announce(experiment, lambda wanted: data)
         seeds = len(experiment.each_seed) if isinstance(experiment, Comparison) else 1
+        most = "up to " if isinstance(experiment, Comparison) and experiment.looks else ""
         metric = experiment.metric if isinstance(experiment, Comparison) else ""
-        with Progress(self.out, variants, seeds, metric) as progress:
+        with Progress(self.out, variants, seeds, metric, most) as progress:
             yield progress
 
     def recorded(self, record: Record) -> None:
@@ -135,12 +136,15 @@ class Progress:
     Args:
         seeds: trainings of each variant.
         metric: the one that is shown beside the loss, with or without `val_`; "": the first that is logged.
+        most: `up to ` where it may be fewer seeds.
     """
 
-    def __init__(self, out: Console, variants: Sequence[Training], seeds: int = 1, metric: Metric | str = "") -> None:
+    def __init__(
+        self, out: Console, variants: Sequence[Training], seeds: int = 1, metric: Metric | str = "", most: str = ""
+    ) -> None:
         self.out = out
         self.variants = variants
-        self.seeds = seeds
+        self.seeds, self.most = seeds, most
         self._metric = (metric.name if isinstance(metric, Metric) else metric).removeprefix("val_")
         self._begun = dict.fromkeys((variant.name for variant in variants), 0)
         self.results: dict[str, Result] = {}
@@ -211,7 +215,7 @@ class Progress:
     def _seed(self, result: Result) -> str:
         if (fold := fold_number(result.variant, result.seed)) is not None:
             return f", fold {fold}"
-        return f", seed {self._begun[result.variant.name]} of {self.seeds}" if self.seeds > 1 else ""
+        return f", seed {self._begun[result.variant.name]} of {self.most}{self.seeds}" if self.seeds > 1 else ""
 
     def _left(self, result: Result) -> float | None:
         # Timed from the end of the first epoch on: before it lies the compiling.

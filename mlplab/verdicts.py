@@ -6,12 +6,14 @@ differences seed by seed.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from mlplab.sequential import Looks
 from mlplab.statistics import (
+    ALPHA,
     MOST_SEEDS,
     all_equal,
     effect_size,
@@ -22,9 +24,13 @@ from mlplab.statistics import (
     more_seeds,
     p_of_equal,
     p_value,
+    predictive,
 )
 
 BETTER, EQUIVALENT, UNDECIDED, ONE_SEED = "better", "equivalent", "undecided", "one seed"
+
+OUT_OF_REACH = 0.1
+"""Where the chance that the last look decides is below it, the seeds up to there are not spent on it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,19 +68,23 @@ class Verdict:
         seeds: pairs that count; `dropped`: pairs left out, since one of the two trainings has no value.
         mean_a, mean_b: means over those seeds; geometric ones where ratios are compared.
         difference, low, high: a minus b and its 95 % interval by Student's t (`mean_interval`); a divided by b where
-            ratios are compared.
+            ratios are compared. Where seeds were added until it was decided, the interval is the wider one that holds
+            the true difference at all looks at once in 95 % of cases (Jennison & Turnbull 1984).
         low_corrected, high_corrected: the interval at the level at which Holm's correction tests this difference. It
             excludes no difference exactly where the correction confirms one. Such intervals do not hold all true
             differences at once in 95 % of comparisons: they show the tests. Where all differences are equal it has no
             width, or, with too few seeds for that to tell (see `p_value`), no ends: minus infinity (of ratios 0) to
             infinity.
         verdicts: how many verdicts `p_holm` and that interval are corrected for.
-        p, p_holm: of the paired t-test, and after Holm's correction over all verdicts made at once.
+        p, p_holm: of the paired t-test (the sequential one, where seeds were added: `Looks.p_value`), and after Holm's
+            correction over all verdicts made at once.
         effect: paired standardized difference (Cohen's d_z with Hedges' correction); NaN where all differences are
             equal, and for two seeds, of which the correction makes 0 whatever they are.
         probability: share of the seeds in which a is better than b, ties counted half.
         decision: `better`, `equivalent` (within the margin), `undecided` or `one seed`.
         more_seeds: of what is undecided: about how many more seeds would decide; None beyond `MOST_SEEDS`.
+        looks: how often it was looked at while seeds were added; 0 where their number was fixed.
+        reach: of what is undecided at a look: the chance that the last look decides it, by what is known so far.
         sentence: all of it for a reader.
         words, unit, caution: the measure's.
     """
@@ -103,6 +113,13 @@ class Verdict:
     more_seeds: int | None
     sentence: str
     caution: str = ""
+    looks: int = 0
+    reach: float = math.nan
+
+    @property
+    def open(self) -> bool:
+        """Whether more of the seeds that were planned may decide it."""
+        return self.decision in (UNDECIDED, ONE_SEED) and self.reach >= OUT_OF_REACH
 
 
 @dataclass(frozen=True)
@@ -128,10 +145,79 @@ def judge(measures: Sequence[Measure], baseline: str) -> list[Verdict]:
     difference: at most 5 % of comparisons of equal variants have a wrong "better" in them. A permutation test of the
     signs would assume less, but cannot fall below 0.0625 with five seeds.
     """
-    pairs = [pair for measure in measures for pair in _pairs(measure, baseline)]
-    p_values = [p_value(pair.differences) for pair in pairs]
-    tests = zip(pairs, p_values, holm(p_values), holm_levels(p_values), strict=True)
-    return [_verdict(*test, len(pairs)) for test in tests]
+    tests = [_Test(pair) for measure in measures for pair in _pairs(measure, baseline)]
+    return _judged(tests, {}, len(tests))
+
+
+def judge_looks(
+    measures: Sequence[Measure], baseline: str, looks: Sequence[int], trained: Mapping[str, int]
+) -> list[Verdict]:
+    """The verdicts of `judge` on a comparison that is looked at while seeds are added, with the same error in all.
+
+    What a look decides stays decided: its verdict is of the seeds that were there then. All looks are gone through
+    anew, so that the verdicts are a function of the values alone.
+
+    Args:
+        measures: with values for all seeds that are planned, in their order.
+        looks: seeds at each look, all that are planned.
+        trained: name of a variant -> with how many of the seeds, from the first on, it was trained.
+    """
+    sequence = Looks(tuple(looks))
+    # Which two are best may change from look to look, and one of them may be the baseline: a test is kept for it.
+    many = sum(len(measure.values) - (len(measure.values) < 3) for measure in measures)
+    settled: dict[tuple[str, frozenset[str]], Verdict] = {}
+    verdicts: list[Verdict] = []
+    for seeds in looks:
+        if seeds > max(trained.values(), default=0):
+            break
+        tests = []
+        for measure in measures:
+            for pair in _pairs(_first(measure, seeds), baseline):
+                # A variant in no open pair was trained no further: the pair's last look is the last that had both.
+                both = [n for n in looks if n <= min(seeds, trained[pair.a], trained[pair.b])]
+                if both:
+                    (own,) = _pairs(_first(measure, both[-1], pair.a, pair.b), pair.b)
+                    tests.append(_Test(own, sequence, len(both) - 1))
+        verdicts = _judged(tests, settled, many)
+        settled |= {_key(one.measure, one.a, one.b): one for one in verdicts if one.decision in (BETTER, EQUIVALENT)}
+    return verdicts
+
+
+def _first(measure: Measure, seeds: int, *names: str) -> Measure:
+    """A measure of the first seeds alone, of all variants or two."""
+    return replace(measure, values={n: v[:seeds] for n, v in measure.values.items() if not names or n in names})
+
+
+@dataclass(frozen=True)
+class _Test:
+    """A pair, and at which look of a sequence it is tested; of none where the number of seeds is fixed."""
+
+    pair: _Pair
+    sequence: Looks | None = None
+    look: int = 0
+
+    @property
+    def p(self) -> float:
+        found = p_value(self.pair.differences)
+        return self.sequence.p_value(found, self.look) if self.sequence else found
+
+    def level(self, whole: float) -> float:
+        """At which level the t-test is made, for the test to err with probability `whole`."""
+        return self.sequence.level(whole, self.look) if self.sequence else whole
+
+
+def _key(measure: str, *pair: str) -> tuple[str, frozenset[str]]:
+    """What names a verdict, whichever of its variants is better."""
+    return measure, frozenset(pair)
+
+
+def _judged(tests: Sequence[_Test], settled: Mapping[tuple[str, frozenset[str]], Verdict], many: int) -> list[Verdict]:
+    """Verdicts on all tests at once; one that was settled before stays, and takes part in the correction for `many`."""
+    before = [settled.get(_key(test.pair.measure.name, test.pair.a, test.pair.b)) for test in tests]
+    p_values = [test.p if known is None else known.p for test, known in zip(tests, before, strict=True)]
+    counted = [*p_values, *[1.0] * (many - len(tests))]
+    every = zip(tests, before, counted, holm(counted), holm_levels(counted), strict=False)
+    return [known or _verdict(test, p, p_holm, level, many) for test, known, p, p_holm, level in every]
 
 
 def sentences(verdicts: Sequence[Verdict]) -> list[str]:
@@ -168,15 +254,17 @@ def _differences(measure: Measure, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return found
 
 
-def _verdict(pair: _Pair, p: float, p_holm: float, level: float, verdicts: int) -> Verdict:
-    measure, differences = pair.measure, pair.differences
+def _verdict(test: _Test, p: float, p_holm: float, level: float, verdicts: int) -> Verdict:
+    pair, measure, differences = test.pair, test.pair.measure, test.pair.differences
     many, (a, b) = len(differences), pair.values
-    mean, low, high = (_shown(measure, value) for value in mean_interval(differences))
-    low_corrected, high_corrected = (_shown(measure, value) for value in _corrected(differences, level))
+    own = 1 - test.level(ALPHA)
+    mean, low, high = (_shown(measure, value) for value in mean_interval(differences, own))
+    corrected = _corrected(differences, test.level(level))
+    low_corrected, high_corrected = (_shown(measure, value) for value in corrected)
     least, most = -measure.margin, measure.margin
     if measure.relative:
         least, most = 1 / (1 + measure.margin), 1 + measure.margin
-    more = None
+    more, reach = None, math.nan
     if many < 2:
         decision = ONE_SEED if many else UNDECIDED
     elif least <= low and high <= most:
@@ -185,7 +273,10 @@ def _verdict(pair: _Pair, p: float, p_holm: float, level: float, verdicts: int) 
         decision = BETTER
     else:
         decision = UNDECIDED
-        more = more_seeds(differences, math.log1p(measure.margin) if measure.relative else measure.margin, level)
+        margin = math.log1p(measure.margin) if measure.relative else measure.margin
+        more = more_seeds(differences, margin, test.level(level), test.level(ALPHA))
+    if test.sequence and decision in (UNDECIDED, ONE_SEED):
+        reach = _reach(test, level)
     wins = differences if measure.maximizes else -differences
     said: dict[str, Any] = {
         "measure": measure.name,
@@ -211,8 +302,21 @@ def _verdict(pair: _Pair, p: float, p_holm: float, level: float, verdicts: int) 
         "decision": decision,
         "more_seeds": more,
         "caution": measure.caution,
+        "looks": test.look + 1 if test.sequence else 0,
+        "reach": reach,
     }
     return Verdict(**said, sentence=_sentence(measure, said, level))
+
+
+def _reach(test: _Test, level: float) -> float:
+    """The chance that the last look planned decides, were the spread of the differences as it is."""
+    assert test.sequence is not None
+    pair, (*_, most) = test.pair, test.sequence.seeds
+    margin = math.log1p(pair.measure.margin) if pair.measure.relative else pair.measure.margin
+    last = len(test.sequence.seeds) - 1
+    left = most - test.sequence.seeds[test.look]
+    levels = test.sequence.level(level, last), test.sequence.level(ALPHA, last)
+    return predictive(pair.differences, left, margin, *levels) if left else 0.0
 
 
 def _shown(measure: Measure, difference: float) -> float:
@@ -262,6 +366,9 @@ def _sentence(measure: Measure, said: Mapping[str, Any], level: float) -> str:
     seeds = "1 seed" if said["seeds"] == 1 else f"{said['seeds']} seeds"
     if said["dropped"]:
         seeds += f", {said['dropped']} left out for want of a value"
+    if said["looks"]:
+        seeds += f", looked at {'once' if said['looks'] == 1 else 'twice' if said['looks'] == 2 else ''}"
+        seeds += f"{said['looks']} times" * (said["looks"] > 2)
     span = f"[{show(ends[0])}, {show(ends[1])}] ({seeds})"
     if decision == UNDECIDED:
         size = f"ratio {size}" if measure.relative else amount

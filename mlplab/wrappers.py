@@ -55,7 +55,9 @@ class Classifier(_Compiled, KerasClassifier):  # type: ignore[misc]
     which is slow, for the whole process. Predictions are made in batches of `training.EVALUATION_BATCH`.
 
     >>> from sklearn.model_selection import cross_val_score
-    >>> scores = cross_val_score(Classifier(cnn, loss="sparse_categorical_crossentropy", epochs=5), x, y, cv=5)
+    >>> classifier = Classifier(mlp, loss="sparse_categorical_crossentropy", epochs=5, verbose=0)
+    >>> cross_val_score(classifier, x, y, cv=2).shape
+    (2,)
     """
 
     def __sklearn_tags__(self) -> Any:

@@ -119,11 +119,16 @@ def export(folder: Path) -> Path:
         raise RefusedError("its artifact lies outside the model")
     if not (path / "saved_model.pb").is_file():
         raise RefusedError(f"it has no SavedModel as its artifact {EXPORT!r}")
-    _check_graph(path / "saved_model.pb")
+    check_graph(path / "saved_model.pb")
     return path
 
 
-def _check_graph(path: Path) -> None:
+def check_graph(path: Path) -> None:
+    """Sees that a SavedModel does arithmetic alone.
+
+    Raises:
+        RefusedError: it does more, or cannot be read.
+    """
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 

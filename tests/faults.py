@@ -258,12 +258,7 @@ class Power:
                 pass
             finally:
                 for writer in writers:
-                    writer._over = True
-                    writer._wake.set()
-                    if writer._thread.ident:
-                        writer._thread.join()
-                    for pool in (writer._stage, writer._pool):
-                        pool.shutdown(wait=True, cancel_futures=True)
+                    writer.stop()
                 Power._audited = None
         for journal in journals:
             journal.close()
@@ -319,7 +314,7 @@ class Power:
         """Has every operation but those on files pass by here; lists what the command opens."""
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-        from mlplab import delivery, spool
+        from mlplab import delivery, spool, stores
 
         writers: list[Any] = []
         journals: list[Any] = []
@@ -379,22 +374,23 @@ class Power:
 
             return through
 
-        after(spool.Session, "__init__", lambda session: setattr(session, "_journal", Journal(session._journal)))
+        after(spool.Session, "__init__", lambda session: setattr(session, "journal", Journal(session.journal)))
         after(delivery.Writer, "__init__", writers.append)
-        for module in (delivery, spool):
+        for module in (delivery, spool, stores):
             patch.setattr(module, "time", Clock())
-        later, run = delivery.Writer.later, delivery.Writer._run
+        later, said = delivery.Writer.later, threading.excepthook
 
         def later_if_alive(writer: Any, work: Callable[[], None]) -> None:
             power.alive()
             later(writer, work)
 
-        def run_until_cut(writer: Any) -> None:
-            with contextlib.suppress(PowerCutError):
-                run(writer)
+        def said_of_others(ended: Any) -> None:
+            if not issubclass(ended.exc_type, PowerCutError):
+                said(ended)
 
         patch.setattr(delivery.Writer, "later", later_if_alive)
-        patch.setattr(delivery.Writer, "_run", run_until_cut)
+        # A thread that the cut has ended says nothing of it.
+        patch.setattr(threading, "excepthook", said_of_others)
         for name, call in list(vars(SqlAlchemyStore).items()):
             if callable(call) and not name.startswith("_"):
                 patch.setattr(SqlAlchemyStore, name, watched(name, call))
@@ -610,9 +606,9 @@ class Proxy:
 
 def key_of(run: Any) -> str:
     """The key that a run bears from its first moment on."""
-    from mlplab import delivery
+    from mlplab import marks
 
-    return str(json.loads(run.data.tags[delivery.PLUMBING])["key"])
+    return str(json.loads(run.data.tags[marks.PLUMBING])["key"])
 
 
 def resumed_at(run: Any) -> int:

@@ -34,7 +34,7 @@ from mlplab.aggregates import (
     profile_score,
 )
 from mlplab.checks import UsageError
-from mlplab.comparison import WinnerOf
+from mlplab.comparison import Until, WinnerOf
 from mlplab.data import load
 from mlplab.records import Record
 from mlplab.results import FAILED, Result, measures
@@ -452,6 +452,32 @@ def test_aggregates_are_of_the_scores() -> None:
     assert found.median.value == pytest.approx(float(np.median(scores.mean(axis=0))))
     assert found.interquartile_mean.value == pytest.approx(np.sort(scores.ravel())[2:6].mean())
     assert found.mean.low < found.mean.value < found.mean.high
+
+
+def test_seeds_added_until_it_is_clear_are_looked_at_over_all() -> None:
+    """Where each data set took as many seeds as it needed, a look over all is where all have as many: what is decided
+    there is judged at that look's level, of the seeds up to it, and resampled over the same."""
+    comparison = asked(seeds=Until(most=6, look_every=2))
+    noise = np.random.default_rng(0).normal(0, 0.004, (2, 2, 6)).round(4)
+    values = {
+        data: {variant: list(0.8 + 0.05 * (variant == "b") + noise[i, j]) for j, variant in enumerate("ab")}
+        for i, data in enumerate(VALUES)
+    }
+    trained = {"mnist": 4, "digits": 6}
+    records = recorded(comparison, values)
+    for record in records:
+        record.results = [one for one in record.results if one.seed < comparison.each_seed[0] + trained[record.data]]
+        record.looks = tuple(range(2, trained[record.data] + 1, 2))
+    over = Across(comparison, records)
+    (verdict, *_), (one, *_) = over.verdicts(), over.improvements(over.verdicts())
+    assert (verdict.a, verdict.seeds, verdict.dropped, verdict.looks) == ("b", 4, 0, 2)
+    apart = np.mean([np.subtract(values[data]["b"], values[data]["a"])[:4] for data in values], axis=0)
+    assert verdict.difference == pytest.approx(apart.mean())
+    (fixed, *_) = judge([replace(over.measures[0], values={k: v[:4] for k, v in over.measures[0].values.items()})], "a")
+    assert verdict.low < fixed.low
+    assert fixed.high < verdict.high
+    assert one.seeds == 4
+    assert one.difference.value == pytest.approx(verdict.difference)
 
 
 def test_trainings_that_do_not_pair_have_no_verdict_over_all() -> None:

@@ -190,7 +190,7 @@ def test_what_does_not_parse_is_refused_with_the_usage(machine: Machine, argumen
 
 def commands() -> dict[str, argparse.ArgumentParser]:
     """The parser of each command."""
-    (found,) = [a for a in command_line._parser()._actions if isinstance(a, argparse._SubParsersAction)]
+    (found,) = [a for a in command_line.parser()._actions if isinstance(a, argparse._SubParsersAction)]
     return dict(found.choices)
 
 

@@ -29,7 +29,7 @@ def lab(screen=None):
 def reported(project, environment, empty_store, tmp_path_factory):
     """The report by the README's command, and then another one in the same store, here.
 
-    It is (records of the first by name, second lab, the first's folder, client, the reports' runs in order).
+    It is (records of the first by name, second lab, its screen, first's folder, client, the reports' runs in order).
     """
     folder = tmp_path_factory.mktemp("reported")
     (folder / "mlflow.db").write_bytes(empty_store.read_bytes())
@@ -47,7 +47,8 @@ def reported(project, environment, empty_store, tmp_path_factory):
     mlflow.set_tracking_uri(uri)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        second = lab()
+        screen = Screen(Quiet())
+        second = lab(screen)
         report(second, folder / "two", experiment_names())
         client = mlflow.MlflowClient()
         runs = client.search_runs(["0"], order_by=["attributes.start_time ASC"])
@@ -58,7 +59,7 @@ def reported(project, environment, empty_store, tmp_path_factory):
                 text = read(client, each.info.run_id, "record.json")
                 first[each.info.run_name] = Record.from_json(text, experiment, each.info.run_id)
         reports = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
-        yield first, second, project / "report", client, reports
+        yield first, second, screen, project / "report", client, reports
     mlflow.set_tracking_uri(None)
 
 
@@ -68,7 +69,7 @@ def test_every_experiment_runs(reported):
 
     What is trained has the epochs of a first look.
     """
-    first, _, _, client, (parent, _) = reported
+    first, *_, client, (parent, _) = reported
     assert set(first) == set(experiment_names())
     runs = below(client, parent)
     # best_found had the search run under itself, predict and training_times what they are about.
@@ -89,8 +90,8 @@ def test_every_experiment_runs(reported):
 @pytest.mark.slow
 def test_a_second_report_trains_nothing(reported):
     """What is on record is found by its fingerprint: the same runs, the same numbers, no new training."""
-    first, second, _, client, (_, parent) = reported
-    assert second._screen.errors == []
+    first, second, screen, _, client, (_, parent) = reported
+    assert screen.errors == []
     assert set(second.records) == set(first)
     for name, record in first.items():
         again = second.records[name]
@@ -132,10 +133,10 @@ class Broken(Screen):
 def test_a_report_goes_on_where_an_experiment_raises(store, tmp_path):
     """An experiment that raises is said, the report of the rest is written, and its run ends FAILED."""
     names = ["batch_1000", "cifar_baseline"]
-    mine = lab(Broken(Quiet()))
-    records, _, _ = report(mine, tmp_path / "report", names)
+    screen = Broken(Quiet())
+    records, _, _ = report(lab(screen), tmp_path / "report", names)
     assert set(records) == {"cifar_baseline"}
-    assert "the disk is full" in mine._screen.errors[0]
+    assert "the disk is full" in screen.errors[0]
     assert "batch_1000" in (tmp_path / "report" / "report.html").read_text()
     statuses = {r.info.run_name: r.info.status for r in store.search_runs(["0"])}
     assert statuses["report"] == statuses["batch_1000"] == "FAILED"

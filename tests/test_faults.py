@@ -40,7 +40,7 @@ from faults import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlplab import judging, tracking, trial
+from mlplab import judging, stores, tracking, trial
 
 FIVE = '''"""Every kind of state that a training has."""
 
@@ -426,8 +426,8 @@ def test_what_a_server_that_was_never_there_did_not_take_is_delivered_by_sync(
     undisturbed, server, tmp_path, monkeypatch
 ):
     """With the server down from the start all is trained, exit 4 names the remedy, and `sync` delivers all, once."""
-    monkeypatch.setattr(tracking, "PATIENCE_SECONDS", 2.0)
-    monkeypatch.setattr(tracking, "START_SECONDS", 0.5)
+    monkeypatch.setattr(stores, "PATIENCE_SECONDS", 2.0)
+    monkeypatch.setattr(stores, "START_SECONDS", 0.5)
     machine, store = Machine(tmp_path / "work", server.uri), Store(server.uri)
     done = machine.here(*machine.spec("spec", SMALL))
     assert done.code == 4, done.out
@@ -674,7 +674,7 @@ def file_in_the_way(folder: Path) -> Iterator[Callable[[], None]]:
 @pytest.mark.parametrize("broken", [full_disk, file_in_the_way])
 def test_a_model_that_does_not_fit_on_the_disk_is_never_served(broken, local, monkeypatch):
     """A model cut off by a full disk is not READY, its run is FAILED, no version is made of it, the alias stays."""
-    monkeypatch.setattr(tracking, "PATIENCE_SECONDS", 5.0)
+    monkeypatch.setattr(stores, "PATIENCE_SECONDS", 5.0)
     store = local.record()
     artifacts = local.folder / "artifacts"
     store.client.create_experiment("faults", artifact_location=str(artifacts))

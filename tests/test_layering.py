@@ -32,8 +32,8 @@ LAYERS = (
     {"tables"},
     # One training, one search, one run of the store, one registered model.
     {"trial", "search", "registry"},
-    {"records", "labels", "tracking"},
-    {"building", "judging"},
+    {"records", "labels", "tracking", "lookup", "upkeep"},
+    {"building", "judging", "recording"},
     # Keras' fit, faster.
     {"wrappers"},
     {"training"},
@@ -46,9 +46,10 @@ LAYERS = (
     {"comparison", "readers"},
     {"spec", "sources"},
     {"calls", "datasets", "origin", "delivery"},
+    {"stores"},
     # What needs nothing else.
     {"keras_names", "user_code", "models", "initial", "splits", "verdicts", "aggregates", "spool", "backend"},
-    {"checks", "statistics", "arrays", "ranges", "sharing", "drawing", "export", "machine"},
+    {"checks", "statistics", "sequential", "arrays", "ranges", "sharing", "drawing", "export", "machine", "marks"},
     # The public names, which it imports on use alone, and the folders of the cache and the state.
     {"__init__"},
 )
@@ -119,12 +120,16 @@ def test_nothing_of_the_package_imports_the_experiments() -> None:
     assert [path.stem for path in PACKAGE if roots(path) & {"experiments", "examples", "benchmarks", "tests"}] == []
 
 
-def test_only_delivery_tracking_and_registry_import_mlflow() -> None:
-    """MLflow's store is behind one module and its registry behind another: nothing else imports it."""
+def test_only_the_modules_of_the_store_and_the_registry_import_mlflow() -> None:
+    """What speaks to MLflow's store or to its registry imports it, and nothing else does."""
     assert [path.stem for path in PACKAGE + EXPERIMENTS + REPORT if "mlflow" in roots(path)] == [
         "delivery",
+        "lookup",
+        "recording",
         "registry",
+        "stores",
         "tracking",
+        "upkeep",
     ]
 
 

@@ -16,7 +16,7 @@ from test_run import InterruptedWhen, Quiet, artifacts, assert_readable, below, 
 from words import choices, mlp
 
 import mlplab
-from mlplab import Comparison, figures, machine, programs, terminal, tracking, verdict_figures
+from mlplab import Comparison, figures, lookup, machine, programs, terminal, verdict_figures
 from mlplab.records import Record
 from mlplab.results import measures, outcomes, targets
 from mlplab.statistics import mean_interval
@@ -326,7 +326,7 @@ def test_seeds_that_fail_side_by_side_leave_the_other_variants_alone(store, data
     statuses = Counter(run.info.status for run in store.search_runs(["0"]))
     assert statuses == {"FAILED": 4, "FINISHED": 3}  # two seeds, their variant and the comparison; the other variant's
     for result in slow.results:
-        assert "the memory is full" in tracking.read_artifact(result.run_id, "traceback.txt")
+        assert "the memory is full" in lookup.read_artifact(result.run_id, "traceback.txt")
     assert store.get_run(record.run_id).data.tags["winner"] == "fast"
 
 
@@ -373,7 +373,7 @@ def test_a_busy_machine_is_said(recorded, dataset, store, monkeypatch):
         "the machine was busy with something else during 6 of 6 trainings (up to 1.0 cores), so times may be too long"
     )
     note = store.get_run(record.run_id).data.tags["mlflow.note.content"]
-    said = json.loads(tracking.read_artifact(record.run_id, "verdicts.json"))["verdicts"]
+    said = json.loads(lookup.read_artifact(record.run_id, "verdicts.json"))["verdicts"]
     out = Console(file=io.StringIO(), width=1_000)
     terminal.Screen(out).recorded(record)
     assert {verdict["measure"] for verdict in said} == {"val_accuracy", "gap", "train_seconds"}

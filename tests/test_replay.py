@@ -9,7 +9,7 @@ from test_run import COMPARISON, Quiet, below, perform
 from words import choices
 
 from mlplab import __main__ as command_line
-from mlplab import replay, tracking
+from mlplab import lookup, replay
 from mlplab.checks import UsageError
 
 SMALL = COMPARISON.only(["RMSprop"]).with_base(**choices(epochs=3, dropout=0.2))
@@ -74,7 +74,7 @@ def test_the_command_replays_a_run_in_the_store(recorded, store, capsys):
     (again,) = [r for r in store.search_runs(["0"]) if r.data.tags.get("replay.of") == run_id]
     assert again.info.status == "FINISHED"
     assert again.data.tags["replay.equal"] == "true"
-    assert json.loads(tracking.read_artifact(again.info.run_id, "replay.json"))["equal"] is True
+    assert json.loads(lookup.read_artifact(again.info.run_id, "replay.json"))["equal"] is True
     points = store.get_metric_history(again.info.run_id, "val_loss")
     assert [p.value for p in points] == record["result"]["history"]["val_loss"]
 

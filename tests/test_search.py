@@ -17,7 +17,7 @@ from sklearn.model_selection import GroupKFold, ParameterSampler, StratifiedKFol
 from test_run import InterruptedWhen, Quiet, below, names, perform
 from words import mlp
 
-from mlplab import Data, Range, Search, Training, call, tracking, training, trial, worker
+from mlplab import Data, Range, Search, Training, call, lookup, training, trial, worker
 from mlplab.building import build
 from mlplab.checks import UsageError
 from mlplab.data import Dataset, load
@@ -226,7 +226,7 @@ def test_the_winner_is_trained_on_all_examples(done: Any, dataset: Dataset) -> N
 def test_cv_results_are_those_of_scikit_learn(done: Any) -> None:
     """cv_results.csv has a row a candidate with its choices, scores, rank and true seconds, and no invented ones."""
     record, *_ = done
-    text = tracking.read_artifact(record.run_id, "cv_results.csv")
+    text = lookup.read_artifact(record.run_id, "cv_results.csv")
     rows = list(csv.DictReader(io.StringIO(text)))
     for row, candidate in zip(rows, record.search.candidates, strict=True):
         assert [float(row[f"split{fold}_test_score"]) for fold in range(3)] == candidate.scores
@@ -315,7 +315,7 @@ def test_a_failing_candidate_does_not_stop_the_rest(dataset: Dataset, store: Any
     assert sorted(run.info.status for run in runs.values()) == ["FAILED"] + ["FINISHED"] * 3
     (bad,) = [run for run in runs.values() if run.info.status == "FAILED"]
     for fold in below(store, bad).values():
-        assert "MemoryError: 13 units are too many" in tracking.read_artifact(fold.info.run_id, "traceback.txt")
+        assert "MemoryError: 13 units are too many" in lookup.read_artifact(fold.info.run_id, "traceback.txt")
     assert store.get_run(record.run_id).info.status == "FINISHED"
 
 

@@ -698,7 +698,9 @@ def test_a_remote_registry_cannot_name_a_file_of_this_machine(
         load(version, registry.client)
 
 
-def test_a_registry_that_is_away_leaves_the_version_serving(registry: Registry) -> None:
+def test_a_registry_that_is_away_leaves_the_version_serving(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from serving.versions import Reference, Watcher
 
     def away(*_: Any) -> None:
@@ -706,7 +708,7 @@ def test_a_registry_that_is_away_leaves_the_version_serving(registry: Registry) 
 
     watcher = Watcher(Reference.parse("models:/mnist-mlp@champion"))
     watcher.current = current = SimpleNamespace(number="1")  # type: ignore[assignment]
-    watcher._client = SimpleNamespace(get_model_version_by_alias=away)
+    monkeypatch.setattr(type(registry.client), "get_model_version_by_alias", away)
     watcher.look()
     assert watcher.current is current
     assert not watcher.reachable
@@ -749,12 +751,12 @@ def test_every_architecture_that_mlplab_builds_is_served(tmp_path: Path) -> None
     import tensorflow as tf
 
     from mlplab.export import Export
-    from serving.versions import _check_graph
+    from serving.versions import check_graph
 
     for place, activation in enumerate(("relu", "tanh", "sigmoid", "elu", "selu", "gelu", "silu")):
         model = mlp(1, hidden=(4,), activation=activation, batch_norm=True, dropout=0.5, l2=0.01)
         tf.saved_model.save(Export(model), str(tmp_path / str(place)))
-        _check_graph(tmp_path / str(place) / "saved_model.pb")
+        check_graph(tmp_path / str(place) / "saved_model.pb")
 
 
 # ------------------------------------------------------------------------- models whose inputs are no flat pixels

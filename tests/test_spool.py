@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow.entities import Metric
 
-from mlplab import delivery, spool
+from mlplab import delivery, marks, spool
 
 ABOUT = {"command": "a comparison", "store": "sqlite:////nowhere/mlflow.db", "experiment": {"id": "0"}}
 
@@ -57,7 +57,7 @@ class Store:
 
     def search_runs(self, experiments, query, order_by=()):
         start = query.split("'")[1].removesuffix("%")
-        found = [run_id for run_id, tags in self.runs.items() if tags[delivery.PLUMBING].startswith(start)]
+        found = [run_id for run_id, tags in self.runs.items() if tags[marks.PLUMBING].startswith(start)]
         return self._call(lambda: [a_run(run_id) for run_id in found])
 
     def log_batch(self, run_id, metrics=(), params=(), tags=(), synchronous=None):
@@ -110,10 +110,10 @@ def test_any_interleaving_of_failures_and_kills_leaves_each_run_complete(told, f
         while not over:
             session, writer = opened(store)
             keys = {name: spool.child_key(session.key, name) for name in "ab"}
-            tags = delivery.plumbing(session.key, session.key)
+            tags = marks.plumbing(session.key, session.key)
             lines = [(session.key, {"op": "create", "name": "top", "tags": tags, "start": 0})]
             for name, key in keys.items():
-                tags = delivery.plumbing(key, session.key)
+                tags = marks.plumbing(key, session.key)
                 lines.append((key, {"op": "create", "name": name, "tags": tags, "start": 0, "parent": session.key}))
             for number, (name, is_text) in enumerate(told):
                 # A point that is said again after a kill is said at another time, as a training's would be.
@@ -130,19 +130,19 @@ def test_any_interleaving_of_failures_and_kills_leaves_each_run_complete(told, f
                 session.append(key, operation)
                 moment += 1
                 if moment in deliveries:
-                    writer._round()
+                    writer.deliver()
                 if moment in kills:
                     kills.discard(moment)
-                    session._journal.close()
-                    os.close(session._held)
+                    session.journal.close()
+                    os.close(session.held)
                     over = False
                     break
         for _ in range(len(failures) + len(lines) + 3):
-            writer._round()
+            writer.deliver()
         assert session.waiting == []
         by_key = {}
         for run_id, tags in store.runs.items():
-            by_key.setdefault(json.loads(tags[delivery.PLUMBING])["key"], []).append(run_id)
+            by_key.setdefault(json.loads(tags[marks.PLUMBING])["key"], []).append(run_id)
         kept = {key: session.runs[key].run_id for key in by_key}
         assert set(by_key) == {session.key, *keys.values()}
         assert all(len(run_ids) == 1 for run_ids in by_key.values())
@@ -165,8 +165,8 @@ def test_a_line_cut_off_by_a_kill_is_forgotten():
     session = spool.open_session(ABOUT)
     session.append(session.key, {"op": "create", "name": "a", "tags": {}, "start": 0})
     session.append(session.key, {"op": "batch", "metrics": [["loss", 1.0, 1, 1]]})
-    session._journal.close()
-    os.close(session._held)
+    session.journal.close()
+    os.close(session.held)
     journal = session.folder / "journal.jsonl"
     journal.write_bytes(journal.read_bytes()[:-7])
     again = spool.open_session(ABOUT)
@@ -192,8 +192,8 @@ def test_an_artifact_is_kept_until_it_is_on_disk_that_the_store_has_it(monkeypat
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(session, "note", killed)
         session.delivered(told, 1)
-    session._journal.close()
-    os.close(session._held)
+    session.journal.close()
+    os.close(session.held)
     again = spool.open_session(ABOUT)
     (operation,) = again.runs[again.key].pending
     assert (again.folder / "files" / operation["file"]).read_text() == "kept"
@@ -239,7 +239,7 @@ def test_what_is_kept_is_whole_or_not_there(shapes, cut):
         session = spool.open_session(ABOUT)
         arrays = [np.random.default_rng(0).normal(size=shape).astype(np.float32) for shape in shapes]
         session.keep("run", "checkpoint", {"epoch": 3, "loss": float("inf")}, arrays)
-        path = session._kept("run", "checkpoint")
+        (path,) = (session.folder / "kept").iterdir()
         content = path.read_bytes()
         if cut is not None:
             path.write_bytes(content[:cut])
@@ -266,7 +266,7 @@ def test_a_full_disk_ends_no_training(monkeypatch):
         def close(self):
             pass
 
-    session._journal = Full()
+    session.journal = Full()
     session.append("run", {"op": "batch", "metrics": [["loss", 1.0, 1, 1]]})
     assert len(session.runs["run"].pending) == 1
     assert "No space left" in str(session.broken)

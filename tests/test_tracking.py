@@ -15,11 +15,11 @@ from uuid import uuid4
 import mlflow
 import numpy as np
 import pytest
-from conftest import PATIENCE, free_port, wait_until
+from conftest import free_port, wait_until
 from faults import PASS, Fault, Proxy, Server
 from mlflow import MlflowClient
 
-from mlplab import delivery, tracking
+from mlplab import delivery, marks, spool, stores, tracking, upkeep
 from mlplab.checks import UnavailableError, UndeliveredError
 
 
@@ -151,33 +151,33 @@ def test_a_server_killed_and_back_loses_no_point(server, dataset):
 @pytest.mark.slow
 def test_a_server_that_stays_dead_is_an_error_in_the_end_and_loses_nothing(server, dataset, monkeypatch):
     """What could not be delivered is named in an error when the comparison ends, and `sync` delivers it later."""
-    monkeypatch.setattr(tracking, "PATIENCE_SECONDS", 2.0)
     said = random.Random(0).random()
     with (
         pytest.raises(UndeliveredError, match=r"did not take everything: .* metric points.*mlplab sync") as caught,
         tracking.parent_run("dead", {}, dataset) as parent,
     ):
-        assert parent._writer.flush(PATIENCE)
+        parent.flush()
+        monkeypatch.setattr(stores, "PATIENCE_SECONDS", 2.0)
         server.kill()
         parent.metrics({"loss": said}, 1)
         parent.finish()
     assert parent.run_id in str(caught.value)
     lines = []
-    assert not tracking.sync(lines.append)
+    assert not upkeep.sync(lines.append)
     server.start()
     assert MlflowClient().get_run(parent.run_id).info.status == "RUNNING"
-    assert tracking.sync(lines.append)
+    assert upkeep.sync(lines.append)
     assert points(MlflowClient(), parent.run_id, "loss") == [(1, said)]
     assert MlflowClient().get_run(parent.run_id).info.status == "FINISHED"
-    assert tracking.sync(lines.append)
+    assert upkeep.sync(lines.append)
     assert lines[-1] == "Nothing waits on this machine."
 
 
 @pytest.mark.slow
 def test_a_server_that_is_not_there_at_first_is_said_at_once(empty_store, tmp_path, dataset, monkeypatch):
     """With a tracking server that does not answer the block runs all the same, the user is told, nothing is lost."""
-    monkeypatch.setattr(tracking, "PATIENCE_SECONDS", 2.0)
-    monkeypatch.setattr(tracking, "START_SECONDS", 0.5)
+    monkeypatch.setattr(stores, "PATIENCE_SECONDS", 2.0)
+    monkeypatch.setattr(stores, "START_SECONDS", 0.5)
     (tmp_path / "mlflow.db").write_bytes(empty_store.read_bytes())
     port, lines = free_port(), []
     mlflow.set_tracking_uri(f"http://127.0.0.1:{port}")
@@ -193,7 +193,7 @@ def test_a_server_that_is_not_there_at_first_is_said_at_once(empty_store, tmp_pa
             parent.finish()
         assert "does not answer" in lines[0]
         with Server(tmp_path, port=port):
-            assert tracking.sync(lines.append)
+            assert upkeep.sync(lines.append)
             runs = {run.info.run_name: run for run in MlflowClient().search_runs(["0"])}
             assert {name: run.info.status for name, run in runs.items()} == {"none": "FINISHED", "a": "FINISHED"}
             assert runs["a"].data.tags["parent"] == f"under {runs['none'].info.run_id}"
@@ -300,10 +300,11 @@ def test_a_store_in_a_folder_with_a_percent_sign_works(store, tmp_path, monkeypa
     monkeypatch.chdir(folder)
     mlflow.set_tracking_uri(uri.format(quoted=str(folder)[1:].replace("%", "%25").replace("?", "%3F")))
     with tracking.parent_run("here", {}) as parent:
+        known = parent.parent_ref.store
         parent.finish()
     monkeypatch.chdir(tmp_path)
-    mlflow.set_tracking_uri(parent._writer.store)
-    assert delivery.database_file(parent._writer.store) == folder / "mlflow.db"
+    mlflow.set_tracking_uri(known)
+    assert stores.database_file(known) == folder / "mlflow.db"
     assert MlflowClient().get_run(parent.run_id).info.status == "FINISHED"
 
 
@@ -415,10 +416,12 @@ def test_what_was_checked_is_not_asked_again(store, monkeypatch):
 
 @pytest.mark.parametrize("over", [False, True], ids=["during", "after"])
 @pytest.mark.parametrize("late", [False, True], ids=["main thread", "signal thread"])
-def test_an_interrupt_while_the_server_is_dead_says_what_waits(over, late, monkeypatch):
+def test_an_interrupt_while_the_server_is_dead_says_what_waits(over, late, tmp_path, monkeypatch):
     """What is said of runs that the store has not been told of is what `sync` will make of them."""
-    monkeypatch.setattr(tracking, "START_SECONDS", 0.5)
-    monkeypatch.setattr(tracking, "INTERRUPTED_SECONDS", 0.5)
+    monkeypatch.setattr(stores, "START_SECONDS", 0.5)
+    monkeypatch.setattr(stores, "INTERRUPTED_SECONDS", 0.5)
+    monkeypatch.setattr(stores, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     mlflow.set_tracking_uri(f"http://127.0.0.1:{free_port()}")
     said = None
     try:
@@ -427,7 +430,8 @@ def test_an_interrupt_while_the_server_is_dead_says_what_waits(over, late, monke
             child.finish()
             if over:
                 parent.finish()
-            parent._writer.flush(0.0)  # so that all was said
+            with pytest.raises(UnavailableError):
+                parent.flush()  # so that all was said
             if late:
                 said = tracking.abandon()
             raise KeyboardInterrupt
@@ -435,12 +439,13 @@ def test_an_interrupt_while_the_server_is_dead_says_what_waits(over, late, monke
         mlflow.set_tracking_uri(None)
     (note,) = caught.value.__notes__
     assert said in (None, note)
-    session = parent._writer.session
+    (session,) = spool.interrupted()
     assert note.startswith("All trainings were over" if over else "The runs that were open end as KILLED")
     assert str(session.folder) in note
     assert "python -m mlplab sync" in note
     assert [told.status for told in session.runs.values()] == ["FINISHED" if over else "KILLED", "FINISHED"]
     assert ("unfinished" in session.about) is not over
+    session.close()
 
 
 def test_what_a_run_was_told_is_not_told_twice_by_the_command_that_goes_on(store, dataset):
@@ -507,7 +512,7 @@ def test_reap_ends_what_has_no_process(store, dataset):
 
     def of_process(key: str, process: str, **more: int):
         said = {"key": key, "session": key, "process": process, **more}
-        return store.create_run("0", tags={delivery.PLUMBING: json.dumps(said)})
+        return store.create_run("0", tags={marks.PLUMBING: json.dumps(said)})
 
     dead = of_process("d", f"{socket.gethostname()} 999999999 7")
     far = of_process("f", "another-machine 1 1", heartbeat=int(time.time()) - 400)
@@ -515,8 +520,8 @@ def test_reap_ends_what_has_no_process(store, dataset):
     foreign = store.create_run("0")
     lines = []
     with tracking.parent_run("alive", {}, dataset) as parent:
-        assert parent._writer.flush(PATIENCE)
-        assert tracking.reap(300.0, lines.append) == 2
+        parent.flush()
+        assert upkeep.reap(300.0, lines.append) == 2
     status = {run.info.run_id: run.info.status for run in store.search_runs(["0"])}
     assert [status[run.info.run_id] for run in (dead, far, near, foreign)] == ["KILLED", "KILLED", "RUNNING", "RUNNING"]
     assert status[parent.run_id] == "FINISHED"

@@ -1,0 +1,49 @@
+"""What marks a run of the store as this package's, and has it found again: its key, its process, its fingerprint."""
+
+import json
+import os
+import socket
+from functools import cache
+from pathlib import Path
+
+PLUMBING = "mlflow.mlplab"
+"""The tag of every run that has, as JSON, what this package alone asks of it. MLflow's UI hides such names."""
+
+
+def plumbing(key: str, session: str, **more: float) -> dict[str, str]:
+    """The tag that says of a run its own key, the session that made it, and the process behind that.
+
+    Args:
+        key: of the run; it stands first, so that a run is found by how the tag begins.
+        session: the key of the outermost run.
+        more: `heartbeat`, on the outermost run: its process's last sign of life, in seconds since 1970.
+    """
+    return {PLUMBING: json.dumps({"key": key, "session": session, "process": _process(), **more})}
+
+
+def with_key(key: str) -> str:
+    """MLflow's filter for the run that bears a key."""
+    return f"""tags.`{PLUMBING}` LIKE '{{"key": "{key}"%'"""
+
+
+@cache
+def _process() -> str:
+    """This process: its machine, its number, and when it began, since numbers are used again."""
+    return f"{socket.gethostname()} {os.getpid()} {began(str(os.getpid()))}"
+
+
+def began(pid: str) -> str:
+    """When a process of this machine began, in the kernel's ticks (proc(5)); "" if there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+def fingerprinted(fingerprint: str) -> dict[str, str]:
+    """The tag that says what decided a run's numbers, by which what has been done already is found.
+
+    It is in the tag's name: MLflow's tables have an index of names, and none of values. Names in MLflow's own room are
+    hidden in its UI.
+    """
+    return {f"{PLUMBING}.fingerprint.{fingerprint}": "true"}

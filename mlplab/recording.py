@@ -1,0 +1,312 @@
+"""A run of the MLflow tracking store, and what is said of it.
+
+What is said goes to a journal on disk at once (`mlplab.spool`), and from there to the store (`mlplab.delivery`). So a
+training needs no store to go on, and a process that is killed leaves nothing that only it knew.
+"""
+
+import json
+import math
+import shutil
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+from matplotlib.figure import Figure
+from mlflow.tracking.context.registry import resolve_tags
+
+from mlplab import origin, stores
+from mlplab.checks import UnavailableError
+from mlplab.data import Dataset
+from mlplab.delivery import Writer
+from mlplab.marks import PLUMBING, plumbing
+from mlplab.spool import child_key
+from mlplab.stores import Client, experiment_id, is_transient
+
+model_code = threading.Lock()
+"""Held while MLflow runs the code of a model that is logged, for which it puts a module of its own in the place of
+another: two threads at a time would leave it there."""
+
+
+@dataclass(frozen=True)
+class ParentRef:
+    """Where in a store runs are to be created by another process: what a worker is told of the run above them."""
+
+    store: str
+    experiment_id: str
+    run_id: str
+    key: str
+    session: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """A finished run on record."""
+
+    run_id: str
+    tags: dict[str, str]
+
+
+class Run:
+    """A run. Its methods return at once; what they say is written beside the training.
+
+    Attributes:
+        key: names the run from its first moment on.
+        finished: whether the run came to its end before this process began: it is of a command that goes on.
+    """
+
+    def __init__(self, writer: Writer, key: str) -> None:
+        self.key = key
+        self._writer = writer
+        known = writer.session.runs.get(key)
+        self.finished = known is not None and known.status == "FINISHED"
+
+    @property
+    def run_id(self) -> str:
+        """The store's name of the run; its key, for which that is put in wherever it is written, until there is one."""
+        told = self._writer.session.runs.get(self.key)
+        return (told.run_id if told else None) or self.key
+
+    @property
+    def experiment_id(self) -> str:
+        """The store's name of its experiment; what stands for it until that is known."""
+        return self._writer.experiment or self._writer.experiment_key
+
+    def resolved(self, run_id: str) -> str:
+        """The store's name of a run of this command, given that or its key."""
+        return self._writer.session.substituted(run_id)
+
+    def child(
+        self, name: str, params: Mapping[str, Any], tags: Mapping[str, Any], data: Dataset | None = None
+    ) -> "Run":
+        """Creates a run under this one and says what it is: its params, tags and data set.
+
+        Of a command that goes on it is the run that was created before.
+        """
+        run = self._child(name, {**resolve_tags(), **_texts(tags)}, int(time.time() * 1000))
+        run.params(params)
+        if data is not None:
+            run.data(data)
+        return run
+
+    def _child(self, name: str, tags: Mapping[str, str], start: int) -> "Run":
+        run, session = Run(self._writer, child_key(self.key, name)), self._writer.session
+        if run.key not in session.runs:
+            if session.resumed or "worker" in session.about:
+                self._writer.look_for(run.key, self.key)
+            outermost = session.about.get("worker", session.key)
+            every = {**tags, **plumbing(run.key, outermost)}
+            run._say("create", name=name, tags=every, start=start, parent=self.key)
+        elif not run.finished:
+            run._say("reopen")
+        return run
+
+    def adopt(self, name: str, run_id: str, status: str = "FINISHED") -> "Run":
+        """The run under this one that another process has created, told all of it, and ended."""
+        run = Run(self._writer, child_key(self.key, name))
+        run._say("adopt", run_id=run_id, parent=self.key, status=status)
+        return run
+
+    @property
+    def parent_ref(self) -> ParentRef:
+        """What another process has to know to create runs under this one.
+
+        Raises:
+            UnavailableError: the store does not have this run yet.
+        """
+        self.flush()
+        writer = self._writer
+        return ParentRef(writer.store, self.experiment_id, self.run_id, self.key, writer.session.key)
+
+    def copy_run(self, name: str, found: Found, tags: Mapping[str, Any]) -> "Run":
+        """Creates a run under this one that repeats a finished one: its times, params, data set, metrics, artifacts."""
+        client = Client()
+        source = client.get_run(found.run_id)
+        every = {**source.data.tags, **_texts(tags), "mlplab.reused_from": found.run_id}
+        del every["mlflow.runName"]  # here it may have another
+        run = self._child(name, every, source.info.start_time)
+        if run.finished:
+            return run
+        run.params(source.data.params)
+        inputs = [
+            {field: getattr(each.dataset, field) for field in ("name", "digest", "source_type", "source", "profile")}
+            for each in source.inputs.dataset_inputs
+        ]
+        run._say("inputs", inputs=inputs)
+        for metric in source.data.metrics:
+            history = client.get_metric_history(found.run_id, metric)
+            run._say("batch", metrics=[[m.key, m.value, m.timestamp, m.step] for m in history])
+        for artifact in client.list_artifacts(found.run_id):
+            place, name = self._writer.session.file(artifact.path)
+            client.download_artifacts(found.run_id, artifact.path, str(place.parent))
+            run._say("artifact", file=name)
+        run._say("status", status="FINISHED", ended=source.info.end_time)
+        return run
+
+    def params(self, params: Mapping[str, Any]) -> None:
+        """Logs params; the first value counts, as MLflow takes each but once."""
+        self._say("batch", params=_texts(params))
+
+    def tags(self, tags: Mapping[str, Any]) -> None:
+        """Sets tags; the last value counts."""
+        self._say("batch", tags=_texts(tags))
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        """Logs metric points at `step`, timed now; the first value at a step counts. What is not finite becomes NaN.
+
+        (MLflow would store infinity as 1.8e308, which flattens every chart.)
+        """
+        now = int(time.time() * 1000)
+        finite = {k: v if math.isfinite(v) else math.nan for k, v in values.items()}
+        self._say("batch", metrics=[[k, float(v), now, step] for k, v in finite.items()])
+
+    def find(self, fingerprint: str) -> Found | None:
+        """The latest finished run in this experiment of MLflow's that bears a fingerprint, if there is one.
+
+        None, too, where the store does not answer.
+        """
+        if self._writer.silent:
+            return None
+        client = Client(self._writer.store)
+        try:
+            runs = client.search_runs(
+                [self._writer.experiment or experiment_id(client, self._writer.session.about["experiment"])],
+                f"tags.`{PLUMBING}.fingerprint.{fingerprint}` = 'true' and attributes.status = 'FINISHED'",
+                max_results=1,
+                order_by=["attributes.end_time DESC"],
+            )
+        except Exception as error:
+            if is_transient(error):
+                return None
+            raise
+        return Found(runs[0].info.run_id, dict(runs[0].data.tags)) if runs else None
+
+    def data(self, data: Dataset) -> None:
+        """Logs the data set as the run's input, under our own digest: MLflow's hashes the first few images only."""
+        sizes = {name: len(getattr(data, name)) for name in ("train", "validation", "test")}
+        profile = json.dumps({**sizes, "input_shape": data.input_shape, "classes": data.classes})
+        source = json.dumps({"uri": data.source})
+        values = {"name": data.label[:500], "digest": data.digest, "source_type": "local", "source": source}
+        self._say("inputs", inputs=[{**values, "profile": profile}])
+
+    def text(self, text: str, path: str) -> None:
+        """Writes a text artifact."""
+        self._say("text", text=text, path=path)
+
+    def figure(self, figure: Figure, path: str) -> None:
+        """Writes a figure as an image artifact."""
+
+        def draw() -> None:
+            place, name = self._writer.session.file(path)
+            figure.savefig(place)
+            self._writer.session.append(self.key, {"op": "artifact", "file": name})
+
+        self._writer.later(draw)
+
+    def folder(self, path: Path) -> None:
+        """Writes what a folder holds as artifacts, as it is now."""
+        place, name = self._writer.session.file("folder")
+        shutil.copytree(path, place)
+        self._say("artifact", file=name)
+
+    def file(self, name: str, save: Callable[[Path], object]) -> None:
+        """Writes a file artifact that `save` makes: it is called now, with the path to save to."""
+        place, stored = self._writer.session.file(name)
+        save(place)
+        self._say("artifact", file=stored)
+
+    def model(self, model: Any, example: Any, metadata: Mapping[str, Any]) -> None:
+        """Logs the export of a Keras model as `model`, with signature, input example and requirements.
+
+        It is exported now, in the process that has the user's layers; the store is given the files later. There it
+        has the run's params, tags and metrics as a whole (those without a step) as said so far, by which
+        `mlflow.search_logged_models` finds and ranks it.
+
+        Args:
+            model: as it is now.
+            example: a few examples, in the nest of arrays that the model takes.
+            metadata: what leads back from the model to how it came about.
+        """
+        import tensorflow as tf
+
+        from mlplab.export import Export, answering, as_sent
+        from serving.model import ARRAYS, arguments_of, named
+
+        place, name = self._writer.session.file("model")
+        export, example = Export(model, example), as_sent(example)
+        answers = answering(export)(example)
+        if isinstance(named(example, ""), np.ndarray) and isinstance(named(answers, ""), np.ndarray):
+            mlflow.tensorflow.save_model(
+                export,
+                path=place,
+                signature=mlflow.models.infer_signature(example, answers),
+                input_example=example,
+                # Given, not inferred: inferring imports TensorFlow in another process.
+                pip_requirements=[f"{what}=={at}" for what, at in origin.versions().items() if what != "python"],
+            )
+        else:  # MLflow's own flavor is asked by one array alone
+            tf.saved_model.save(export, str(place.parent / "export"))
+            given = arguments_of(place.parent / "export", example, answers, ARRAYS)
+            written = mlflow.models.Model()
+            with model_code:
+                mlflow.pyfunc.save_model(path=place, mlflow_model=written, **given)
+            (artifact,) = written.flavors["python_function"]["artifacts"].values()
+            written.add_flavor("tensorflow", saved_model_dir=artifact["path"], model_type="tf2-module", code=None)
+            written.save(place / "MLmodel")
+            shutil.rmtree(place.parent / "export")
+        self._say("model", file=name, metadata=_texts(metadata))
+
+    def keep(self, what: str, values: Mapping[str, Any], arrays: Sequence[np.ndarray] = ()) -> None:
+        """Keeps values and arrays on this machine's disk until the command is over, for when it has to go on."""
+        self._writer.session.keep(self.key, what, values, arrays)
+
+    def kept(self, what: str) -> tuple[dict[str, Any], list[np.ndarray]] | None:
+        """What was kept, None where nothing was."""
+        return self._writer.session.kept(self.key, what)
+
+    def recall(self, child: str, what: str) -> tuple[dict[str, Any], list[np.ndarray]] | None:
+        """What a finished run under this one, named so, kept in a process before this one."""
+        told = self._writer.session.runs.get(child_key(self.key, child))
+        return self._writer.session.kept(told.key, what) if told and told.status == "FINISHED" else None
+
+    def drop(self, what: str) -> None:
+        """Forgets what was kept, once all that was said before is on disk."""
+        self._writer.later(lambda: self._writer.session.drop(self.key, what))
+
+    def finish(self, status: str = "FINISHED") -> None:
+        """Ends the run, after all that was said of it and of those under it; the outermost has `log_seconds` of all.
+
+        With another status than FINISHED it ends those under it, too, that are open.
+        """
+        ended, session = int(time.time() * 1000), self._writer.session
+
+        def end() -> None:
+            for told in session.below(self.key) if status != "FINISHED" else ():
+                if told.status == "RUNNING":
+                    session.append(told.key, {"op": "status", "status": status, "ended": ended})
+            session.append(self.key, {"op": "status", "status": status, "ended": ended})
+
+        self._writer.later(end)
+
+    def flush(self) -> None:
+        """Waits until the store has all that was said of this command's runs.
+
+        Raises:
+            UnavailableError: it does not take it.
+        """
+        if not self._writer.flush(stores.PATIENCE_SECONDS):
+            raise UnavailableError(
+                f"the tracking store {self._writer.store} has not taken what was recorded so far: "
+                f"{self._writer.error}. See that it answers, and run the command again."
+            )
+
+    def _say(self, kind: str, **what: Any) -> None:
+        self._writer.append(self.key, {"op": kind, **what})
+
+
+def _texts(values: Mapping[str, Any]) -> dict[str, str]:
+    return {key: str(value) for key, value in values.items()}

@@ -1,0 +1,367 @@
+"""A tracking store: its address, why it cannot be used, a client that asks it again, and its experiments."""
+
+import contextlib
+import difflib
+import fcntl
+import hashlib
+import os
+import re
+import sqlite3
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
+
+import mlflow
+import requests
+from mlflow.entities import Experiment as StoredExperiment
+from mlflow.utils.file_utils import get_local_path_or_none
+
+from mlplab import backend
+from mlplab.checks import UnavailableError
+
+backend.mlflow_imported()
+
+START_SECONDS, PATIENCE_SECONDS, INTERRUPTED_SECONDS = 5.0, 30.0, 5.0
+"""How long a store that does not answer is waited for: at the start, at the end (since it last took something), and
+where the command was interrupted."""
+
+NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""What a store says of an id that it does not have, or that cannot be one."""
+
+
+def is_transient(error: Exception) -> bool:
+    """Whether the same call may succeed later: the store did not answer, or was busy."""
+    if isinstance(error, mlflow.MlflowException):
+        if not is_server(mlflow.get_tracking_uri()):
+            return "locked" in str(error)
+        return error.error_code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
+    if isinstance(error, requests.HTTPError):
+        return error.response is None or error.response.status_code >= 500
+    return isinstance(error, requests.RequestException | ConnectionError | TimeoutError)
+
+
+def once(create: Callable[[], Any], look: Callable[[], Any], seconds: float = PATIENCE_SECONDS) -> Any:
+    """What `create` creates; where its answer is lost `look` finds it, or None and it is created again."""
+    until, pause = time.monotonic() + seconds, 0.1
+    while True:
+        try:
+            return create()
+        except Exception as error:
+            if not is_transient(error) or time.monotonic() + pause > until:
+                raise
+        time.sleep(pause)
+        pause = min(2 * pause, 3.0)
+        if found := look():
+            return found
+
+
+class Client:
+    """An MLflow client whose calls are made again where the store did not answer and repeating does no harm.
+
+    Args:
+        seconds: for how long.
+
+    Raises:
+        UnavailableError: the store cannot be opened. (A server is not asked yet.)
+    """
+
+    def __init__(self, uri: str | None = None, seconds: float = PATIENCE_SECONDS) -> None:
+        self._seconds = seconds
+        store = uri or mlflow.get_tracking_uri()
+        until = time.monotonic() + START_SECONDS
+        if not is_server(store):
+            from mlflow.store.db import utils
+
+            utils.MAX_RETRY_COUNT = 4  # a database that does not answer would be waited for 100 s, in silence
+        with _first_use(store):
+            _check_address(store)
+            while True:
+                try:
+                    self._client = mlflow.MlflowClient(uri)
+                    break
+                except Exception as error:
+                    # Another machine may be making the tables of a database at this moment.
+                    driver = isinstance(error, ImportError) or type(error).__name__ == "NoSuchModuleError"
+                    shared = store.startswith(("postgresql", "mysql", "mssql")) and not driver
+                    if not shared or time.monotonic() > until:
+                        raise unusable(store, error) from error
+                time.sleep(0.5)
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self._client, name)
+        if name.startswith("create_"):
+            return call
+
+        def patiently(*arguments: Any, **named: Any) -> Any:
+            return once(lambda: call(*arguments, **named), lambda: None, self._seconds)
+
+        return patiently
+
+
+@contextlib.contextmanager
+def _first_use(uri: str) -> Iterator[None]:
+    """Has one process of this machine at a time make the tables of a store that is no server's."""
+    if is_server(uri):
+        yield
+        return
+    name = hashlib.sha256(absolute(uri).encode()).hexdigest()[:16]
+    path = Path(tempfile.gettempdir()) / f"mlplab-store-{name}.lock"
+    try:
+        try:
+            held = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # it may be another user's
+        except FileNotFoundError:
+            held = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError:  # no room for it here: then nothing guards against who comes at the same moment
+        yield
+        return
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)
+
+
+def is_server(uri: str) -> bool:
+    """Whether a store is behind a tracking server, and not a database of ours."""
+    return uri.startswith(("http://", "https://"))
+
+
+def absolute(uri: str) -> str:
+    """The address of a store, as it is from any folder."""
+    if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
+        here = str(Path.cwd()).replace("%", "%25").replace("?", "%3F")
+        return f"sqlite:///{Path(here) / uri.removeprefix('sqlite:///')}"
+    return uri
+
+
+def shown(uri: str) -> str:
+    """The address of a store for people: as it is from any folder, without a password."""
+    return re.sub(r"(://[^:/@]*):[^/]*@", r"\1:***@", absolute(uri))
+
+
+def database_file(uri: str) -> Path | None:
+    """The file of a store in SQLite, where %41 in the address stands for A; None for another store.
+
+    Raises:
+        UnavailableError: the address names no file.
+    """
+    if not re.match(r"sqlite(\+\w+)?:", uri):
+        return None
+    named = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?]+)(\?.*)?", uri)
+    if named is None or named[1] == ":memory:":
+        raise UnavailableError(
+            f"the tracking store {uri} is no file, so the record would be gone with the process. Set "
+            "MLFLOW_TRACKING_URI to a file: sqlite:////an/absolute/path/mlflow.db"
+        )
+    return Path(unquote(named[1])).absolute()
+
+
+def _check_address(uri: str) -> None:
+    """Refuses an address that cannot be a store's, which MLflow would find late and say as SQL.
+
+    Raises:
+        UnavailableError: so it is.
+    """
+    if is_server(uri) and not urlsplit(uri).hostname:
+        raise UnavailableError(
+            f"the tracking store {uri!r} names no machine. Set MLFLOW_TRACKING_URI to http://HOST:5000"
+        )
+    if (path := database_file(uri)) is None:
+        return
+    literal = Path(uri.partition("///")[2].partition("?")[0]).absolute().parent
+    if not path.parent.is_dir() and literal != path.parent and literal.is_dir():
+        meant = quote(str(literal / path.name), safe="/ ")
+        raise UnavailableError(
+            f"the tracking store {uri} would be the file {path}, since % and two digits stand for another character "
+            f"there, and its folder does not exist. Write % as %25: MLFLOW_TRACKING_URI=sqlite:///{meant}"
+        )
+    why = ""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            why = "is a folder"
+        elif not path.exists():
+            why = "" if _writable(path.parent) else "cannot be made: its folder is not writable"
+        else:
+            with path.open("rb") as file:
+                start = file.read(16)
+            # SQLite takes an empty file for a new database.
+            why = "" if start in (b"", b"SQLite format 3\0") else "is no database of SQLite"
+    except OSError as error:
+        why = f"is not to be had: {error.strerror}"
+    if why:
+        raise UnavailableError(
+            f"the tracking store {uri} cannot be used: the file {path} {why}. Set MLFLOW_TRACKING_URI to a file that "
+            "is, or may become, one of MLflow's: sqlite:////an/absolute/path/mlflow.db"
+        )
+
+
+def _writable(folder: Path) -> bool:
+    """Whether this user may make files in a folder, or make the folder."""
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    effective = os.access in os.supports_effective_ids
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK, effective_ids=effective)
+
+
+def unusable(uri: str, error: Exception) -> UnavailableError:
+    """What a store raised, as an error for people: the store, what is wrong with it, and the remedy."""
+    if isinstance(error, UnavailableError):
+        return error
+    said = str(error)
+    remedy = "Check MLFLOW_TRACKING_URI and that the store answers."
+    scheme = uri.partition(":")[0].lower()
+    file = database_file(uri)
+    if "unsupported URI" in said:
+        legal = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
+        close = difflib.get_close_matches(scheme, legal, 1)
+        why = f"{scheme!r} is none of the kinds that MLflow knows"
+        remedy = f"Set MLFLOW_TRACKING_URI to an address that begins with {', '.join(legal)}"
+        remedy += f"; did you mean {close[0]}:{uri.partition(':')[2]}?" if close else "."
+    elif "filesystem tracking backend" in said:
+        why = "it is a folder of files, to which this MLflow writes no more"
+        if not os.environ.get("MLFLOW_TRACKING_URI"):
+            why += "; MLflow takes it because MLFLOW_TRACKING_URI is not set and that folder holds an older one's runs"
+        remedy = (
+            f"Set MLFLOW_TRACKING_URI to a database: sqlite:///{Path('mlflow.db').absolute()}. (`mlflow "
+            "migrate-filestore --help`: how to take the runs along.)"
+        )
+    elif found := re.search(r"found version (\w+)|Can't locate revision identified by '(\w+)'", said):
+        revision = found[1] or found[2]
+        versions = Path(mlflow.__file__).parent / "store" / "db_migrations" / "versions"
+        if found[1] and next(versions.glob(f"{revision}_*.py"), None):
+            why = f"its tables are those of an older MLflow ({revision})"
+            remedy = f"Make a copy of it, then bring it up to date: mlflow db upgrade '{shown(uri)}'"
+        else:
+            why = f"its tables are those of another, probably newer MLflow ({revision}) than {mlflow.__version__}"
+            remedy = "Set MLFLOW_TRACKING_URI to another store, or use the MLflow that made this one."
+    elif file and re.search(r"already exists|duplicate column", said):
+        if _experiments(file):
+            why = "bringing its tables up to date was cut off in the middle"
+            remedy = f"Put the copy that was made before in the place of {file}."
+        else:  # MLflow makes the first experiment when all tables are there
+            why = f"a process was killed while it made the tables, so that {file} is half made and holds no run"
+            remedy = f"Delete it, and a new one is made: rm '{file}'"
+    elif file and re.search(r"readonly database|unable to open database file", said):
+        why = f"this user may not write to {file} and its folder, or the disk is read-only"
+        remedy = "Give the user the right, or set MLFLOW_TRACKING_URI to another store."
+    elif isinstance(error, ImportError):
+        why = f"it needs the Python package {error.name!r}, which is not installed"
+        remedy = f"pip install {error.name}; or name another driver, such as postgresql+psycopg2://"
+    elif is_server(uri) and (status := _status(error)) == 401:
+        why = "the server does not know this user (401)"
+        remedy = "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN."
+    elif is_server(uri) and status == 403:
+        why = f"the server does not let this user write to the experiment (403: {brief(error)})"
+        remedy = "Have its owner give the right to edit it, or name another: MLFLOW_EXPERIMENT_NAME."
+    else:
+        why = brief(error)
+    return UnavailableError(f"the tracking store {shown(uri)} cannot be used: {why}. {remedy}")
+
+
+def _status(error: Exception) -> int | None:
+    """The status with which a server refused."""
+    if isinstance(error, requests.HTTPError):
+        return error.response.status_code if error.response is not None else None
+    return error.get_http_status_code() if isinstance(error, mlflow.MlflowException) else None
+
+
+def _experiments(file: Path) -> int:
+    """How many experiments a database has."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True)) as database:
+            return int(database.execute("SELECT count(*) FROM experiments").fetchone()[0])
+    except sqlite3.Error:
+        return 0
+
+
+def brief(error: Exception) -> str:
+    """The first line of an error, without what surrounds the cause."""
+    said = str(error).splitlines()[0] if str(error) else ""
+    for cause in ("Connection refused", "timed out", "Name or service not known", "Connection reset"):
+        if cause.lower() in said.lower():
+            return cause.lower()
+    return said[:120] or type(error).__name__
+
+
+@contextlib.contextmanager
+def inner_retries() -> Iterator[None]:
+    """Lets MLflow's own client make requests again, where it makes many in one call of ours.
+
+    Not where it would create what is looked for by nothing: a logged model that it creates twice is an empty one more.
+    """
+    with backend.environment({"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "4", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1"}):
+        yield
+
+
+def experiment_of(client: Any, where: Mapping[str, str]) -> StoredExperiment:
+    """The experiment, which is created where it has a name and is not there.
+
+    Several processes may do so at once; one creates it, the others find it.
+
+    Raises:
+        UnavailableError: there is none with that id, or it is deleted.
+    """
+    try:
+        if "id" in where:
+            found = client.get_experiment(where["id"])
+        elif (found := client.get_experiment_by_name(where["name"])) is None:
+            try:
+                found = client.get_experiment(client.create_experiment(where["name"]))
+            except mlflow.MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+                found = client.get_experiment_by_name(where["name"])
+    except mlflow.MlflowException as error:
+        if "id" not in where or error.error_code not in NOT_THERE:
+            raise
+        raise UnavailableError(
+            f"the tracking store {shown(mlflow.get_tracking_uri())} has no experiment with the id {where['id']}. Set "
+            "MLFLOW_EXPERIMENT_ID to one that it has (`mlflow experiments search` shows them), or "
+            "MLFLOW_EXPERIMENT_NAME to a name, under which one is made if need be."
+        ) from error
+    if found.lifecycle_stage != "active":
+        raise UnavailableError(
+            f"the experiment {found.name!r} in the tracking store {shown(mlflow.get_tracking_uri())} is deleted, and "
+            f"takes no runs. Restore it: mlflow experiments restore --experiment-id {found.experiment_id}; or name "
+            "another: MLFLOW_EXPERIMENT_NAME."
+        )
+    return found
+
+
+def experiment_id(client: Any, where: Mapping[str, str]) -> str:
+    """The id of the experiment; raises as `experiment_of` does."""
+    return str(experiment_of(client, where).experiment_id)
+
+
+def check_writable(client: Any, experiment: StoredExperiment) -> None:
+    """Sees that an experiment takes what this user writes, and opens it on its runs.
+
+    By default MLflow's UI opens it on pages for language models.
+
+    Raises:
+        MlflowException: it does not.
+        UnavailableError: its artifacts go to a folder of this machine that is not to be written to.
+    """
+    open_for_training(client, experiment)
+    folder = get_local_path_or_none(experiment.artifact_location)
+    if folder is not None and not _writable(Path(folder)):
+        raise UnavailableError(
+            f"the experiment {experiment.name!r} keeps its artifacts in {folder}, which this user may not write to. "
+            "Give the user the right, or name another experiment, made in a folder of yours: MLFLOW_EXPERIMENT_NAME."
+        )
+
+
+def open_for_training(client: Any, experiment: StoredExperiment) -> None:
+    """Has MLflow's UI open an experiment on its runs."""
+    # Written even where it is so already: whether a store can be written to is found by writing.
+    kind = experiment.tags.get("mlflow.experimentKind", "custom_model_development")
+    try:
+        client.set_experiment_tag(experiment.experiment_id, "mlflow.experimentKind", kind)
+    except mlflow.MlflowException as error:
+        if "unique constraint" not in str(error).lower():
+            raise
+        # MLflow looks for a tag before it adds one: another command was quicker, and now it is there.
+        client.set_experiment_tag(experiment.experiment_id, "mlflow.experimentKind", kind)
