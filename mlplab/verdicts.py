@@ -134,7 +134,12 @@ class _Pair:
 
     @property
     def differences(self) -> np.ndarray:
-        return _differences(self.measure, *self.values)
+        found = _differences(self.measure, *self.values)
+        # Keras has metrics in float32: shares of as many examples differ by their rounding, which is no spread.
+        size = 1.0 if self.measure.relative else np.abs(self.values).max(initial=0.0)
+        with np.errstate(over="ignore"):
+            equal = len(found) > 0 and np.ptp(found) <= 2 * np.finfo(np.float32).eps * size
+        return np.full_like(found, mean_interval(found)[0]) if equal else found
 
 
 def judge(measures: Sequence[Measure], baseline: str) -> list[Verdict]:

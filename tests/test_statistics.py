@@ -347,6 +347,21 @@ def test_the_faster_one_has_the_smaller_geometric_mean() -> None:
     assert verdict.difference == pytest.approx(3 / math.sqrt(18))
 
 
+def test_equal_differences_in_float32_are_equal() -> None:
+    """Five of 180 examples are as many with each seed, though their shares in Keras' float32 differ by rounding."""
+
+    def shares(*right: int) -> list[float]:
+        return [float(np.float32(one / 180)) for one in right]
+
+    a, b = shares(170, 163, 166), shares(165, 158, 161)
+    assert len(set(np.subtract(a, b))) > 1
+    verdict = one(a, b)
+    assert (verdict.decision, verdict.p) == (UNDECIDED, 0.25)
+    assert verdict.difference == pytest.approx(5 / 180)
+    apart = one(shares(171, 163, 166), b)
+    assert apart.low < apart.difference < apart.high
+
+
 def test_equal_differences_of_few_seeds_decide_nothing() -> None:
     """Three seeds that all differ by the same are undecided: by chance they would in a quarter of the signs' draws."""
     verdict = one([0.98, 0.97, 0.96], [0.97, 0.96, 0.95])
