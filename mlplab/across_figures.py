@@ -80,7 +80,7 @@ def differences(
     add_explanation(
         figure,
         f"{seeds} seed{'s' * (seeds != 1)}; lines: 95 % intervals over seeds; all {len(data)}: {means};\n"
-        + "\n".join(["grey band: practically none; the colour is that of the variant which is better", *cautions]),
+        + "\n".join(["grey band: practically none; colour: that of the variant which is ahead", *cautions]),
     )
     return figure
 
