@@ -20,6 +20,7 @@ from conftest import PATIENCE, ROOT
 
 from mlplab import __main__ as command_line
 from mlplab import keras_names, terminal
+from mlplab.comparison import Until
 from mlplab.loading import experiment_names, load_experiment
 
 HEAVY = {"tensorflow", "keras", "mlflow", "numpy", "matplotlib", "sklearn"}
@@ -175,6 +176,7 @@ def test_a_mistake_is_refused_in_one_line_before_anything_is_loaded(
     [
         (["run", "optimizers", "--epochs", "many"], "argument --epochs: invalid int value: 'many'"),
         (["run", "optimizers", "--epoch"], "--epoch"),
+        (["run", "optimizers", "--seeds", "until"], "'until'; legal: how many, such as 10, which, such as 1,2,3"),
         (["run"], "the following arguments are required: name"),
         ([], "the following arguments are required: COMMAND"),
     ],
@@ -186,6 +188,18 @@ def test_what_does_not_parse_is_refused_with_the_usage(machine: Machine, argumen
     assert done.err.startswith("usage: mlplab")
     assert text in done.err
     assert not done.imported & HEAVY
+
+
+def test_seeds_are_a_number_some_or_until_when() -> None:
+    """`--seeds` takes how many, which, or until when, looked at how often."""
+    for text, seeds in {
+        "10": 10,
+        "7,": (7,),
+        "1,2": (1, 2),
+        "until:20": Until(most=20),
+        "until:20:4": Until(most=20, look_every=4),
+    }.items():
+        assert command_line.parser().parse_args(["run", "optimizers", "--seeds", text]).seeds == seeds
 
 
 def commands() -> dict[str, argparse.ArgumentParser]:

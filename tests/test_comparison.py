@@ -3,18 +3,19 @@
 import copy
 import json
 import pickle
+import re
 from dataclasses import FrozenInstanceError
 from typing import Any
 
 import cloudpickle
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from test_spec import changes, cnn, comparison, refusal, training
 
 from mlplab import call
 from mlplab.checks import UsageError
-from mlplab.comparison import MAX_SEED, Comparison, WinnerOf
+from mlplab.comparison import MAX_SEED, Comparison, Until, WinnerOf
 from mlplab.sources import READY, Data
 from mlplab.spec import Metric
 
@@ -113,7 +114,11 @@ def comparisons(draw: st.DrawFn) -> Comparison:
         variants=variants,
         select=draw(metrics),
         measures=draw(st.lists(metrics, max_size=2)),
-        seeds=draw(st.integers(1, 9) | st.lists(st.integers(0, MAX_SEED), min_size=1, max_size=5, unique=True)),
+        seeds=draw(
+            st.integers(1, 9)
+            | st.lists(st.integers(0, MAX_SEED), min_size=1, max_size=5, unique=True)
+            | st.builds(Until, most=st.integers(2, 200), look_every=st.integers(2, 9), first=st.integers(0, 99))
+        ),
         baseline=draw(st.just("") | st.sampled_from(list(variants))),
         margin=draw(st.none() | st.floats(0, 1)),
         targets=draw(st.dictionaries(st.sampled_from(["val_accuracy", "val_loss"]), st.floats(0, 1))),
@@ -121,6 +126,7 @@ def comparisons(draw: st.DrawFn) -> Comparison:
     )
 
 
+@settings(max_examples=40)
 @given(comparisons())
 def test_json_gives_the_comparison_back(original: Comparison) -> None:
     """What `to_json` writes is standard JSON, and `from_json` makes an equal comparison of it."""
@@ -178,6 +184,30 @@ def test_a_number_of_seeds_is_so_many_different_ones() -> None:
     """`seeds=10` are ten seeds, the first of them the one that a comparison has by itself."""
     assert comparison(seeds=10).each_seed == tuple(range(1234, 1244))
     assert comparison().each_seed == comparison(seeds=1).each_seed == (1234,)
+
+
+def test_seeds_until_the_verdicts_are_clear_are_looked_at_now_and_then() -> None:
+    """`Until` has the seeds that it may come to and the looks on the way, after those that were made before."""
+    until = Until(most=12, look_every=5, first=7)
+    assert comparison(seeds=until).each_seed == tuple(range(7, 19))
+    assert comparison(seeds=until).looks == until.looks == (5, 10, 12)
+    assert until.after((4, 11)) == (4, 11, 12)
+    assert until.after((20,)) == (20,)
+    assert comparison(seeds=12).looks == ()
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"most": 1}, "most of Until is 1; legal: a whole number from 2"),
+        ({"look_every": 1}, "look_every of Until is 1; legal: a whole number from 2"),
+        ({"most": 1_000, "look_every": 5}, "makes 200 looks; legal: up to 100. Look less often: look_every=10"),
+    ],
+)
+def test_an_until_that_cannot_be_is_refused(values: dict[str, int], says: str) -> None:
+    """What is wrong with it is said with the value, what is legal, and the remedy."""
+    with pytest.raises(UsageError, match=re.escape(says)):
+        Until(**values)
 
 
 def test_a_baseline_that_is_left_out_gives_way_to_the_first() -> None:

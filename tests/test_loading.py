@@ -13,7 +13,7 @@ from test_space import search
 from test_spec import comparison, refusal
 
 from mlplab.checks import UsageError
-from mlplab.comparison import Comparison, WinnerOf
+from mlplab.comparison import Comparison, Until, WinnerOf
 from mlplab.loading import (
     EXPERIMENTS,
     KINDS,
@@ -319,6 +319,10 @@ def test_options_change_every_kind_that_trains() -> None:
     assert compared(Options(seeds=(9, 4))).each_seed == (9, 4)
     assert searched(Options(seeds=(9, 4))).seed == 9
     assert compared(Options(), seeds=4) == comparison(seeds=4)
+    assert compared(Options(seeds=Until(most=9), seed=5)).seeds == Until(most=9, first=5)
+    assert compared(Options(), seeds=Until(most=9)).seeds == Until(most=9)
+    assert compared(Options(seed=3), seeds=Until(most=9)).seeds == Until(most=9, first=3)
+    assert compared(Options(seeds=2), seeds=Until(most=9, first=4)).each_seed == (4, 5)
     changed = Options(epochs=7, seed=5)
     assert {variant.epochs for variant in compared(changed).resolved()} == {7}
     assert compared(changed).each_seed == (5,)

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlplab import command_line
+from mlplab.checks import UsageError
 from mlplab.command_line import EXIT_FAILED, Parser, add_training_options, changes_of, exit_code, lead, open_lab
+from mlplab.comparison import Until
 from mlplab.loading import experiment_names, load_experiment
 
 if TYPE_CHECKING:
@@ -46,6 +48,11 @@ def report(lab: "Lab", folder: Path, names: Sequence[str]) -> "tuple[dict[str, R
 
 def _report(options: argparse.Namespace) -> int:
     changes, names, folder = changes_of(options), experiment_names(), Path(options.folder)
+    if isinstance(changes.seeds, Until):
+        raise UsageError(
+            f"seeds is {changes.seeds}, but the report's claims are judged by seeds that all variants share; legal: a "
+            "number of seeds, such as 10."
+        )
     lab, out = open_lab(options, changes, [changes.adapt(load_experiment(name)) for name in names])
     records, command, address = report(lab, folder, names)
     from mlplab import terminal
