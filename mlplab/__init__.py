@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     from mlplab.comparing import compare as compare
     from mlplab.comparison import Comparison as Comparison
     from mlplab.comparison import WinnerOf as WinnerOf
+    from mlplab.distributions import LogUniform as LogUniform
+    from mlplab.distributions import Uniform as Uniform
     from mlplab.loading import Overview as Overview
     from mlplab.loading import Prediction as Prediction
     from mlplab.sources import Data as Data
-    from mlplab.space import Range as Range
     from mlplab.space import Search as Search
+    from mlplab.space import Tune as Tune
     from mlplab.spec import Metric as Metric
     from mlplab.spec import Training as Training
     from mlplab.wrappers import Classifier as Classifier
@@ -28,13 +30,15 @@ _WHERE = {
     "Comparison": "comparison",
     "Classifier": "wrappers",
     "Data": "sources",
+    "LogUniform": "distributions",
     "Metric": "spec",
     "Overview": "loading",
     "Prediction": "loading",
-    "Range": "space",
     "Regressor": "wrappers",
     "Search": "space",
     "Training": "spec",
+    "Tune": "space",
+    "Uniform": "distributions",
     "WinnerOf": "comparison",
     "call": "calls",
     "compare": "comparing",

@@ -8,8 +8,8 @@ from types import MappingProxyType
 from typing import Any
 
 from mlplab import user_code
-from mlplab.checks import UsageError, choose, whole
-from mlplab.comparison import MAX_SEEDS, Comparison, check_question
+from mlplab.checks import UsageError, check_question, choose, whole
+from mlplab.comparison import MAX_SEEDS, Comparison
 from mlplab.sources import Data
 from mlplab.space import Search
 from mlplab.spec import Metric, Training

@@ -41,8 +41,10 @@ LAYERS = (
     {"steps"},
     # The words: what an experiment is, and what it is about.
     {"loading", "folds"},
-    {"space", "results", "data"},
+    {"results", "data"},
     {"comparison", "readers"},
+    {"space"},
+    {"distributions"},
     {"spec", "sources"},
     {"calls", "datasets", "origin", "delivery"},
     # What needs nothing else.
@@ -52,7 +54,10 @@ LAYERS = (
     {"__init__"},
 )
 LAYER = {module: depth for depth, layer in enumerate(LAYERS) for module in layer}
-SPECS = ("__init__", "calls", "checks", "comparison", "keras_names", "loading", "sources", "space", "spec", "user_code")
+SPECS = (
+    *("__init__", "calls", "checks", "comparison", "distributions", "keras_names", "loading", "sources", "space"),
+    *("spec", "user_code"),
+)
 """What a spec is checked by."""
 BY_NAME = {"__init__": "its public names", "calls": "what a user calls", "user_code": "a user's file in a package"}
 """Modules that import what a name says that is not known here."""
