@@ -28,7 +28,7 @@ class Compared:
     """What a comparison came to; a notebook shows it as a page.
 
     Attributes:
-        comparison: as it was run.
+        comparison: as it was run, with what its tuning chose.
         record: all of it: results, verdicts, seconds.
         data: what it was trained on.
         page: the address of its run in MLflow's UI, and the command that opens it.
@@ -62,6 +62,10 @@ class Compared:
             metric.base: figures.comparison_curves(metric, found, label)
             for metric in tables.shown_metrics(self.comparison, found)
         }
+        if self.record.tuning:
+            from mlplab import search_figures
+
+            drawn["budget"] = search_figures.tuned_budget(self.record.tuning, label)
         return {**drawn, "training_time": figures.training_times(found, label)}
 
     @property
@@ -158,4 +162,5 @@ def compare(
         options = argparse.Namespace(dataset=dataset, jobs=jobs, cluster=cluster)
         lab, _ = open_lab(options, changes, [adapted])
         record, command, page = lab.run(adapted)
-        return Compared(adapted, record, lab.dataset(adapted.data), page, command)
+        assert isinstance(record.experiment, Comparison)
+        return Compared(record.experiment, record, lab.dataset(adapted.data), page, command)

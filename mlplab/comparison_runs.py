@@ -7,6 +7,7 @@ from mlplab import tracking
 from mlplab.comparison import Comparison
 from mlplab.conclusion import conclude
 from mlplab.data import Dataset
+from mlplab.records import Tuning
 from mlplab.results import Result
 from mlplab.seed_group import SeedGroup, spread
 from mlplab.spec import Training
@@ -23,6 +24,7 @@ def run_comparison(
     watching: Callable[[Sequence[Training]], AbstractContextManager[ProgressListener]],
     jobs: int,
     address: str | None,
+    tuning: Tuning | None = None,
 ) -> tuple[list[Result], list[Verdict]]:
     """Trains every variant with every seed in `run`, and says there what came of it; what is on record stays.
 
@@ -30,6 +32,7 @@ def run_comparison(
         programs: name of a variant -> the program that trains it, see `training.fit`.
         watching: begins to show the trainings, and ends it.
         jobs, address: where they are carried out, see `mlplab.cluster.workers`.
+        tuning: by which the variants are as they are.
 
     Returns:
         The results, variant after variant and seed after seed, and the verdicts on them.
@@ -54,4 +57,4 @@ def run_comparison(
     for group in groups:
         group.conclude()
     trained = [one for group in groups for one in group.trained]
-    return [result for result, _ in trained], conclude(run, comparison, data, groups, trained)
+    return [result for result, _ in trained], conclude(run, comparison, data, groups, trained, tuning)

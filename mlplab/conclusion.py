@@ -10,6 +10,7 @@ from mlplab import figures, labels, results, tables, tracking, verdict_figures
 from mlplab.building import first_rows, restored
 from mlplab.comparison import Comparison
 from mlplab.data import Dataset
+from mlplab.records import Tuning
 from mlplab.results import Outcome, Result, Target
 from mlplab.seed_group import SeedGroup
 from mlplab.verdicts import Verdict, judge, sentences
@@ -24,6 +25,7 @@ def conclude(
     data: Dataset,
     families: Sequence[SeedGroup],
     trained: Sequence[tuple[Result, tracking.Run]],
+    tuning: Tuning | None = None,
 ) -> list[Verdict]:
     """What the parent run says of its trainings: tables, figures, verdicts, winner; and the models worth serving."""
     found = [result for result, _ in trained]
@@ -47,7 +49,7 @@ def conclude(
         says = [f"{len(says)} verdicts are in verdicts.json."]
     if refusal:
         says = [f"No verdicts: {refusal}"]
-    parent.tags({"mlflow.note.content": _note(parent, comparison, data, found, ranked, says, targets)})
+    parent.tags({"mlflow.note.content": _note(parent, comparison, data, found, ranked, says, targets, tuning)})
     runs = {result.run_id: run for result, run in trained}
     _describe(comparison, ranked, runs, {family.variant.name: family.run for family in families})
     if not ranked:
@@ -122,6 +124,7 @@ def _note(
     ranked: Sequence[Outcome],
     says: Sequence[str],
     targets: Sequence[Target],
+    tuning: Tuning | None,
 ) -> str:
     """The comparison's description, as Markdown for MLflow's UI."""
 
@@ -135,6 +138,8 @@ def _note(
         wide(tables.to_cells(comparison, found)),
         f"Best by {comparison.metric.name}: **{ranked[0].variant.name}**." if ranked else "No variant has a result.",
         "\n".join(f"- {sentence}" for sentence in says),
+        f"The verdicts hold {comparison.budget}." if comparison.budget and says else "",
+        tuning.sentence if tuning else "",
         wide(tables.target_cells(targets)) if targets else "",
         f"Note: {disturbance}." if (disturbance := results.disturbance(found)) else "",
         f"Note: {apart}." if (apart := results.unpaired_weights(comparison, found)) else "",

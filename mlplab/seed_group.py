@@ -14,7 +14,7 @@ from mlplab import drawing, figures, labels, replay, results, tables, tracking, 
 from mlplab.calls import Call
 from mlplab.comparison import Comparison
 from mlplab.data import Dataset
-from mlplab.folds import fold_number, for_seed
+from mlplab.folds import fold_number, for_seed, is_trial
 from mlplab.results import FAILED, Result
 from mlplab.spec import Metric, Training
 from mlplab.trial import Device, ProgressListener
@@ -39,6 +39,7 @@ class SeedGroup:
         self.parent, self.run = parent, run
         names = list(comparison.variants)
         (colour, _) = drawing.looks(names)[names.index(variant.name)]
+        self._kind = "trial" if is_trial(variant) else "training"
         self._tags = {"mlplab.experiment": comparison.name, "mlplab.variant": variant.name, "mlflow.runColor": colour}
         self._tags |= labels.of_data(data)
         self._params = {**variant.params(), "dataset": data.name}
@@ -100,14 +101,17 @@ class SeedGroup:
         watch: ProgressListener,
         together: bool = False,
         where: Mapping[str, str] | None = None,
+        cut: Dataset | None = None,
     ) -> None:
         """Trains the variant with seeds, each in a run of its own; what raises becomes failed results.
 
         Args:
             together: whether each is to be timed alone after it, and its run ended then.
             where: tags that say where this is, on a worker that shares its machine with others.
+            cut: the examples as the variant sees them with these seeds, where `device` has those; None: they are yet to
+                be cut from its data.
         """
-        data = self.data
+        data = self.data if cut is None else cut
         every = [self._open(seed) for seed in seeds]
         self.trained += every
         for result, run in every:
@@ -132,7 +136,7 @@ class SeedGroup:
             watch.started(result)
         try:
             alone = [result for result, _ in opened]
-            if self.variant.splits != "fixed":
+            if self.variant.splits != "fixed" and cut is None:
                 # A split of its own for each seed, the same for all variants; so seeds are trained one at a time.
                 data = for_seed(self.variant, data, seeds[0])
                 device = Device.of(data)
@@ -168,7 +172,7 @@ class SeedGroup:
     def _open(self, seed: int) -> tuple[Result, tracking.Run]:
         variant = self.variant
         result = Result(variant=variant, seed=seed, steps_per_epoch=variant.steps_per_epoch(len(self.data.train)))
-        tags = self._tags | {"mlplab.kind": "training"}
+        tags = self._tags | {"mlplab.kind": self._kind}
         run = self.parent.child(self._name(seed), self._params | {"seed": seed}, tags, self.data)
         if run.finished and (kept := run.kept("result")):
             result = _kept(kept)
@@ -275,6 +279,7 @@ def spread(
 
     Args:
         turns: groups and seeds in the order in which they are to be trained.
+        comparison: which data they are trained on.
         jobs, address: where, see `mlplab.cluster.workers`.
     """
     from mlplab import cluster
@@ -298,7 +303,7 @@ def spread(
             watch.epoch(result)
 
     tasks = {
-        _Task(comparison, group.variant, group.program, seed, reference, group.parent.parent_ref): group
+        _Task(group.comparison, group.variant, group.program, seed, reference, group.parent.parent_ref): group
         for group, seed in turns
         if not group.recall(seed, watch)
     }
@@ -306,7 +311,7 @@ def spread(
         for task, outcome in workers.map(_train, tasks):
             watch.ended(tasks[task].take(task.seed, outcome))
     for group, _ in turns:
-        group.trained.sort(key=lambda each: comparison.each_seed.index(each[0].seed))
+        group.trained.sort(key=lambda each, group=group: group.comparison.each_seed.index(each[0].seed))  # type: ignore[misc]
 
 
 def means_of(each: Sequence[Mapping[str, float]]) -> dict[str, float]:

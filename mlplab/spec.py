@@ -244,6 +244,16 @@ class Training:
                 parts[root].check()
         return replace(made_so, **parts) if parts else made_so
 
+    def get(self, choice: str) -> Any:
+        """The value of a choice as `but` takes it; None where it is not said.
+
+        >>> Training(optimizer="sgd").but({"optimizer.momentum": 0.9}).get("optimizer.momentum")
+        0.9
+        """
+        root, dot, argument = choice.partition(".")
+        of = getattr(self, root)
+        return of.arguments.get(argument) if dot and isinstance(of, Call) else None if dot else of
+
     def steps_per_epoch(self, examples: int) -> int:
         """Weight updates in an epoch over `examples`; the last, smaller batch counts."""
         return -(-examples // self.batch(examples))

@@ -21,7 +21,7 @@ LAYERS = (
     {"command_line"},
     # An experiment: planned, trained, concluded.
     {"run", "terminal"},
-    {"comparison_runs", "search_runs"},
+    {"comparison_runs", "search_runs", "tuning"},
     {"conclusion"},
     {"seed_group", "of_records"},
     {"cluster", "replay"},

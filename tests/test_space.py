@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from test_spec import cnn, refusal, training
 
 from mlplab import call
-from mlplab.distributions import Distribution, LogUniform, Uniform
+from mlplab.distributions import Distribution, LogUniform, Uniform, read_values
 from mlplab.sources import READY, Data
 from mlplab.space import Search
 from mlplab.spec import MAX_SEED, Training
