@@ -44,8 +44,13 @@ def report(lab: "Lab", folder: Path, names: Sequence[str]) -> "tuple[dict[str, R
     return lab.every("report", names, folder, write)
 
 
+def reported() -> list[str]:
+    """The experiments that the report is of: all of the project's, but for those that are about tuning."""
+    return [name for name in experiment_names() if not name.startswith("optimizers_tuned")]
+
+
 def _report(options: argparse.Namespace) -> int:
-    changes, names, folder = changes_of(options), experiment_names(), Path(options.folder)
+    changes, names, folder = changes_of(options), reported(), Path(options.folder)
     lab, out = open_lab(options, changes, [changes.adapt(load_experiment(name)) for name in names])
     records, command, address = report(lab, folder, names)
     from mlplab import terminal
