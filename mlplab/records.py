@@ -200,6 +200,7 @@ class Tuning:
             return ""
         margin, unit = self.metric.margin or 0, self.metric.unit
         by = f"{100 * margin if unit in ('points', '%') else margin:g} {unit}".strip()
+        by = "1 point" if by == "1 points" else by
         says: list[str] = []
         for first, last, who in stretches:
             budget = f"at {first}" if first == last else f"at {first} to {last}"

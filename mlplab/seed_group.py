@@ -132,6 +132,7 @@ class SeedGroup:
 
         for result, run in opened:
             result.shared = where is not None
+            result.steps_per_epoch = self.variant.steps_per_epoch(len(data.train))
             run.tags({labels.LOAD: f"{labels.SHARED}: {', core '.join(where.values())}"} if where is not None else {})
             watch.started(result)
         try:

@@ -391,6 +391,7 @@ def test_an_interrupted_tuning_goes_on(done: Any, store: Any, dataset: Dataset) 
     import mlflow
 
     whole, _, _ = done
+    recalled: list[str] = []
     here = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(store.tracking_uri)
     try:
@@ -400,12 +401,16 @@ def test_an_interrupted_tuning_goes_on(done: Any, store: Any, dataset: Dataset) 
                 dataset,
                 InterruptedWhen(lambda r: r.variant.name == "trial 2: momentum" and r.epochs == 2),
             )
-        watch = Quiet()
-        record = perform(comparison(), dataset, watch)
+        watch = InterruptedWhen(lambda r: r.variant.name == "momentum" and r.epochs == 2)
+        watch.recalled = lambda result: recalled.append(result.variant.name)  # type: ignore[method-assign]
+        with pytest.raises(KeyboardInterrupt):
+            perform(comparison(), dataset, watch)
+        last = Quiet()
+        record = perform(comparison(), dataset, last)
     finally:
         mlflow.set_tracking_uri(here)
-    recalled = [name for kind, name, _ in watch.seen if kind == "recalled"]
     assert recalled == ["trial 1: SGD", "trial 1: momentum", "trial 1: Adam", "trial 2: SGD"]
+    assert {name for kind, name, _ in last.seen if kind == "started"} <= {"SGD", "momentum", "Adam"}
     for name, trials in whole.tuning.trials.items():
         assert [t.scores for t in record.tuning.trials[name]] == [t.scores for t in trials]
     assert [r.end for r in record.results] == [r.end for r in whole.results]
@@ -558,7 +563,7 @@ def test_who_leads_is_said_by_budget() -> None:
     # Of so many of steep's trials: 0.3125, 0.525, 0.7375, 0.95.
     assert found.leads() == [(1, 3, "robust"), (4, 4, "steep")]
     assert found.sentence == (
-        "Best validation accuracy to expect of so many of 4 trials each: at 1 to 3 robust leads by more than 1 points, "
+        "Best validation accuracy to expect of so many of 4 trials each: at 1 to 3 robust leads by more than 1 point, "
         "from 4 on steep does."
     )
     assert tuned_by({"a": [0.5, 0.6], "b": [0.5, 0.605]}, ACCURACY).leads() == [(1, 2, "")]
