@@ -47,8 +47,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--epochs", type=int, default=10, help="of each training (default: %(default)s)")
-    parser.add_argument("--trials", type=int, default=8, help="of each variant (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=20, help="of each training (default: %(default)s)")
+    parser.add_argument("--trials", type=int, default=4, help="of each variant (default: %(default)s)")
     options = parser.parse_args()
     try:
         data = load("mnist")

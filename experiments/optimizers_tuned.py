@@ -25,8 +25,8 @@ COMPARISON = Comparison(
     tune=Tune(
         {
             "learning_rate": LogUniform(1e-4, 1),
-            "optimizer.momentum": [0.5, 0.9, 0.98],
-            "optimizer.beta_1": [0.5, 0.9, 0.98],
+            "optimizer.momentum": [0.0, 0.5, 0.9],
+            "optimizer.beta_1": [0.0, 0.5, 0.9],
             "optimizer.epsilon": [1e-8, 1e-4, 1e-1],
         },
         trials=16,

@@ -204,7 +204,8 @@ class Tuning:
         says: list[str] = []
         for first, last, who in stretches:
             budget = f"at {first}" if first == last else f"at {first} to {last}"
-            budget = f"from {first} on" if first > 1 and last == stretches[-1][1] else budget
+            budget = f"from {first} on" if last == stretches[-1][1] else budget
+            budget = "of any number" if len(stretches) == 1 else budget
             says.append(f"{budget} {who or 'none'} {'does' if says else f'leads by more than {by}'}")
         return f"Best {self.metric.words} to expect of so many of {stretches[-1][1]} trials each: {', '.join(says)}."
 

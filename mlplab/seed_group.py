@@ -191,6 +191,8 @@ class SeedGroup:
     def _record(self, result: Result, run: tracking.Run, model: keras.Model) -> None:
         """What the trained model leaves in its run."""
         run.params({"parameters": result.parameters})
+        if is_trial(self.variant):  # of many, asked for its numbers alone: what training it costs is all it may cost
+            return
         run.text(_layers(model), "model_summary.txt")
         run.figure(figures.learning_curves(result, self.data.label, self._curves()), "learning_curves.png")
         run.file("model.keras", model.save)

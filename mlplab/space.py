@@ -170,7 +170,7 @@ class Tune:
     metric at its best epoch; the variant's best trial is the variant that is compared, on seeds that no trial had. No
     verdict sees the examples that trials were scored on as anything but training examples.
 
-    Trial i of a choice has the same value in every variant that the choice is drawn for. A choice is drawn for the
+    Trial i of a choice has the same value in every variant that it is drawn for. A choice is drawn for the
     variants that take it and leave it open: what a variant itself says stays, so that
     `{"SGD": {"optimizer.momentum": 0.0}, "momentum": {}}` are two variants of one space.
 
@@ -241,17 +241,27 @@ class Tune:
     def draw(self, space: Space, seed: int) -> tuple[dict[str, Any], ...]:
         """The choices of each trial of a variant, no two equal.
 
-        What is drawn first, second, … of a choice depends on the seed and the choice's name alone, so it is the same
-        for all variants. Where the lists of one make trials equal, it takes the next of its own.
+        By Latin hypercube (McKay et al. 1979): of n trials each has another n-th of every choice's values, so that none
+        is left out by chance, as learning rates of a whole magnitude may be among 16 drawn freely. Which it is, and
+        where in it, hangs on the seed, the choice's name and n alone, and so is the same for all variants. Where the
+        lists of one make trials equal, it takes the next of its own.
         """
         found: dict[frozenset[Any], dict[str, Any]] = {}
-        for place in itertools.count(1):
-            # Seeded by a text `random` gives the same numbers in every process and version (it hashes by SHA-512).
-            choices = space.drawn(lambda name, at=place: random.Random(f"{seed} {name} {at}").random())  # type: ignore[misc]
-            found.setdefault(frozenset(choices.items()), choices)
-            if len(found) == self.trials:
-                break
-        return tuple(found.values())
+        for block in itertools.count():
+            shares = {name: self._shares(f"{seed} {name} {block}") for name in space.values}
+            for place in range(self.trials):
+                choices = space.drawn({name: each[place] for name, each in shares.items()}.__getitem__)
+                found.setdefault(frozenset(choices.items()), choices)
+                if len(found) == self.trials:
+                    return tuple(found.values())
+        raise AssertionError
+
+    def _shares(self, seed: str) -> list[float]:
+        """As many numbers from 0 to below 1 as there are trials, one in each part of as many, in random order."""
+        # Seeded by a text `random` gives the same numbers in every process and, this method alone, in every version.
+        draw = random.Random(seed).random
+        order = [draw() for _ in range(self.trials)]
+        return [(place + draw()) / self.trials for place in sorted(range(self.trials), key=order.__getitem__)]
 
     def to_dict(self) -> dict[str, Any]:
         """What JSON can hold; `from_dict` reads it back."""
