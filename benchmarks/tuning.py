@@ -5,7 +5,8 @@ Usage: python benchmarks/tuning.py [--epochs N] [--trials N]
 SGD, momentum and Adam for the MLP 784-128-64-10 on MNIST at batch size 128, tuned and then compared with one seed, by
 `mlplab.run.Lab` in a new sqlite store: checking, cutting the data, drawing, recording, tables and figures are in the
 wall time; importing and loading the data are not. The trainings' own time is that of their clocks: training, evaluation
-after each epoch, and compiling. `whole` is up to the end of the command, when the store has everything.
+after each epoch, and compiling. `trials` is from the first trial's start to the last one's end, `comparison` the time
+that the record has, `command` that until the store has everything. Five minutes on two idle cores.
 Data: MNIST as mlplab finds it, else the digits in its place, which the output then says.
 """
 
@@ -33,13 +34,23 @@ class Watch(Quiet):
     """Adds up the trainings' own seconds."""
 
     def __init__(self) -> None:
-        self.seconds: dict[str, list[float]] = {"trial": [], "seed": []}
+        self.seconds: dict[str, list[float]] = {"trials": [], "all": []}
+        self.began: dict[str, float] = {}
+        self.over: dict[str, float] = {}
+
+    def started(self, result: Result) -> None:
+        """A training begins; what was done for it before that counts as well."""
+        for kind in self._kinds(result):
+            self.began.setdefault(kind, time.perf_counter())
 
     def ended(self, result: Result) -> None:
         """A training is over."""
-        kind = "trial" if result.variant.name.startswith("trial") else "seed"
-        own = result.train_seconds + result.evaluate_seconds + result.compile_seconds
-        self.seconds[kind].append(own)
+        for kind in self._kinds(result):
+            self.over[kind] = time.perf_counter()
+            self.seconds[kind].append(result.train_seconds + result.evaluate_seconds + result.compile_seconds)
+
+    def _kinds(self, result: Result) -> tuple[str, ...]:
+        return ("trials", "all") if result.variant.name.startswith("trial") else ("all",)
 
 
 def main() -> None:
@@ -48,7 +59,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--epochs", type=int, default=20, help="of each training (default: %(default)s)")
-    parser.add_argument("--trials", type=int, default=4, help="of each variant (default: %(default)s)")
+    parser.add_argument("--trials", type=int, default=16, help="of each variant (default: %(default)s)")
     options = parser.parse_args()
     try:
         data = load("mnist")
@@ -82,16 +93,17 @@ def main() -> None:
         started = time.perf_counter()
         record, _, _ = Lab(lambda wanted: data, watch, Options()).run(comparison)
         whole = time.perf_counter() - started
-    own = sum(map(sum, watch.seconds.values()))
-    trials = len(watch.seconds["trial"])
-    print(f"{trials} trials and {len(watch.seconds['seed'])} trainings of {options.epochs} epochs, on {data.label}.\n")
-    print("| trainings' own (s) | comparison (s) | ratio | goal | | whole (s) | ratio |")
-    print("|---:|---:|---:|---:|---|---:|---:|")
-    ratio = record.seconds / own
-    verdict = "pass" if ratio <= GOAL else "FAIL"
-    print(
-        f"| {own:.1f} | {record.seconds:.1f} | {ratio:.3f} | ≤ {GOAL} | {verdict} | {whole:.1f} | {whole / own:.3f} |"
-    )
+    print(f"{options.trials} trials of each of 3 variants, {options.epochs} epochs, on {data.label}.\n")
+    print("| what | trainings' own (s) | wall (s) | ratio | goal | |\n|---|---:|---:|---:|---:|---|")
+    walls = {
+        "trials": watch.over["trials"] - watch.began["trials"],
+        "comparison": record.seconds,
+        "command": whole,
+    }
+    for what, wall in walls.items():
+        own = sum(watch.seconds["trials" if what == "trials" else "all"])
+        aim, verdict = ("", "") if what == "command" else (f"≤ {GOAL}", "pass" if wall <= GOAL * own else "FAIL")
+        print(f"| {what} | {own:.1f} | {wall:.1f} | {wall / own:.3f} | {aim} | {verdict} |")
 
 
 if __name__ == "__main__":

@@ -47,9 +47,11 @@ def conclude(
     says = sentences(verdicts)
     if len(says) > MOST_SENTENCES:
         says = [f"{len(says)} verdicts are in verdicts.json."]
+    says += [f"The verdicts hold {comparison.budget}."] * bool(verdicts and comparison.budget)
     if refusal:
         says = [f"No verdicts: {refusal}"]
-    parent.tags({"mlflow.note.content": _note(parent, comparison, data, found, ranked, says, targets, tuning)})
+    says += [tuning.sentence] * bool(tuning and tuning.sentence)
+    parent.tags({"mlflow.note.content": _note(parent, comparison, data, found, ranked, says, targets)})
     runs = {result.run_id: run for result, run in trained}
     _describe(comparison, ranked, runs, {family.variant.name: family.run for family in families})
     if not ranked:
@@ -124,7 +126,6 @@ def _note(
     ranked: Sequence[Outcome],
     says: Sequence[str],
     targets: Sequence[Target],
-    tuning: Tuning | None,
 ) -> str:
     """The comparison's description, as Markdown for MLflow's UI."""
 
@@ -138,8 +139,6 @@ def _note(
         wide(tables.to_cells(comparison, found)),
         f"Best by {comparison.metric.name}: **{ranked[0].variant.name}**." if ranked else "No variant has a result.",
         "\n".join(f"- {sentence}" for sentence in says),
-        f"The verdicts hold {comparison.budget}." if comparison.budget and says else "",
-        tuning.sentence if tuning else "",
         wide(tables.target_cells(targets)) if targets else "",
         f"Note: {disturbance}." if (disturbance := results.disturbance(found)) else "",
         f"Note: {apart}." if (apart := results.unpaired_weights(comparison, found)) else "",

@@ -47,7 +47,8 @@ LEFT_OUT = ("question", "base", "variants", "resolved", "data", "name")
 
 def trial_fingerprint(comparison: Comparison, trial: Training, data: Dataset) -> str:
     """What decides the numbers of a trial that tunes a variant."""
-    return digest([trial.fingerprint(), comparison.tuning_seed, vars(comparison.metric), data.digest])
+    by = comparison.metric.name, comparison.metric.best
+    return digest([trial.fingerprint(), comparison.tuning_seed, by, data.digest])
 
 
 def candidate_fingerprint(spec: Search, candidate: Training, data: Dataset) -> str:

@@ -109,7 +109,8 @@ class _Tuned:
 
     def __init__(self, name: str, space: Space, comparison: Comparison, data: Dataset, run: tracking.Run) -> None:
         assert comparison.tune is not None
-        self.name, self.metric, self.seed = name, comparison.metric, comparison.tuning_seed
+        self.name, self.experiment = name, comparison.name
+        self.metric, self.seed = comparison.metric, comparison.tuning_seed
         self.choices = comparison.tune.draw(space, self.seed)
         base = space.base.but(splits=self.cut_as(comparison).splits)
         # The store takes names of so many letters.
@@ -149,7 +150,7 @@ class _Tuned:
             return None
         known = Trial(**json.loads(found.tags["mlplab.trial"]))
         known.run_id = found.run_id
-        self.run.copy_run(training.name, found, {"mlplab.variant": training.name})
+        self.run.copy_run(training.name, found, {"mlplab.experiment": self.experiment, "mlplab.variant": training.name})
         return known
 
     def watched(self, watch: ProgressListener) -> ProgressListener:

@@ -21,7 +21,7 @@ from mlplab.checks import UsageError
 from mlplab.comparison import WinnerOf
 from mlplab.data import Dataset, load
 from mlplab.folds import for_seed
-from mlplab.loading import Options
+from mlplab.loading import Options, load_experiment
 from mlplab.records import Record, Trial, Tuning
 from mlplab.replay import read as read_training
 from mlplab.replay import replay, training_of
@@ -461,6 +461,22 @@ def test_a_failed_trial_is_none_and_all_failed_are_an_error(store: Any, dataset:
     assert record.tuning.chosen["SGD"] == record.tuning.trials["SGD"][1].choices
     with pytest.raises(RuntimeError, match=r"(?s)all 2 trials of variant 'Adam' failed. The first:.*the disk is full"):
         perform(replace(one, seeds=(5,), select="val_loss"), dataset, FailsIn(": Adam"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["optimizers_tuned", "optimizers_tuned_cifar"])
+def test_the_projects_experiments_are_tuned(store: Any, dataset: Dataset, name: str) -> None:
+    """At a first look each of the three optimizers has two trials, and none is in more than it says."""
+    record = perform(Options(smoke=True).adapt(load_experiment(name)), dataset)
+    assert {variant: len(trials) for variant, trials in record.tuning.trials.items()} == dict.fromkeys(
+        ("SGD", "momentum", "Adam"), 2
+    )
+    assert {variant: set(choices) for variant, choices in record.tuning.chosen.items()} == {
+        "SGD": {"learning_rate"},
+        "momentum": {"learning_rate", "optimizer.momentum"},
+        "Adam": {"learning_rate", "optimizer.beta_1", "optimizer.epsilon"},
+    }
+    assert not record.failed
 
 
 # ----------------------------------------------------------------------------------------------------- halving
