@@ -16,7 +16,7 @@ from experiments.report.__main__ import reported
 from experiments.report.claims import CLAIMS
 from mlplab import figures, results, search_figures, verdict_figures
 from mlplab.comparison import Comparison
-from mlplab.loading import Options, experiment_names
+from mlplab.loading import Options
 from mlplab.records import Record
 from mlplab.results import DIVERGED, FAILED
 from mlplab.verdicts import Verdict, judge
