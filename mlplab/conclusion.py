@@ -50,7 +50,8 @@ def conclude(
     says += [f"The verdicts hold {comparison.budget}."] * bool(verdicts and comparison.budget)
     if refusal:
         says = [f"No verdicts: {refusal}"]
-    says += [tuning.sentence] * bool(tuning and tuning.sentence)
+    if tuning and tuning.sentence:
+        says.append(tuning.sentence)
     parent.tags({"mlflow.note.content": _note(parent, comparison, data, found, ranked, says, targets)})
     runs = {result.run_id: run for result, run in trained}
     _describe(comparison, ranked, runs, {family.variant.name: family.run for family in families})
