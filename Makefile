@@ -45,6 +45,7 @@ bench: .venv/ready
 	python benchmarks/memory.py
 	python benchmarks/seeds.py
 	python benchmarks/search.py
+	python benchmarks/tuning.py
 	python benchmarks/tracking.py
 	python benchmarks/startup.py
 	python benchmarks/serving.py

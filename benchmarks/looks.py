@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from scipy.special import ndtr, ndtri, stdtr
 
-from mlplab.comparison import Until
+from mlplab.seeds import Until
 from mlplab.sequential import boundaries, spent
 from mlplab.verdicts import BETTER, Measure, Verdict, judge_looks
 

@@ -13,13 +13,15 @@ if TYPE_CHECKING:
     from mlplab.calls import call as call
     from mlplab.comparing import compare as compare
     from mlplab.comparison import Comparison as Comparison
-    from mlplab.comparison import Until as Until
     from mlplab.comparison import WinnerOf as WinnerOf
+    from mlplab.distributions import LogUniform as LogUniform
+    from mlplab.distributions import Uniform as Uniform
     from mlplab.loading import Overview as Overview
     from mlplab.loading import Prediction as Prediction
+    from mlplab.seeds import Until as Until
     from mlplab.sources import Data as Data
-    from mlplab.space import Range as Range
     from mlplab.space import Search as Search
+    from mlplab.space import Tune as Tune
     from mlplab.spec import Metric as Metric
     from mlplab.spec import Training as Training
     from mlplab.wrappers import Classifier as Classifier
@@ -29,14 +31,16 @@ _WHERE = {
     "Comparison": "comparison",
     "Classifier": "wrappers",
     "Data": "sources",
+    "LogUniform": "distributions",
     "Metric": "spec",
     "Overview": "loading",
     "Prediction": "loading",
-    "Range": "space",
     "Regressor": "wrappers",
     "Search": "space",
     "Training": "spec",
-    "Until": "comparison",
+    "Tune": "space",
+    "Uniform": "distributions",
+    "Until": "seeds",
     "WinnerOf": "comparison",
     "call": "calls",
     "compare": "comparing",

@@ -31,9 +31,10 @@ from mlplab.aggregates import (
     profile,
     profile_score,
 )
-from mlplab.comparison import Comparison, Until
+from mlplab.comparison import Comparison
 from mlplab.records import Record
 from mlplab.results import Result, Target
+from mlplab.seeds import Until
 from mlplab.statistics import exp, mean_interval
 from mlplab.verdicts import ONE_SEED, Measure, Verdict, judge, judge_looks, sentences, shower
 

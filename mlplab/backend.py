@@ -20,7 +20,8 @@ MEMORY_KEPT, MEMORY_AS_EVER = ((-4, 0), (-1, -1)), ((-4, 65_536), (-1, 131_072))
 """Parameters of mallopt(3) with their values: M_MMAP_MAX and M_TRIM_THRESHOLD; kept, and as the C library has them."""
 
 MLFLOW = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "30", "MLFLOW_DISABLE_TELEMETRY": "true"}
-MLFLOW |= {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
+# Where tqdm is installed, a download would draw a bar into what a command says.
+MLFLOW |= {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
 LOGGERS = {"mlflow": logging.WARNING, "alembic": logging.WARNING}
 # It prints what SQLite is asked again anyway.
 LOGGERS |= {"mlflow.store.db.utils": logging.CRITICAL}

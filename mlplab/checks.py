@@ -55,6 +55,12 @@ def whole(what: str, value: object, low: int, high: int) -> None:
         raise UsageError(f"{what} is {value!r}; legal: a whole number from {low} to {high}.")
 
 
+def check_question(question: object) -> None:
+    """Raises a `UsageError` where it is none."""
+    if not isinstance(question, str) or not question.strip().endswith("?"):
+        raise UsageError(f"question is {question!r}; legal: a sentence that ends in a question mark.")
+
+
 def check_registered(name: str, alias: str) -> None:
     """Raises a `UsageError` where MLflow's registry would not take a model's name or alias, or could not find it again.
 

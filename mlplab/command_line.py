@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from mlplab import backend
 from mlplab.checks import UnavailableError, UndeliveredError, UsageError, choose
-from mlplab.comparison import Until
 from mlplab.loading import Experiment, Options, data_of
+from mlplab.seeds import Until
 from mlplab.sources import Data
 
 if TYPE_CHECKING:

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from mlplab import backend
 from mlplab.checks import UsageError, choose
-from mlplab.comparison import Comparison, Until
+from mlplab.comparison import Comparison
 from mlplab.data import Dataset
 from mlplab.loading import Options, load_experiment
+from mlplab.seeds import Until
+from mlplab.sources import Data
 from mlplab.verdicts import Verdict, sentences
 
 if TYPE_CHECKING:
@@ -80,7 +82,7 @@ class Compared(_Shown):
     """What a comparison came to; a notebook shows it as a page.
 
     Attributes:
-        comparison: as it was run.
+        comparison: as it was run, with what its tuning chose.
         record: all of it: results, verdicts, seconds.
         page: the address of its run in MLflow's UI, and the command that opens it.
         data: what it was trained on.
@@ -105,6 +107,10 @@ class Compared(_Shown):
             metric.base: figures.comparison_curves(metric, found, label)
             for metric in tables.shown_metrics(self.comparison, found)
         }
+        if self.record.tuning:
+            from mlplab import search_figures
+
+            drawn["budget"] = search_figures.tuned_budget(self.record.tuning, label)
         return {**drawn, "training_time": figures.training_times(found, label)}
 
     @property
@@ -245,10 +251,12 @@ def compare(
         options = argparse.Namespace(dataset=dataset, jobs=jobs, cluster=cluster)
         lab, _ = open_lab(options, changes, [adapted])
         record, command, page = lab.run(adapted)
+
+        def compared(one: "Record", data: Data) -> Compared:
+            assert isinstance(one.experiment, Comparison)  # with what its tuning chose
+            return Compared(one.experiment, one, page, command, lab.dataset(data))
+
         if not record.records:
-            return Compared(adapted, record, page, command, lab.dataset(adapted.data))
-        each = {
-            data.label: Compared(adapted.on(data), one, page, command, lab.dataset(data))
-            for data, one in zip(adapted.datasets, record.records, strict=True)
-        }
-        return ComparedAcross(adapted, record, page, command, each)
+            return compared(record, adapted.data)
+        pairs = zip(adapted.datasets, record.records, strict=True)
+        return ComparedAcross(adapted, record, page, command, {data.label: compared(one, data) for data, one in pairs})

@@ -5,73 +5,17 @@ costs a line number and not an hour of training.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mlplab import keras_names
 from mlplab.calls import Call, FrozenDict, frozen, plain, thawed
-from mlplab.checks import UsageError, choose, number, whole
+from mlplab.checks import UsageError, check_question, choose, number
+from mlplab.seeds import Until, seeds_of
 from mlplab.sources import Data, datasets_of
-from mlplab.spec import MARGINS, Metric, Training
-
-MAX_SEED = 2**31 - 1
-FIRST_SEED = 1234
-MAX_SEEDS = 1_000
-MAX_LOOKS = 100
-
-
-@dataclass(frozen=True, kw_only=True)
-class Until:
-    """In the place of a number of seeds: so many until the verdicts are clear.
-
-    After each look a pair of variants that is decided, or beyond reach of the seeds that are left, needs no more of
-    them, and a variant in no open pair is trained no further. Looking costs no error: see `mlplab.sequential`. More
-    seeds asked for later go on with the same test.
-
-    Args:
-        most: seeds, where it takes them all.
-        look_every: seeds from one look to the next.
-        first: the first seed; the others follow it.
-
-    Raises:
-        UsageError: a value is not legal, or there are more than `MAX_LOOKS` looks.
-
-    >>> Until(most=12, look_every=5).looks
-    (5, 10, 12)
-    """
-
-    most: int = 30
-    look_every: int = 5
-    first: int = FIRST_SEED
-
-    def __post_init__(self) -> None:
-        whole("most of Until", self.most, 2, MAX_SEEDS)
-        whole("look_every of Until", self.look_every, 2, MAX_SEEDS)
-        whole("first of Until", self.first, 0, MAX_SEED - self.most)
-        if len(self.looks) > MAX_LOOKS:
-            raise UsageError(
-                f"most is {self.most} and look_every {self.look_every}, which makes {len(self.looks)} looks; legal: up "
-                f"to {MAX_LOOKS}. Look less often: look_every={-(-self.most // MAX_LOOKS)}."
-            )
-
-    @property
-    def looks(self) -> tuple[int, ...]:
-        """How many seeds there are at each look."""
-        return self.after(())
-
-    def after(self, made: Sequence[int]) -> tuple[int, ...]:
-        """The looks, where some were made in an earlier command.
-
-        >>> Until(most=20, look_every=4).after((5, 10))
-        (5, 10, 14, 18, 20)
-        """
-        last = max(made, default=0)
-        more = range(last + self.look_every, self.most, self.look_every)
-        return (*made, *more, *([self.most] if self.most > last else []))
-
-    def __str__(self) -> str:
-        return f"until:{self.most}:{self.look_every}"
+from mlplab.space import Space, Tune
+from mlplab.spec import FIRST_SEED, MARGINS, Metric, Training, check_base
 
 
 @dataclass(frozen=True)
@@ -109,6 +53,7 @@ class Comparison:
         time_margin: the same of training times, as a share.
         targets: validation metric -> the value whose first reaching is timed; on several data sets also a dict of such
             values by the data sets' names.
+        tune: how every variant is tuned before it is compared; None: they are compared as they are.
         name: given by `load_experiment`: the file's stem.
 
     Raises:
@@ -133,6 +78,7 @@ class Comparison:
     margin: float | None = None
     time_margin: float = 0.05
     targets: Mapping[str, Any] = field(default_factory=dict)
+    tune: Tune | None = None
     name: str = ""
 
     def __post_init__(self) -> None:
@@ -163,9 +109,11 @@ class Comparison:
         object.__setattr__(self, "variants", self._checked())
         if self.baseline != "":
             choose("baseline", self.baseline, self.variants)
-        seen: dict[str, str] = {}
-        for variant in self._known():
-            twin = seen.setdefault(variant.canonical, variant.name)
+        spaces = self._tuned()
+        seen: dict[tuple[str, frozenset[str]], str] = {}
+        for variant in self._known(chosen=False):
+            searched = frozenset(spaces[variant.name].values) if spaces else frozenset()
+            twin = seen.setdefault((variant.canonical, searched), variant.name)
             if twin != variant.name:
                 raise UsageError(
                     f"variants {twin!r} and {variant.name!r} are equal: both train exactly the same; "
@@ -184,6 +132,21 @@ class Comparison:
         if missing := [name for name in names if name not in value]:
             raise UsageError(f"the target of {metric} has no value for {missing[0]}; legal: one for each data set.")
         return {f" on {name}": one for name, one in value.items()}
+
+    def _tuned(self) -> dict[str, Space]:
+        """What is drawn for each known variant, checked; empty where none is tuned."""
+        if self.tune is None:
+            return {}
+        if not isinstance(self.tune, Tune):
+            raise UsageError(
+                f"tune is {self.tune!r}; legal: None, or such as Tune({{'learning_rate': LogUniform(1e-4, 1)}}, "
+                "trials=16)."
+            )
+        spaces = self.spaces
+        self.tune.check(spaces)
+        if not self.searches:
+            self.tune.check_taken(spaces)
+        return spaces
 
     def _metric(self, given: Any, margin: float | None) -> Metric:
         metric = given if isinstance(given, Metric) else Metric(given)
@@ -253,7 +216,7 @@ class Comparison:
         same = self.base.but(choices).canonical
         others = {v.name for v in self._known() if v.canonical != same}
         kept = {k: v for k, v in self.variants.items() if k in others or isinstance(v, WinnerOf)}
-        return self._of({k: choices if k == name else v for k, v in kept.items()})
+        return self._of({k: choices if k == name else v for k, v in kept.items()}, self.tune)
 
     def resolved(self) -> tuple[Training, ...]:
         """The variants in full: `base` with each one's difference applied.
@@ -265,13 +228,15 @@ class Comparison:
             raise UsageError(f"variant {name!r} is the winner of {search!r}, which is not known yet; run that first.")
         return self._known()
 
-    def _known(self) -> tuple[Training, ...]:
+    def _known(self, chosen: bool = True) -> tuple[Training, ...]:
+        """The variants that wait for no search; with what their tuning chose, where `chosen`."""
         variants = []
         for name, change in self.variants.items():
             if isinstance(change, WinnerOf):
                 continue
             try:
-                variants.append(self.base.but({**change, "name": name}))
+                tuned = self.tune.chosen.get(name, {}) if self.tune and chosen else {}
+                variants.append(self.base.but({**change, **tuned, "name": name}))
             except UsageError as error:
                 raise UsageError(f"variant {name!r}: {error}") from None
         if len({variant.splits for variant in variants}) > 1:
@@ -281,13 +246,56 @@ class Comparison:
             )
         return tuple(variants)
 
+    @property
+    def spaces(self) -> dict[str, Space]:
+        """What is drawn for each variant that waits for no search; empty where none is tuned."""
+        return {v.name: self.tune.of(v, self.variants[v.name]) for v in self._known(chosen=False)} if self.tune else {}
+
+    @property
+    def tuning_seed(self) -> int:
+        """The seed of the tuning, of its drawing and its trials: the first from 0 on that is none of the seeds."""
+        return next(seed for seed in range(len(self.each_seed) + 1) if seed not in self.each_seed)
+
+    @property
+    def untuned(self) -> bool:
+        """Whether the variants are still to be tuned."""
+        return self.tune is not None and not self.tune.chosen
+
+    def corners(self) -> tuple[Training, ...]:
+        """The variants in full; before they are tuned a training of each kind that may be drawn for each."""
+        if not self.untuned:
+            return self.resolved()
+        return tuple(corner for name, space in self.spaces.items() for corner in space.corners(f"{name}, kind"))
+
+    def with_chosen(self, chosen: Mapping[str, Mapping[str, Any]]) -> "Comparison":
+        """The same comparison where each variant has what its tuning chose: variant -> choice -> value."""
+        assert self.tune is not None
+        return replace(self, tune=replace(self.tune, chosen=chosen))
+
+    @property
+    def budget(self) -> str:
+        """What a verdict on the variants holds at: the budget of their tuning, or their settings where these are part
+        of what is compared, as an optimizer's are; else "".
+        """
+        if self.tune is not None:
+            return f"at {self.tune.trials} trials each"
+        optimizers = {variant.optimizer.name for variant in self._known() if variant.optimizer is not None}
+        return "at these settings" if len(optimizers) > 1 else ""
+
     def only(self, names: Iterable[str]) -> "Comparison":
         """The same comparison with the variants `names` alone, in the comparison's order."""
         wanted = [choose(f"variant of {self.name or 'this comparison'}", name, self.variants) for name in names]
-        return self._of({k: v for k, v in self.variants.items() if k in wanted})
+        kept = {k: v for k, v in self.variants.items() if k in wanted}
+        tune = self.tune
+        if tune and not any(isinstance(change, WinnerOf) for change in kept.values()):
+            # What is drawn for none of them is no mistake of theirs.
+            drawn = {choice for name in kept for choice in self.spaces[name].values}
+            tune = replace(tune, space={choice: values for choice, values in tune.space.items() if choice in drawn})
+        return self._of(kept, tune)
 
-    def _of(self, variants: Mapping[str, Any]) -> "Comparison":
-        return replace(self, variants=variants, baseline=self.baseline if self.baseline in variants else "")
+    def _of(self, variants: Mapping[str, Any], tune: Tune | None) -> "Comparison":
+        baseline = self.baseline if self.baseline in variants else ""
+        return replace(self, variants=variants, baseline=baseline, tune=tune)
 
     def with_base(self, **changes: Any) -> "Comparison":
         """The same comparison with `changes` made to every variant, over what a variant itself says."""
@@ -353,6 +361,10 @@ class Comparison:
             "variants": {k: plain(change) for k, change in self.variants.items() if isinstance(change, Mapping)},
             "resolved": [variant.to_dict() for variant in self.resolved()],
         }
+        if self.tune:
+            # Which choices each variant leaves open decides what its trials are, too.
+            drawn = {name: list(space.values) for name, space in self.spaces.items()}
+            record["tune"] = {**self.tune.to_dict(), "drawn": drawn}
         return json.dumps(record, indent=2, ensure_ascii=False)
 
     @classmethod
@@ -368,6 +380,7 @@ class Comparison:
             "base": Training.from_dict(record["base"]),
             "variants": {name: thawed(change) for name, change in record["variants"].items()},
             "seeds": Until(**seeds) if isinstance(seeds := record["seeds"], dict) else tuple(seeds),
+            "tune": Tune.from_dict(record["tune"]) if "tune" in record else None,
         }
         return cls(**{**record, **read})
 
@@ -391,36 +404,3 @@ def _frozen(name: str, change: Mapping[str, Any]) -> FrozenDict:
         return FrozenDict({key: frozen(str(key), value, makes="." not in str(key)) for key, value in change.items()})
     except UsageError as error:
         raise UsageError(f"variant {name!r}: {error}") from None
-
-
-def check_question(question: object) -> None:
-    """Raises a `UsageError` where it is none."""
-    if not isinstance(question, str) or not question.strip().endswith("?"):
-        raise UsageError(f"question is {question!r}; legal: a sentence that ends in a question mark.")
-
-
-def check_base(base: object) -> None:
-    """Raises a `UsageError` where it is no `Training`."""
-    if not isinstance(base, Training):
-        raise UsageError(f"base is {base!r}; legal: a Training.")
-
-
-def seeds_of(seeds: object) -> tuple[int, ...]:
-    """The seeds that somebody gave, one by one.
-
-    Raises:
-        UsageError: they are none.
-    """
-    if isinstance(seeds, int) and not isinstance(seeds, bool):
-        whole("seeds", seeds, 1, MAX_SEEDS)
-        return tuple(range(FIRST_SEED, FIRST_SEED + seeds))
-    if not isinstance(seeds, tuple | list) or not 1 <= len(seeds) <= MAX_SEEDS:
-        raise UsageError(
-            f"seeds is {seeds!r}; legal: how many (a whole number from 1 to {MAX_SEEDS:,}), a tuple of them, or "
-            "Until(most=30) the verdicts are clear."
-        )
-    for seed in seeds:
-        whole("a seed", seed, 0, MAX_SEED)
-    if twice := [seed for seed in dict.fromkeys(seeds) if list(seeds).count(seed) > 1]:
-        raise UsageError(f"seeds has {twice[0]} more than once; legal: different seeds. Delete the repetition.")
-    return tuple(seeds)

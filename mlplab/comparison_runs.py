@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 from mlplab import lookup, marks, recording
-from mlplab.comparison import Comparison, Until
+from mlplab.comparison import Comparison
 from mlplab.conclusion import conclude, look, verdicts_of
 from mlplab.data import Dataset
-from mlplab.records import Record
+from mlplab.records import Record, Tuning
 from mlplab.results import FAILED
 from mlplab.seed_group import SeedGroup, spreading
+from mlplab.seeds import Until
 from mlplab.spec import Training
 from mlplab.trial import Device, ProgressListener
 
@@ -29,6 +30,7 @@ def run_comparison(
     address: str | None,
     question: str,
     say: Callable[[str], None],
+    tuning: Tuning | None = None,
 ) -> Record:
     """Trains every variant with every seed in `run`, and says there what came of it; what is on record stays.
 
@@ -42,6 +44,7 @@ def run_comparison(
         question: fingerprint of the comparison but for its number of seeds: where they are added until the verdicts are
             clear, trainings and looks that are on record under it count.
         say: is told what a look has shown.
+        tuning: by which the variants are as they are.
     """
     run.data(data)
     run.text(comparison.to_json(), "comparison.json")
@@ -78,8 +81,9 @@ def run_comparison(
         group.conclude()
     trained = [one for group in groups for one in group.trained]
     made = tuple(end for end in looks if end <= max(len(group.seeds) for group in groups))
-    verdicts = conclude(run, comparison, data, groups, trained, looks)
-    return Record.of(comparison, data, results=[result for result, _ in trained], verdicts=verdicts, looks=made)
+    verdicts = conclude(run, comparison, data, groups, trained, looks, tuning)
+    found = [result for result, _ in trained]
+    return Record.of(comparison, data, results=found, verdicts=verdicts, looks=made, tuning=tuning)
 
 
 @contextlib.contextmanager

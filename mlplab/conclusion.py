@@ -10,6 +10,7 @@ from mlplab import figures, labels, recording, results, tables, tracking, verdic
 from mlplab.building import first_rows, restored
 from mlplab.comparison import Comparison
 from mlplab.data import Dataset
+from mlplab.records import Tuning
 from mlplab.results import Outcome, Result, Target
 from mlplab.seed_group import SeedGroup
 from mlplab.verdicts import Verdict, judge, judge_looks, sentences
@@ -60,6 +61,7 @@ def conclude(
     families: Sequence[SeedGroup],
     trained: Sequence[tuple[Result, recording.Run]],
     looks: Sequence[int] = (),
+    tuning: Tuning | None = None,
 ) -> list[Verdict]:
     """What the parent run says of its trainings: tables, figures, verdicts, winner; and the models worth serving.
 
@@ -84,8 +86,11 @@ def conclude(
     says = sentences(verdicts)
     if len(says) > MOST_SENTENCES:
         says = [f"{len(says)} verdicts are in verdicts.json."]
+    says += [f"The verdicts hold {comparison.budget}."] * bool(verdicts and comparison.budget)
     if refusal:
         says = [f"No verdicts: {refusal}"]
+    if tuning and tuning.sentence:
+        says.append(tuning.sentence)
     parent.tags({"mlflow.note.content": _note(parent, comparison, data, found, ranked, says, targets)})
     runs = {result.run_id: run for result, run in trained}
     _describe(comparison, ranked, runs, {family.variant.name: family.run for family in families})

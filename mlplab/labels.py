@@ -45,6 +45,12 @@ LEFT_OUT = ("question", "base", "variants", "resolved", "data", "name")
 """What of a spec's JSON decides no number by itself: the variants count as they are in full, the data by digest."""
 
 
+def trial_fingerprint(comparison: Comparison, trial: Training, data: Dataset) -> str:
+    """What decides the numbers of a trial that tunes a variant."""
+    by = comparison.metric.name, comparison.metric.best
+    return digest([trial.fingerprint(), comparison.tuning_seed, by, data.digest])
+
+
 def candidate_fingerprint(spec: Search, candidate: Training, data: Dataset) -> str:
     """The same of a search's candidate, with what its folds depend on."""
     return digest([candidate.fingerprint(), spec.folds, spec.scoring, spec.seed, data.digest])

@@ -8,8 +8,9 @@ from types import MappingProxyType
 from typing import Any
 
 from mlplab import user_code
-from mlplab.checks import UsageError, choose, whole
-from mlplab.comparison import MAX_SEEDS, Comparison, Until, check_question
+from mlplab.checks import UsageError, check_question, choose, whole
+from mlplab.comparison import Comparison
+from mlplab.seeds import MAX_SEEDS, Until
 from mlplab.sources import Data
 from mlplab.space import Search
 from mlplab.spec import Metric, Training
@@ -75,7 +76,7 @@ KINDS: Mapping[str, type[Experiment]] = MappingProxyType(
 )
 """What the file of an experiment holds: exactly one of these names."""
 
-SMOKE_EPOCHS, SMOKE_CANDIDATES, SMOKE_FOLDS = 2, 2, 2
+SMOKE_EPOCHS, SMOKE_CANDIDATES, SMOKE_FOLDS, SMOKE_TRIALS = 2, 2, 2, 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +87,7 @@ class Options:
         epochs: of every training.
         seed: of every experiment; the first where `seeds` is a number.
         seeds: of every comparison: how many, which, or until when. A search has but the first.
-        smoke: few epochs, candidates and folds: to see that all of it works.
+        smoke: few epochs, candidates, folds and trials: to see that all of it works.
 
     Raises:
         UsageError: both a seed and a list of seeds.
@@ -120,6 +121,8 @@ class Options:
             experiment = experiment.with_base(epochs=self.epochs)
         elif self.smoke:
             experiment = experiment.with_base(epochs=SMOKE_EPOCHS)
+        if self.smoke and isinstance(experiment, Comparison) and experiment.tune:
+            experiment = replace(experiment, tune=replace(experiment.tune, trials=SMOKE_TRIALS))
         if self.smoke and isinstance(experiment, Search):
             candidates = min(SMOKE_CANDIDATES, experiment.candidates)
             experiment = replace(experiment, candidates=candidates, folds=min(SMOKE_FOLDS, experiment.folds))

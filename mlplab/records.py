@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 
 from mlplab.calls import plain, shown, thawed
+from mlplab.comparison import Comparison
 from mlplab.data import Dataset
 from mlplab.loading import Experiment
 from mlplab.results import FAILED, Outcome, Result, outcomes, significant
+from mlplab.spec import Metric
+from mlplab.statistics import expected_best
 from mlplab.verdicts import Verdict
 
 
@@ -109,6 +112,116 @@ class SearchResult:
         return max(self.candidates, key=lambda c: c.mean if math.isfinite(c.mean) else -math.inf)
 
 
+@dataclass(kw_only=True)
+class Trial(Candidate):
+    """One trial of a variant that is tuned: a candidate with one score, the selection metric's at its best epoch.
+
+    Attributes:
+        status: how its training ended, as a `Result` has it.
+        epochs, best_epoch: trained, and scored at.
+    """
+
+    status: str
+    epochs: int
+    best_epoch: int | None
+
+    @classmethod
+    def of(cls, choices: Mapping[str, Any], result: Result, metric: Metric) -> "Trial":
+        """What a trial's training came to; one that raised has no score."""
+        return cls(
+            choices=dict(choices),
+            scores=[math.nan if result.status == FAILED else result.best(metric.name)],
+            train_seconds=result.train_seconds,
+            run_id=result.run_id,
+            status=result.status,
+            epochs=result.epochs,
+            best_epoch=result.best_epoch,
+        )
+
+    @property
+    def score(self) -> float:
+        """The selection metric on the part of the training examples that its training did not have."""
+        return self.scores[0]
+
+
+@dataclass(kw_only=True)
+class Tuning:
+    """The trials by which a comparison's variants were tuned.
+
+    Attributes:
+        trials: variant -> its trials in the order they were drawn.
+        metric: the selection metric, which scores them.
+    """
+
+    trials: dict[str, list[Trial]]
+    metric: Metric
+
+    def best(self, variant: str) -> Trial:
+        """A variant's trial with the best score, the first of equals; one without a score only where none has any."""
+        best, *others = self.trials[variant]
+        for trial in others:
+            best = trial if self.metric.better(trial.score, best.score) else best
+        return best
+
+    @property
+    def chosen(self) -> dict[str, dict[str, Any]]:
+        """Variant -> choice -> the value of its best trial."""
+        return {name: self.best(name).choices for name in self.trials}
+
+    def scores(self, variant: str) -> list[float]:
+        """The scores of a variant's trials that have one, in their order."""
+        return [trial.score for trial in self.trials[variant] if math.isfinite(trial.score)]
+
+    def leads(self) -> list[tuple[int, int, str]]:
+        """Which variant leads at which budgets: the first and last number of trials of each stretch, and who.
+
+        A variant leads where the best score to expect of so many of its trials is better than every other variant's by
+        more than the margin of practical equivalence; "" where none does.
+        """
+        expected = {name: expected_best(self.scores(name), self.metric.maximizes) for name in self.trials}
+        found: list[tuple[int, int, str]] = []
+        for k in range(1, min(map(len, expected.values())) + 1):
+            at = sorted(((each[k - 1], name) for name, each in expected.items()), reverse=self.metric.maximizes)
+            who = at[0][1] if self._apart(at[0][0], at[1][0]) else ""
+            if found and found[-1][2] == who:
+                found[-1] = (found[-1][0], k, who)
+            else:
+                found.append((k, k, who))
+        return found
+
+    def _apart(self, better: float, worse: float) -> bool:
+        assert self.metric.margin is not None  # a comparison has filled it in
+        apart = abs(better - worse)
+        return bool(apart > self.metric.margin * (abs(worse) if self.metric.unit == "%" else 1))
+
+    @property
+    def sentence(self) -> str:
+        """From which budget on which variant leads, for a reader; "" of one variant."""
+        if len(self.trials) < 2 or not (stretches := self.leads()):
+            return ""
+        margin, unit = self.metric.margin or 0, self.metric.unit
+        by = f"{100 * margin if unit in ('points', '%') else margin:g} {unit}".strip()
+        by = "1 point" if by == "1 points" else by
+        says: list[str] = []
+        for first, last, who in stretches:
+            budget = f"at {first}" if first == last else f"at {first} to {last}"
+            budget = f"from {first} on" if last == stretches[-1][1] else budget
+            budget = "of any number" if len(stretches) == 1 else budget
+            says.append(f"{budget} {who or 'none'} {'does' if says else f'leads by more than {by}'}")
+        return f"Best {self.metric.words} to expect of so many of {stretches[-1][1]} trials each: {', '.join(says)}."
+
+    def to_dict(self) -> dict[str, Any]:
+        """What JSON can hold of it; `from_dict` reads it back."""
+        trials = {name: [trial.to_dict() for trial in each] for name, each in self.trials.items()}
+        return {"trials": trials, "metric": vars(self.metric)}
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> "Tuning":
+        """What `to_dict` gave."""
+        trials = {name: [Trial(**trial) for trial in each] for name, each in record["trials"].items()}
+        return cls(trials=trials, metric=Metric(**record["metric"]))
+
+
 @dataclass(kw_only=True, eq=False)
 class Predictions:
     """What a model answered on images.
@@ -148,6 +261,7 @@ class Record:
         search, predictions: those of a search or a prediction.
         records: of a comparison on several data sets those on each of them, which have its results; its verdicts are
             over all of them.
+        tuning: the trials of a comparison whose variants were tuned; its experiment has what they chose.
     """
 
     experiment: Experiment
@@ -161,6 +275,7 @@ class Record:
     looks: tuple[int, ...] = ()
     search: SearchResult | None = None
     predictions: Predictions | None = None
+    tuning: Tuning | None = None
     records: "list[Record]" = field(default_factory=list)
 
     @classmethod
@@ -198,6 +313,7 @@ class Record:
     def name_runs(self, resolved: Callable[[str], str]) -> None:
         """Has the runs named as the store names them, which `resolved` tells of what stands for them until it does."""
         named: list[Any] = [self, *self.results, *(self.search.candidates if self.search else [])]
+        named += [trial for each in (self.tuning.trials.values() if self.tuning else ()) for trial in each]
         for each in named:
             each.run_id = resolved(each.run_id)
         for record in self.records:
@@ -217,6 +333,8 @@ class Record:
             record["search"] = {**vars(self.search), "candidates": candidates, "refit": refit}
         if self.predictions:
             record["predictions"] = {**vars(self.predictions), "images": self.predictions.images.tolist()}
+        if self.tuning:
+            record["tuning"] = self.tuning.to_dict()
         return json.dumps(record, ensure_ascii=False)
 
     @classmethod
@@ -240,4 +358,8 @@ class Record:
             images = np.array(found["images"], np.uint8)
             shapes = {name: tuple(found[name]) for name in ("image_shape", "class_names")}
             record["predictions"] = Predictions(**{**found, "images": images, **shapes})
+        if tuning := record.get("tuning"):
+            record["tuning"] = Tuning.from_dict(tuning)
+            assert isinstance(experiment, Comparison)
+            experiment = experiment.with_chosen(record["tuning"].chosen)
         return cls(**record, experiment=experiment, run_id=run_id, reused=True)

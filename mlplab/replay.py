@@ -10,7 +10,8 @@ from mlplab import lookup, origin
 from mlplab.checks import UsageError
 from mlplab.comparison import Comparison
 from mlplab.data import Dataset
-from mlplab.results import Result
+from mlplab.folds import for_seed
+from mlplab.results import PRUNED, Result
 from mlplab.spec import Metric
 
 if TYPE_CHECKING:
@@ -114,10 +115,15 @@ def replay(recorded: Mapping[str, Any], data: Dataset, watch: "ProgressListener"
     then = training_of(recorded)
     now = Result(variant=then.variant, seed=then.seed, steps_per_epoch=then.steps_per_epoch)
     watch.started(now)
-    if then.variant.splits == "resampled":
-        data = data.resampled(then.seed)
+    data = for_seed(then.variant, data, then.seed)
     metric = Metric(**recorded["select"])
-    trial.train([now], metric, data, trial.Device.of(data), watch.epoch, program=then.program or None)
+
+    def report(result: Result) -> None:
+        if then.status == PRUNED and result.epochs == then.epochs:
+            result.status = PRUNED
+        watch.epoch(result)
+
+    trial.train([now], metric, data, trial.Device.of(data), report, program=then.program or None)
     watch.ended(now)
     return compare(then, now, recorded["circumstances"], origin.circumstances()), now
 

@@ -19,7 +19,7 @@ SHORT_SECONDS = 5.0
 BUSY_CORES = 0.2
 """A training during which other processes kept more cores than this busy is said to be disturbed."""
 
-FINISHED, DIVERGED, FAILED = "finished", "diverged", "failed"
+FINISHED, DIVERGED, FAILED, PRUNED = "finished", "diverged", "failed", "pruned"
 
 
 @dataclass(kw_only=True, eq=False)
@@ -28,7 +28,7 @@ class Result:
 
     Attributes:
         status: `finished`; `diverged`: the loss or a weight stopped being finite, which ends a training; `failed`: it
-            raised, see `error`.
+            raised, see `error`; `pruned`: a trial that halving stopped.
         history: name of a metric -> its value at each epoch, as Keras' History has them, with `learning_rate` (at the
             epoch's end) and `train_seconds` besides, and with `train_eval_` in front of each metric: the training
             examples evaluated after the epoch as validation examples are, without dropout, and the loss without the

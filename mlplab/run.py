@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
 
-from mlplab import across_runs, labels, lookup, marks, origin, recording, tracking, trial
+from mlplab import across_runs, labels, lookup, marks, origin, recording, tracking, trial, tuning
 from mlplab.checks import UsageError
 from mlplab.comparison import Comparison
 from mlplab.comparison_runs import run_comparison
@@ -60,9 +60,8 @@ class Lab:
         jobs: int = 1,
         cluster: str | None = None,
     ) -> None:
-        self.options, self.jobs, self.cluster = options, jobs, cluster
+        self.options, self.jobs, self.cluster, self._load, self._screen = options, jobs, cluster, load, screen
         self.records: dict[str, Record] = {}
-        self._load, self._screen = load, screen
         self._data: dict[Data, tuple[Dataset, Device]] = {}
         self._checked: dict[str, Checked] = {}
 
@@ -163,7 +162,7 @@ class Lab:
             data, device = self._data_of(experiment.data)
             if isinstance(experiment, Comparison):
                 metrics = [*experiment.judged, *map(experiment.target, experiment.targets)]
-                of = experiment.resolved(), metrics, experiment.each_seed[0]
+                of = tuning.checked(experiment, data, self.jobs, self.cluster), metrics, experiment.each_seed[0]
             else:
                 fold_of_example(data, experiment.folds, experiment.seed)
                 of = experiment.corners(), [], experiment.seed
@@ -239,8 +238,9 @@ class Lab:
         where = functools.partial(self._screen.experiment, experiment, data), self.jobs, self.cluster
         if isinstance(experiment, Comparison):
             question = labels.digest(["question", self._fingerprint(experiment.with_seeds(experiment.each_seed[:1]))])
-            programs = self._check(experiment).programs
-            return run_comparison(experiment, data, device, programs, run, *where, question, self._screen.notice)
+            experiment, tried = tuning.tuned(experiment, data, run, *where)
+            told = *where, question, self._screen.notice, tried
+            return run_comparison(experiment, data, device, self._check(experiment).programs, run, *told)
         from mlplab.search_runs import run_search  # scikit-learn and joblib take long to import
 
         return Record.of(experiment, data, search=run_search(experiment, data, device, run, *where))

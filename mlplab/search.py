@@ -15,9 +15,10 @@ from sklearn.model_selection import ParameterSampler, PredefinedSplit, Randomize
 
 from mlplab.building import restored
 from mlplab.data import Dataset
+from mlplab.distributions import Distribution
 from mlplab.folds import fold_of_example
 from mlplab.results import Result
-from mlplab.space import Range, Search
+from mlplab.space import Search
 from mlplab.spec import Training
 from mlplab.wrappers import Classifier, Regressor
 
@@ -217,26 +218,17 @@ def _different(drawn: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 class _Draw:
     """A distribution as scikit-learn draws from it."""
 
-    range: Range
+    values: Distribution
     whole: bool
 
     def rvs(self, random_state: np.random.RandomState) -> float:
-        low, high = self.range.low, self.range.high
-        if self.whole:  # each whole number's share of the line reaches half a unit to either side
-            low, high = low - 0.5, high + 0.5
-        if self.range.log:
-            value = math.exp(random_state.uniform(math.log(low), math.log(high)))
-        else:
-            value = float(random_state.uniform(low, high))
-        value = min(max(value, low), high)
-        return min(max(round(value), int(self.range.low)), int(self.range.high)) if self.whole else value
+        return self.values.at(random_state.uniform(), self.whole)
 
 
 def _distributions(search: Search) -> list[dict[str, Any]]:
-    return [
-        {
-            name.replace(".", "__"): _Draw(values, search.is_whole(name)) if isinstance(values, Range) else list(values)
-            for name, values in kind.items()
-        }
-        for kind in search.kinds
-    ]
+    space = search.drawn
+
+    def drawn(name: str, values: Any) -> Any:
+        return _Draw(values, space.is_whole(name)) if isinstance(values, Distribution) else list(values)
+
+    return [{name.replace(".", "__"): drawn(name, values) for name, values in kind.items()} for kind in space.kinds]

@@ -1,4 +1,4 @@
-"""From a search to figures."""
+"""From a search, or the tuning of variants, to figures."""
 
 import math
 import statistics
@@ -14,12 +14,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from mlplab.drawing import COLOURS, SPIKE, add_legend, folded, new_figure
-from mlplab.records import Candidate, SearchResult, choice_text, choice_words
-from mlplab.results import significant
-from mlplab.statistics import expected_best
+from mlplab.drawing import COLOURS, CROWD, SPIKE, add_explanation, add_legend, folded, limit_y, looks, new_figure
+from mlplab.records import Candidate, SearchResult, Tuning, choice_text, choice_words
+from mlplab.results import PRUNED, significant
+from mlplab.statistics import best_band, expected_best
 
 RESAMPLES = 1_000
+FROM_SHARE = 6
+"""A tuning's figure is fitted to its curves from a sixth of the trials on."""
 BAND_FROM = 5
 """Of fewer candidates no bootstrap tells how far another search might come."""
 LONGEST = 20
@@ -64,6 +66,53 @@ def budget(search: SearchResult, data: str) -> Figure:
     axes.set_xlabel(_counted(search, "candidates with a score"))
     axes.set_ylabel(_over_folds(search))
     _cut_off(axes, search)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def tuned_budget(tuning: Tuning, data: str) -> Figure:
+    """Best score to expect of k of each tuned variant's trials, against k, with the band of 95 % of all draws of k.
+
+    A variant's name stands at the end of its curve, in its colour.
+    """
+    metric = tuning.metric
+    figure = new_figure(f"Tuning: best {metric.words} by budget", data, 10, 4.8)
+    axes = figure.subplots()
+    names = list(tuning.trials)
+    shown: list[float] = []
+    ends: list[tuple[float, str, str]] = []
+    for name, (colour, dash) in zip(names, looks(names), strict=True):
+        if not (scores := tuning.scores(name)):
+            continue
+        many = np.arange(1, len(scores) + 1)
+        expected = expected_best(scores, metric.maximizes)
+        if len(scores) > 1 and len(names) <= CROWD:
+            axes.fill_between(many, *best_band(scores, metric.maximizes), color=colour, alpha=0.15, linewidth=0)
+        style: dict[str, Any] = {"marker": "o" if len(scores) <= 50 else "", "markersize": 4, "linewidth": 1.8}
+        axes.plot(many, expected, dash, color=colour, label=name, **style)
+        # One trial is mostly luck: fitted to that, the axis would show no difference among well tuned variants.
+        shown += expected[len(expected) // FROM_SHARE :].tolist()
+        ends.append((float(expected[-1]), name, colour))
+    if shown:
+        limit_y(axes, np.array(shown), reach=0.15)
+        low, high = axes.get_ylim()
+        above = math.inf
+        # From the highest down, each no closer to the one before than a line is high.
+        for at, name, colour in sorted(ends, reverse=True):
+            above = min(at, above - 0.05 * (high - low))
+            height = (above - low) / (high - low)
+            axes.text(1.01, height, _shortened(name), transform=axes.transAxes, color=colour, fontsize=9, va="center")
+        axes.set_xlim(0.5, max(map(len, map(tuning.scores, names))) + 0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
+    axes.set_xlabel("trials of each variant")
+    axes.set_ylabel(f"best {metric.words} to expect\non examples held out of training")
+    failed = sum(len(each) - len(tuning.scores(name)) for name, each in tuning.trials.items())
+    says = ["Bands: 95 % of all draws of so many of a variant's trials"] * (len(names) <= CROWD)
+    stopped = sum(trial.status == PRUNED for each in tuning.trials.values() for trial in each)
+    notes = [f"{failed} trials without a score are left out"] * (failed > 0)
+    notes += [f"{stopped} trials that halving stopped count as they stood then"] * (stopped > 0)
+    add_explanation(figure, folded(" ".join(filter(None, [tuning.sentence, "; ".join([*says, *notes])])), 130))
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     return figure

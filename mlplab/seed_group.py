@@ -16,7 +16,7 @@ from mlplab.building import restored
 from mlplab.calls import Call
 from mlplab.comparison import Comparison
 from mlplab.data import Dataset
-from mlplab.folds import fold_number, for_seed
+from mlplab.folds import fold_number, for_seed, is_trial
 from mlplab.results import FAILED, Result
 from mlplab.spec import Metric, Training
 from mlplab.trial import Device, ProgressListener
@@ -41,6 +41,7 @@ class SeedGroup:
         self.parent, self.run = parent, run
         names = list(comparison.variants)
         (colour, _) = drawing.looks(names)[names.index(variant.name)]
+        self._kind = "trial" if is_trial(variant) else "training"
         self._tags = {"mlplab.experiment": comparison.name, "mlplab.variant": variant.name, "mlflow.runColor": colour}
         self._tags |= labels.of_data(data)
         self._params = {**variant.params(), "dataset": data.name}
@@ -117,14 +118,17 @@ class SeedGroup:
         watch: ProgressListener,
         together: bool = False,
         where: Mapping[str, str] | None = None,
+        cut: Dataset | None = None,
     ) -> None:
         """Trains the variant with seeds, each in a run of its own; what raises becomes failed results.
 
         Args:
             together: whether each is to be timed alone after it, and its run ended then.
             where: tags that say where this is, on a worker that shares its machine with others.
+            cut: the examples as the variant sees them with these seeds, where `device` has those; None: they are yet to
+                be cut from its data.
         """
-        data = self.data
+        data = self.data if cut is None else cut
         every = [self._open(seed) for seed in seeds]
         self.trained += every
         for result, run in every:
@@ -145,11 +149,12 @@ class SeedGroup:
 
         for result, run in opened:
             result.shared = where is not None
+            result.steps_per_epoch = self.variant.steps_per_epoch(len(data.train))
             run.tags({labels.LOAD: f"{labels.SHARED}: {', core '.join(where.values())}"} if where is not None else {})
             watch.started(result)
         try:
             alone = [result for result, _ in opened]
-            if self.variant.splits != "fixed":
+            if self.variant.splits != "fixed" and cut is None:
                 # A split of its own for each seed, the same for all variants; so seeds are trained one at a time.
                 data = for_seed(self.variant, data, seeds[0])
                 device = Device.of(data)
@@ -185,7 +190,7 @@ class SeedGroup:
     def _open(self, seed: int) -> tuple[Result, recording.Run]:
         variant = self.variant
         result = Result(variant=variant, seed=seed, steps_per_epoch=variant.steps_per_epoch(len(self.data.train)))
-        tags = self._tags | {"mlplab.kind": "training"}
+        tags = self._tags | {"mlplab.kind": self._kind}
         run = self.parent.child(self._name(seed), self._params | {"seed": seed}, tags, self.data)
         if run.finished and (kept := run.kept("result")):
             result = _kept(kept)
@@ -203,6 +208,8 @@ class SeedGroup:
     def _record(self, result: Result, run: recording.Run, model: keras.Model) -> None:
         """What the trained model leaves in its run."""
         run.params({"parameters": result.parameters})
+        if is_trial(self.variant):  # of many, asked for its numbers alone: what training it costs is all it may cost
+            return
         run.text(_layers(model), "model_summary.txt")
         run.figure(figures.learning_curves(result, self.data.label, self._curves()), "learning_curves.png")
         run.file("model.keras", model.save)
@@ -323,14 +330,14 @@ def spreading(
                 steps = group.variant.steps_per_epoch(len(data.train))
                 shown[group.variant.name, seed] = Result(variant=group.variant, seed=seed, steps_per_epoch=steps)
             tasks = {
-                _Task(comparison, group.variant, group.program, seed, reference, group.parent.parent_ref): group
+                _Task(group.comparison, group.variant, group.program, seed, reference, group.parent.parent_ref): group
                 for group, seed in turns
                 if not group.recall(seed, watch)
             }
             for task, outcome in workers.map(_train, tasks):
                 watch.ended(tasks[task].take(task.seed, outcome))
             for group, _ in turns:
-                group.trained.sort(key=lambda each: comparison.each_seed.index(each[0].seed))
+                group.trained.sort(key=lambda each: group.comparison.each_seed.index(each[0].seed))
 
         yield spread
 

@@ -43,6 +43,9 @@ SHARES = (
 MARGINS = {"points": 0.002, "nats": 0.002, "%": 0.01, "": 0.01}
 """Unit of a metric -> the margin of practical equivalence, where none is given."""
 
+MAX_SEED = 2**31 - 1
+FIRST_SEED = 1234
+
 
 def _ends(name: str, endings: Iterable[str]) -> bool:
     # A metric that Keras numbers, such as auc_1, is the same metric.
@@ -195,7 +198,7 @@ class Training:
             raise UsageError(
                 f"precision is {self.precision!r}; legal: a dtype policy of Keras such as 'mixed_bfloat16', or None."
             )
-        if not re.fullmatch(r"folds:\d+:\d+", str(self.splits)):  # a search's, see `mlplab.folds`
+        if not re.fullmatch(r"folds:\d+:\d+|tuning:\d+", str(self.splits)):  # a search's, see `mlplab.folds`
             choose("splits", self.splits, ("fixed", "resampled"))
 
     def _whole_batch(self) -> bool:
@@ -241,6 +244,16 @@ class Training:
                 parts[root].check()
         return replace(made_so, **parts) if parts else made_so
 
+    def get(self, choice: str) -> Any:
+        """The value of a choice as `but` takes it; None where it is not said.
+
+        >>> Training(optimizer="sgd").but({"optimizer.momentum": 0.9}).get("optimizer.momentum")
+        0.9
+        """
+        root, dot, argument = choice.partition(".")
+        of = getattr(self, root)
+        return of.arguments.get(argument) if dot and isinstance(of, Call) else None if dot else of
+
     def steps_per_epoch(self, examples: int) -> int:
         """Weight updates in an epoch over `examples`; the last, smaller batch counts."""
         return -(-examples // self.batch(examples))
@@ -282,6 +295,12 @@ class Training:
     def canonical(self) -> str:
         """Its fingerprint as text: equal for trainings that are the same, however they are written."""
         return json.dumps(self.fingerprint(), sort_keys=True)
+
+
+def check_base(base: object) -> None:
+    """Raises a `UsageError` where it is no `Training`."""
+    if not isinstance(base, Training):
+        raise UsageError(f"base is {base!r}; legal: a Training.")
 
 
 def _model(model: Any) -> Call:

@@ -5,7 +5,7 @@ How intervals and tests hold up is measured in `tests/test_statistics.py`.
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -212,27 +212,73 @@ def predictive(
     return apart + within
 
 
-def expected_best(scores: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Expected maximum of k of n scores drawn without replacement, for k from 1 to n: shape (n,).
+def expected_best(scores: Sequence[float] | np.ndarray, maximizes: bool = True) -> np.ndarray:
+    """Expected best of k of n scores drawn without replacement, for k from 1 to n: shape (n,).
 
     The expected validation performance of a search of k candidates (Dodge et al. 2019), in its unbiased form (Tang et
     al. 2020). Scores that are not finite are left out, and do not count among the n.
+
+    Args:
+        maximizes: whether the best is the highest, else the lowest.
+
+    >>> expected_best([1.0, 2.0, 6.0]), expected_best([1.0, 2.0, 6.0], maximizes=False)
+    (array([3.        , 4.66666667, 6.        ]), array([3.        , 1.33333333, 1.        ]))
     """
-    ordered = np.asarray(scores, float)
-    ordered = np.sort(ordered[np.isfinite(ordered)])
-    many, below = len(ordered), np.arange(len(ordered))
+    ordered, sign = _ordered(scores, maximizes)
+    expected = np.empty(len(ordered))
+    for k, weights in enumerate(_best_of(len(ordered)), start=1):
+        can = weights > 0
+        # No mean exceeds the scores, be they the largest floats.
+        with np.errstate(over="ignore"):
+            mean = weights[can] @ ordered[can]
+        expected[k - 1] = np.clip(mean, ordered[0], ordered[-1])
+    return sign * expected
+
+
+def best_band(
+    scores: Sequence[float] | np.ndarray, maximizes: bool = True, level: float = LEVEL
+) -> tuple[np.ndarray, np.ndarray]:
+    """The ends between which the best of k of n scores is in `level` of all draws without replacement, k from 1 to n.
+
+    Exact: with the scores in order, worst first, the best of k is at most the i-th in comb(i, k) of comb(n, k) draws.
+    Each end is a score, below which, or above which, the best is in no more than half of the rest of the draws. It
+    says how the best hangs on which of these scores are drawn; of all n it is the best of them, and the ends meet.
+
+    Returns:
+        The lower and the higher ends, each of shape (n,).
+
+    >>> best_band([1.0, 2.0, 6.0])
+    (array([1., 2., 6.]), array([6., 6., 6.]))
+    """
+    ordered, sign = _ordered(scores, maximizes)
+    ends = np.empty((2, len(ordered)))
+    for k, weights in enumerate(_best_of(len(ordered)), start=1):
+        # A share that is equal to the end's but for rounding is enough.
+        reached = np.cumsum(weights) + 1e-12
+        for end, share in enumerate(((1 - level) / 2, (1 + level) / 2)):
+            ends[end, k - 1] = ordered[np.searchsorted(reached, share)]
+    low, high = sign * ends
+    return (low, high) if maximizes else (high, low)
+
+
+def _ordered(scores: Sequence[float] | np.ndarray, maximizes: bool) -> tuple[np.ndarray, int]:
+    """The finite scores, worst first, as if more were better, and the sign that makes them what they were."""
+    sign = 1 if maximizes else -1
+    known = np.asarray(scores, float)
+    return np.sort(sign * known[np.isfinite(known)]), sign
+
+
+def _best_of(many: int) -> Iterator[np.ndarray]:
+    """For k from 1 to `many`: how likely each of so many scores, worst first, is the best of k of them."""
+    below = np.arange(many)
 
     def logarithm(above: Any, chosen: int) -> Any:
         """Of a binomial coefficient; many candidates have larger ones than a float holds."""
         return gammaln(above + 1) - gammaln(chosen + 1) - gammaln(above - chosen + 1)
 
-    expected = np.empty(many)
     for k in range(1, many + 1):
         # A score with i below it is the highest of k in comb(i, k - 1) of the comb(n, k) draws.
         can = below >= k - 1
-        weights = np.exp(logarithm(below[can], k - 1) - logarithm(many, k))
-        # Over their sum, which is 1 but for rounding; and no mean exceeds the scores, be they the largest floats.
-        with np.errstate(over="ignore"):
-            mean = (weights / weights.sum()) @ ordered[can]
-        expected[k - 1] = np.clip(mean, ordered[0], ordered[-1])
-    return expected
+        weights = np.zeros(many)
+        weights[can] = np.exp(logarithm(below[can], k - 1) - logarithm(many, k))
+        yield weights / weights.sum()  # which is 1 but for rounding

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from mlplab.checks import UsageError
 from mlplab.comparison import Comparison
-from mlplab.records import Record, SearchResult, choice_text, choice_words
-from mlplab.results import Outcome, Result, Target, outcomes, rank, significant
+from mlplab.records import Record, SearchResult, Tuning, choice_text, choice_words
+from mlplab.results import FINISHED, Outcome, Result, Target, outcomes, rank, significant
 from mlplab.spec import Metric
 
 NO_METRICS = ("loss", "penalty", "learning_rate", "train_seconds")
@@ -108,7 +108,8 @@ def to_cells(comparison: Comparison, results: Sequence[Result]) -> list[list[str
     headers = [*map(heading, on_validation), *map(heading, trained), f"test {bases[0].replace('_', ' ')}"]
     counts = {len(outcome.results) for outcome in outcomes(results)}
     many, unlike = max(counts, default=1) > 1, len(counts) > 1
-    cells = [["variant", *["seeds"] * unlike, *headers, "best epoch", "train (s)", "steps/s"]]
+    tuned = choice_words(comparison.tune.space if comparison.tune else ())
+    cells = [["variant", *tuned.values(), *["seeds"] * unlike, *headers, "best epoch", "train (s)", "steps/s"]]
     for outcome in rank(comparison, results):
         state = f" ({outcome.state})" if outcome.state else ""
         numbers = [_with_interval(outcome, name, name in judged) for name in on_validation]
@@ -122,6 +123,7 @@ def to_cells(comparison: Comparison, results: Sequence[Result]) -> list[list[str
         cells.append(
             [
                 f"{outcome.variant.name}{state}",
+                *(choice_text(value) if (value := outcome.variant.get(name)) is not None else "–" for name in tuned),
                 *[str(len(outcome.results))] * unlike,
                 *numbers,
                 epoch,
@@ -194,6 +196,24 @@ def search_cells(search: SearchResult) -> list[list[str]]:
         measured = [number_text(candidate.mean), number_text(candidate.std), scores]
         choices = [choice_text(candidate.choices[name]) if name in candidate.choices else "–" for name in words]
         cells.append([str(places[id(candidate)]), *choices, *measured, _number(candidate.train_seconds, ".1f")])
+    return cells
+
+
+def trial_cells(tuning: Tuning, variant: str) -> list[list[str]]:
+    """A tuned variant's trials for readers, best first: a header, then a row for each."""
+    trials, metric = tuning.trials[variant], tuning.metric
+    words = choice_words(dict.fromkeys(name for trial in trials for name in trial.choices))
+    cells = [["trial", *words.values(), heading(metric.name), "best epoch", "train (s)"]]
+    sign = -1 if metric.maximizes else 1
+    for place in sorted(
+        range(len(trials)), key=lambda i: sign * trials[i].score if math.isfinite(trials[i].score) else math.inf
+    ):
+        trial = trials[place]
+        ended = "" if trial.status == FINISHED else f" ({trial.status})"
+        choices = [choice_text(trial.choices[name]) if name in trial.choices else "–" for name in words]
+        epoch = f"{trial.best_epoch or '–'} of {trial.epochs}"
+        seconds = _number(trial.train_seconds, ".1f")
+        cells.append([f"{place + 1}{ended}", *choices, number_text(trial.score), epoch, seconds])
     return cells
 
 

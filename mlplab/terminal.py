@@ -15,7 +15,7 @@ from mlplab import results, tables
 from mlplab.across import Across
 from mlplab.comparison import Comparison
 from mlplab.data import Dataset
-from mlplab.folds import fold_number
+from mlplab.folds import fold_number, is_trial
 from mlplab.loading import Experiment
 from mlplab.records import Record
 from mlplab.results import FAILED, FINISHED, Result
@@ -89,6 +89,10 @@ class Screen:
                 self.out.print(f"No verdicts: {refusal}", style="bold yellow")
             for sentence in sentences(record.verdicts):
                 self.out.print(f"– {sentence}", soft_wrap=True)
+            if record.verdicts and experiment.budget:
+                self.out.print(f"The verdicts hold {experiment.budget}.", soft_wrap=True)
+            if record.tuning and record.tuning.sentence:
+                self.out.print(record.tuning.sentence, soft_wrap=True)
             if unlike := results.unpaired_weights(experiment, record.results):
                 self.out.print(f"Note: {unlike}.", style="bold yellow", soft_wrap=True)
             if disturbance := results.disturbance(record.results):
@@ -210,12 +214,14 @@ class Progress:
         name, fold = result.variant.name, fold_number(result.variant, result.seed)
         if fold is not None:
             return f"{name}, fold {fold}"
-        return f"{name}, seed {result.seed}" if self.seeds > 1 else name
+        return f"{name}, seed {result.seed}" if self.seeds > 1 and not is_trial(result.variant) else name
 
     def _seed(self, result: Result) -> str:
         if (fold := fold_number(result.variant, result.seed)) is not None:
             return f", fold {fold}"
-        return f", seed {self._begun[result.variant.name]} of {self.most}{self.seeds}" if self.seeds > 1 else ""
+        if self.seeds == 1 or is_trial(result.variant):
+            return ""
+        return f", seed {self._begun[result.variant.name]} of {self.most}{self.seeds}"
 
     def _left(self, result: Result) -> float | None:
         # Timed from the end of the first epoch on: before it lies the compiling.

@@ -18,9 +18,10 @@ from mlplab import initial, machine, training
 from mlplab.building import build, class_weight, explained, first_rows
 from mlplab.checks import UsageError, choose
 from mlplab.data import Dataset, Split
+from mlplab.folds import is_trial
 from mlplab.keras_fit import KERAS
 from mlplab.readers import leaves
-from mlplab.results import DIVERGED, Result
+from mlplab.results import DIVERGED, FINISHED, Result
 from mlplab.spec import Metric, Training
 
 HASHED_EPOCHS = 3
@@ -294,7 +295,8 @@ def _finish(result: Result, model: keras.Model, clock: training.Clock, device: D
         result.best_epoch, result.weights = result.epochs, model.get_weights()
     elif result.weights is not None:
         model.set_weights(result.weights)
-        result.test = device.evaluate(model, device.test)
+        if not is_trial(result.variant):  # what is chosen among is not to know the test set
+            result.test = device.evaluate(model, device.test)
     result.program = clock.program
     if result.program == KERAS and result.order:
         # In Keras' own order, which its seed decides: the same for all variants that Keras trains.
@@ -347,8 +349,9 @@ class _Recorder(keras.callbacks.Callback):  # type: ignore[misc]
             self.result.weights = self.model.get_weights()
         if not (math.isfinite(values["loss"]) and math.isfinite(values.get("val_loss", 0.0))):
             self.result.status = DIVERGED
-            self.model.stop_training = True
         self.report(self.result)
+        if self.result.status != FINISHED:  # or whoever is told has it end here, as a tuning that halves does
+            self.model.stop_training = True
 
     def _evaluated(self) -> dict[str, float]:
         """The training examples evaluated as validation examples are, the penalty taken out of the loss."""

@@ -34,10 +34,11 @@ from mlplab.aggregates import (
     profile_score,
 )
 from mlplab.checks import UsageError
-from mlplab.comparison import Until, WinnerOf
+from mlplab.comparison import WinnerOf
 from mlplab.data import load
 from mlplab.records import Record
 from mlplab.results import FAILED, Result, measures
+from mlplab.seeds import Until
 from mlplab.statistics import mean_interval
 from mlplab.verdicts import judge
 

@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from experiments.report.__main__ import reported
 from experiments.report.claims import CLAIMS
 from experiments.report.judging import NOT_REPRODUCED, NOT_TESTABLE, REPRODUCED, STATUSES, Claim, judge
 from experiments.report.looks import FOUND, roughness
 from mlplab.calls import Call
 from mlplab.comparison import Comparison
-from mlplab.loading import Options, Overview, Prediction, experiment_names, load_experiment
+from mlplab.loading import Options, Overview, Prediction, load_experiment
 from mlplab.records import Candidate, Predictions, Record, SearchResult
 from mlplab.results import DIVERGED, FAILED, Result, measures, significant
 from mlplab.space import Search
@@ -95,7 +96,7 @@ def comparison_record(name: str, comparison: Comparison, said: dict[tuple[str, s
 def records(said: dict[tuple[str, str], dict[str, Any]] = SAID, **changes: Any) -> dict[str, Record]:
     """A record of every experiment; `changes` are made to what every training shares, such as `epochs`."""
     made: dict[str, Record] = {}
-    for number, name in enumerate(experiment_names()):
+    for number, name in enumerate(reported()):
         experiment = load_experiment(name)
         if isinstance(experiment, Comparison):
             made[name] = comparison_record(name, experiment.with_base(**changes), said)

@@ -20,8 +20,8 @@ from conftest import PATIENCE, ROOT
 
 from mlplab import __main__ as command_line
 from mlplab import keras_names, terminal
-from mlplab.comparison import Until
 from mlplab.loading import experiment_names, load_experiment
+from mlplab.seeds import Until
 
 HEAVY = {"tensorflow", "keras", "mlflow", "numpy", "matplotlib", "sklearn"}
 

@@ -15,9 +15,10 @@ from test_spec import changes, cnn, comparison, refusal, training
 
 from mlplab import call
 from mlplab.checks import UsageError
-from mlplab.comparison import MAX_SEED, Comparison, Until, WinnerOf
+from mlplab.comparison import Comparison, WinnerOf
+from mlplab.seeds import Until
 from mlplab.sources import READY, Data
-from mlplab.spec import Metric
+from mlplab.spec import MAX_SEED, Metric
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,10 @@ from test_readme import COMMANDS, REPORT
 from test_run import Quiet, Screen, artifacts, below, read
 
 from experiments.report.__main__ import report
+from experiments.report.__main__ import reported as reported_names
 from mlplab import data, run
 from mlplab.comparison import Comparison
-from mlplab.loading import SMOKE_EPOCHS, Options, experiment_names, load_experiment
+from mlplab.loading import SMOKE_EPOCHS, Options, load_experiment
 from mlplab.records import Record
 from mlplab.space import Search
 
@@ -49,12 +50,12 @@ def reported(project, environment, empty_store, tmp_path_factory):
         patch.chdir(folder)
         screen = Screen(Quiet())
         second = lab(screen)
-        report(second, folder / "two", experiment_names())
+        report(second, folder / "two", reported_names())
         client = mlflow.MlflowClient()
         runs = client.search_runs(["0"], order_by=["attributes.start_time ASC"])
         first = {}
         for each in reversed(runs):  # the last one of a name is overwritten by the first
-            if each.info.run_name in experiment_names():
+            if each.info.run_name in reported_names():
                 experiment = SMOKE.adapt(load_experiment(each.info.run_name))
                 text = read(client, each.info.run_id, "record.json")
                 first[each.info.run_name] = Record.from_json(text, experiment, each.info.run_id)
@@ -70,7 +71,7 @@ def test_every_experiment_runs(reported):
     What is trained has the epochs of a first look.
     """
     first, *_, client, (parent, _) = reported
-    assert set(first) == set(experiment_names())
+    assert set(first) == set(reported_names())
     runs = below(client, parent)
     # best_found had the search run under itself, predict and training_times what they are about.
     for name, record in first.items():
@@ -83,7 +84,7 @@ def test_every_experiment_runs(reported):
             assert all(result.epochs == SMOKE_EPOCHS for result in record.results)
         if isinstance(experiment, Search):
             assert set(below(client, child)) == {"candidate 1", "candidate 2", "best found"}
-    assert set(runs) <= set(experiment_names())
+    assert set(runs) <= set(reported_names())
     assert client.get_run(parent.info.run_id).info.status == "FINISHED"
 
 
@@ -115,7 +116,7 @@ def test_the_report_is_one_page_with_every_figure_and_an_artifact(reported):
         assert len(re.findall(r'<img[^>]+src="data:image/png;base64,', text)) >= 25
         assert not re.search(r'(src|href)="https?:', text)
         assert text.rstrip().endswith("</html>")
-        for experiment in experiment_names():
+        for experiment in reported_names():
             assert experiment in text
     for each in (parent, second):
         assert {"report.html", "report.md", "figures"} <= artifacts(client, each.info.run_id)
@@ -157,4 +158,4 @@ def test_the_report_refuses_a_folder_it_cannot_make(tmp_path: Path):
     """A file in the folder's place is said before anything runs."""
     (tmp_path / "taken").write_text("")
     with pytest.raises(run.UsageError, match="taken"):
-        report(lab(), tmp_path / "taken", experiment_names())
+        report(lab(), tmp_path / "taken", reported_names())

@@ -21,7 +21,7 @@ LAYERS = (
     {"command_line"},
     # An experiment: planned, trained, concluded.
     {"run", "terminal"},
-    {"comparison_runs", "search_runs", "across_runs"},
+    {"comparison_runs", "search_runs", "across_runs", "tuning"},
     {"conclusion"},
     {"seed_group", "of_records"},
     {"cluster", "replay"},
@@ -42,8 +42,10 @@ LAYERS = (
     {"steps"},
     # The words: what an experiment is, and what it is about.
     {"loading", "folds"},
-    {"space", "results", "data"},
+    {"results", "data"},
     {"comparison", "readers"},
+    {"space"},
+    {"distributions", "seeds"},
     {"spec", "sources"},
     {"calls", "datasets", "origin", "delivery"},
     {"stores"},
@@ -54,7 +56,10 @@ LAYERS = (
     {"__init__"},
 )
 LAYER = {module: depth for depth, layer in enumerate(LAYERS) for module in layer}
-SPECS = ("__init__", "calls", "checks", "comparison", "keras_names", "loading", "sources", "space", "spec", "user_code")
+SPECS = (
+    *("__init__", "calls", "checks", "comparison", "distributions", "keras_names", "loading", "seeds", "sources"),
+    *("space", "spec", "user_code"),
+)
 """What a spec is checked by."""
 BY_NAME = {"__init__": "its public names", "calls": "what a user calls", "user_code": "a user's file in a package"}
 """Modules that import what a name says that is not known here."""

@@ -13,7 +13,7 @@ from test_space import search
 from test_spec import comparison, refusal
 
 from mlplab.checks import UsageError
-from mlplab.comparison import Comparison, Until, WinnerOf
+from mlplab.comparison import Comparison, WinnerOf
 from mlplab.loading import (
     EXPERIMENTS,
     KINDS,
@@ -24,6 +24,7 @@ from mlplab.loading import (
     experiment_names,
     load_experiment,
 )
+from mlplab.seeds import Until
 from mlplab.sources import Data
 from mlplab.space import Search
 

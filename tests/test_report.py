@@ -12,17 +12,18 @@ import pytest
 from test_claims import FIVE, FULL, records
 
 from experiments.report import page as report
+from experiments.report.__main__ import reported
 from experiments.report.claims import CLAIMS
 from mlplab import figures, results, search_figures, verdict_figures
 from mlplab.comparison import Comparison
-from mlplab.loading import Options, experiment_names
+from mlplab.loading import Options
 from mlplab.records import Record
 from mlplab.results import DIVERGED, FAILED
 from mlplab.verdicts import Verdict, judge
 
 CIRCUMSTANCES = {"mlplab": "0.1.0", "processor": "a <fast> one & only", "commit": "c0ffee"}
 NUMBERS = [*map(str, range(2, 26)), "24b"]
-SINGLE = tuple(name for name in experiment_names() if name in ("optimizers", "predict", "random_search"))
+SINGLE = tuple(name for name in reported() if name in ("optimizers", "predict", "random_search"))
 
 
 class Reader(HTMLParser):
@@ -168,7 +169,7 @@ def test_a_report_without_any_record_says_so(tmp_path: Path) -> None:
     for text in (page.text, markdown):
         assert sorted(re.findall(r"Figure (\w+)", text)) == sorted(NUMBERS)
         assert f"claims 0 are reproduced, 0 are not reproduced and {len(CLAIMS)} are not testable" in text
-        for name in experiment_names():
+        for name in reported():
             assert f"{name} left no record" in text
 
 
@@ -286,7 +287,7 @@ def test_the_report_has_every_experiment_once() -> None:
 
     The last part's are not the student's, and no claim stands on them.
     """
-    assert sorted(report.EXPERIMENTS) == experiment_names()
+    assert sorted(report.EXPERIMENTS) == reported()
     for (_, plan), dataset in zip(report.PARTS, ("mnist", "cifar10", "mnist"), strict=True):
         for planned in plan:
             experiment = FULL[planned.experiment].experiment

@@ -17,7 +17,7 @@ from sklearn.model_selection import GroupKFold, ParameterSampler, StratifiedKFol
 from test_run import InterruptedWhen, Quiet, below, names, perform
 from words import mlp
 
-from mlplab import Data, Range, Search, Training, call, lookup, training, trial, worker
+from mlplab import Data, LogUniform, Search, Training, Uniform, call, lookup, training, trial, worker
 from mlplab.building import build
 from mlplab.checks import UsageError
 from mlplab.data import Dataset, load
@@ -46,12 +46,12 @@ def test_candidates_are_those_that_scikit_learn_draws() -> None:
 
 
 def test_ranges_draw_python_numbers_between_their_ends() -> None:
-    """A Range draws floats, evenly or over magnitudes, and whole numbers where the choice takes those alone."""
+    """Distributions draw floats, evenly or over magnitudes, and whole numbers where the choice takes those alone."""
     space = {
-        "learning_rate": Range(1e-4, 1.0, log=True),
-        "model.dropout": Range(0.1, 0.5),
-        "batch_size": Range(1, 3),
-        "epochs": Range(1, 1000, log=True),
+        "learning_rate": LogUniform(1e-4, 1.0),
+        "model.dropout": Uniform(0.1, 0.5),
+        "batch_size": Uniform(1, 3),
+        "epochs": LogUniform(1, 1000),
         "model.hidden": [(8,), (8, 8)],
     }
     drawn = candidates(a_search(space=space, candidates=400))
@@ -68,7 +68,7 @@ def test_ranges_draw_python_numbers_between_their_ends() -> None:
     assert max(v.epochs for v in drawn) > 500
 
 
-def with_momentum(momenta: list[float] | Range, candidates: int, **changes: Any) -> Search:
+def with_momentum(momenta: list[float] | Uniform, candidates: int, **changes: Any) -> Search:
     """A search over optimizers of which one has no momentum."""
     space = {"optimizer": ["sgd", "adam"], "optimizer.momentum": momenta, **changes}
     return a_search(space=space, candidates=candidates, folds=2)
@@ -85,19 +85,19 @@ def test_an_argument_is_drawn_for_optimizers_that_have_it() -> None:
 
 def test_optimizers_are_equally_likely_where_ranges_are_drawn() -> None:
     """Among drawings from ranges each optimizer has half, however many choices apply to it; no two are equal."""
-    drawn = candidates(with_momentum(Range(0.0, 0.99), 400, learning_rate=Range(1e-4, 1.0, log=True)))
+    drawn = candidates(with_momentum(Uniform(0.0, 0.99), 400, learning_rate=LogUniform(1e-4, 1.0)))
     assert len({v.key for v in drawn}) == 400
     assert all(150 < count < 250 for count in Counter(v.optimizer.name for v in drawn).values())
 
 
 def test_no_candidate_is_drawn_twice() -> None:
     """Where few are possible, drawing goes on until all wanted are different, and always finds the same."""
-    search = with_momentum(Range(0.0, 0.99), 8)
+    search = with_momentum(Uniform(0.0, 0.99), 8)
     drawn = candidates(search)
     assert len({v.key for v in drawn}) == 8
     assert Counter(v.optimizer.name for v in drawn) == {"SGD": 7, "Adam": 1}
     assert candidates(search) == drawn
-    assert sorted(v.epochs for v in candidates(a_search(space={"epochs": Range(1, 4)}, candidates=4))) == [1, 2, 3, 4]
+    assert sorted(v.epochs for v in candidates(a_search(space={"epochs": Uniform(1, 4)}, candidates=4))) == [1, 2, 3, 4]
 
 
 # ------------------------------------------------------------------------------------------------- the folds
@@ -354,7 +354,7 @@ def cnn(data: Dataset, filters: int = 4, dropout: float = 0.0) -> keras.Model:
 
 def test_any_model_function_is_searched(dataset: Dataset, store: Any) -> None:
     """A CNN's arguments are drawn, as are its optimizer and whatever else a training has."""
-    space = {"model.filters": [2, 3], "model.dropout": Range(0.1, 0.4), "optimizer": ["adam", "rmsprop"]}
+    space = {"model.filters": [2, 3], "model.dropout": Uniform(0.1, 0.4), "optimizer": ["adam", "rmsprop"]}
     base = mlp(epochs=2, batch_size="full", learning_rate=0.005).but(model=cnn)
     search = a_search(base=base, space=space, candidates=2, folds=2)
     record = perform(search, dataset)

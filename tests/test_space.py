@@ -14,11 +14,10 @@ from hypothesis import strategies as st
 from test_spec import cnn, refusal, training
 
 from mlplab import call
-from mlplab.calls import thawed
-from mlplab.comparison import MAX_SEED
+from mlplab.distributions import Distribution, LogUniform, Uniform, read_values
 from mlplab.sources import READY, Data
-from mlplab.space import Range, Search
-from mlplab.spec import Training
+from mlplab.space import Search
+from mlplab.spec import MAX_SEED, Training
 
 SGD, ADAM = call("keras.optimizers.SGD"), call("keras.optimizers.Adam")
 
@@ -45,14 +44,14 @@ def search(**changes: Any) -> Search:
         ({"question": "Which"}, ["question is 'Which'", "ends in a question mark"]),
         ({"data": "minst"}, ["'minst'", "Did you mean 'mnist'?"]),
         ({"base": None}, ["base is None", "a Training"]),
-        ({"space": {}}, ["space is {}", "'learning_rate': Range(1e-3, 1e-1, log=True)"]),
+        ({"space": {}}, ["space is {}", "'learning_rate': LogUniform(1e-3, 1e-1)"]),
         ({"space": {"learning_rat": [1]}}, ["'learning_rat'", "Did you mean 'learning_rate'?"]),
         ({"space": {"splits": ["fixed"]}}, ["unknown choice of a training 'splits'"]),
         ({"space": {1: [1]}}, ["unknown choice of a training 1"]),
         ({"space": {"model.dropuot": [0.1]}}, ["model.dropuot is in space, but none of cnn takes it"]),
         (
             {"space": {"model.dropout": []}},
-            ["the values of 'model.dropout' are []", "a list that is not empty, or a R"],
+            ["the values of 'model.dropout' are []", "a list that is not empty, Uniform(low"],
         ),
         ({"space": {"model.dropout": 0.5}}, ["the values of 'model.dropout' are 0.5"]),
         ({"space": {"model.dropout": "abc"}}, ["the values of 'model.dropout' are 'abc'"]),
@@ -61,24 +60,24 @@ def search(**changes: Any) -> Search:
             ["'model.dropout' in space are (0.2, 'a')", "dropout of cnn is 'a'"],
         ),
         ({"space": {"learning_rate": [0.1, -1]}}, ["'learning_rate' in space are (0.1, -1)", "learning_rate is -1"]),
-        ({"space": {"learning_rate": Range(0.1, 200)}}, ["learning_rate is 200"]),
+        ({"space": {"learning_rate": Uniform(0.1, 200)}}, ["learning_rate is 200"]),
         ({"candidates": 0}, ["candidates is 0", "from 1"]),
-        ({"candidates": 5}, ["candidates is 5", "allow 4 different ones", "up to 4, or a Range"]),
-        ({"space": {"epochs": Range(2, 3)}}, ["candidates is 3", "allow 2 different ones"]),
-        ({"space": {"model.filters": Range(2, 3)}}, ["candidates is 3", "allow 2 different ones"]),
+        ({"candidates": 5}, ["candidates is 5", "allow 4 different ones", "up to 4, or a Uniform"]),
+        ({"space": {"epochs": Uniform(2, 3)}}, ["candidates is 3", "allow 2 different ones"]),
+        ({"space": {"model.filters": Uniform(2, 3)}}, ["candidates is 3", "allow 2 different ones"]),
         (
             {"space": {"model.dropout": [0.2, 0.1, 0.2]}},
             ["the values of 'model.dropout' have 0.2 more than once", "Delete the rep"],
         ),
         (
-            {"space": {"model.widths": Range(1, 9)}},
-            ["'model.widths' in space are Range(", "widths of cnn is 1", "a tuple"],
+            {"space": {"model.widths": Uniform(1, 9)}},
+            ["'model.widths' in space are Uniform(", "widths of cnn is 1", "a tuple"],
         ),
-        ({"space": {"optimizer": Range(1, 9)}}, ["'optimizer' are Range(", "legal: a list"]),
-        ({"space": {"model": Range(1, 9)}}, ["'model' are Range(", "legal: a list"]),
+        ({"space": {"optimizer": Uniform(1, 9)}}, ["'optimizer' are Uniform(", "legal: a list"]),
+        ({"space": {"model": Uniform(1, 9)}}, ["'model' are Uniform(", "legal: a list"]),
         ({"space": {"optimizer": ["sgd", "adm"]}}, ["unknown optimizer 'adm'", "Did you mean 'adam'?"]),
-        ({"space": {"epochs": Range(1.5, 9)}}, ["'epochs' in space are Range(", "epochs is 1.5", "whole"]),
-        ({"space": {"model.filters": Range(1.5, 9)}}, ["'model.filters' in space are Range(", "1.5", "whole"]),
+        ({"space": {"epochs": Uniform(1.5, 9)}}, ["'epochs' in space are Uniform(", "epochs is 1.5", "whole"]),
+        ({"space": {"model.filters": Uniform(1.5, 9)}}, ["'model.filters' in space are Uniform(", "1.5", "whole"]),
         (
             {"base": training(callbacks=["TerminateOnNaN"])},
             ["callbacks is TerminateOnNaN", "no validation set", "Delete callbacks"],
@@ -102,11 +101,11 @@ def test_an_illegal_search_is_refused(changes: dict[str, Any], texts: list[str])
     assert [text for text in texts if text not in said] == []
 
 
-def test_a_range_has_two_ends() -> None:
+def test_a_distribution_has_two_ends() -> None:
     """The higher above the lower; on a log scale above 0."""
-    assert "high is 0.1" in refusal(Range, 0.1, 0.1)
-    assert "low is 0" in refusal(Range, 0, 1, log=True)
-    assert "low is nan" in refusal(Range, math.nan, 1)
+    assert "high is 0.1" in refusal(Uniform, 0.1, 0.1)
+    assert "low is 0" in refusal(LogUniform, 0, 1)
+    assert "low is nan" in refusal(Uniform, math.nan, 1)
 
 
 def test_what_only_some_take_is_drawn_for_those() -> None:
@@ -118,9 +117,9 @@ def test_what_only_some_take_is_drawn_for_those() -> None:
             "optimizer.nesterov": [True],
             "model": [cnn, other],
             "model.filters": [8, 16],
-            "model.dropout": Range(0, 0.5),
+            "model.dropout": Uniform(0, 0.5),
         }
-    ).kinds
+    ).drawn.kinds
     seen = {
         (kind["optimizer"][0] if isinstance(kind["optimizer"][0], str) else kind["optimizer"][0].name)
         + f" {kind['model'][0].name}": {name for name in kind if "." in name}
@@ -134,13 +133,15 @@ def test_what_only_some_take_is_drawn_for_those() -> None:
         "RMSprop cnn": {"optimizer.momentum", "model.filters", "model.dropout"},
         "RMSprop other": {"optimizer.momentum", "model.dropout"},
     }
-    (only,) = search(space={"optimizer.momentum": [0.0, 0.9, 0.5]}).kinds
+    (only,) = search(space={"optimizer.momentum": [0.0, 0.9, 0.5]}).drawn.kinds
     assert only == {"optimizer.momentum": (0.0, 0.9, 0.5)}
 
 
 def test_corners_are_a_candidate_of_each_kind() -> None:
     """They differ in all that decides whether a candidate can be built, and each is a training."""
-    one = search(space={"optimizer": ["sgd", "adam"], "optimizer.momentum": [0.5], "epochs": Range(2, 9)}, candidates=2)
+    one = search(
+        space={"optimizer": ["sgd", "adam"], "optimizer.momentum": [0.5], "epochs": Uniform(2, 9)}, candidates=2
+    )
     assert [(c.optimizer, c.epochs) for c in one.corners()] == [(SGD.but(momentum=0.5), 2), (ADAM, 2)]
 
 
@@ -159,7 +160,7 @@ def test_corners_are_a_candidate_of_each_kind() -> None:
 )
 def test_whole_numbers_are_drawn_where_they_are_taken(name: str, ends: tuple[float, float], whole: bool) -> None:
     """By the annotation, else the default's type, of what takes the number; else by the ends of the range."""
-    assert search(space={name: Range(*ends)}).is_whole(name) == whole
+    assert search(space={name: Uniform(*ends)}).drawn.is_whole(name) == whole
 
 
 def test_whole_numbers_of_ones_own_function() -> None:
@@ -167,7 +168,7 @@ def test_whole_numbers_of_ones_own_function() -> None:
     own = training(model=other)
     cases = {"model.units": True, "model.share": False, "model.size": True, "model.dropout": False}
     for name, whole in cases.items():
-        assert search(base=own, space={name: Range(1, 9)}).is_whole(name) == whole
+        assert search(base=own, space={name: Uniform(1, 9)}).drawn.is_whole(name) == whole
 
 
 @pytest.mark.parametrize(
@@ -179,7 +180,7 @@ def test_whole_numbers_of_ones_own_function() -> None:
         ),
         ({"optimizer": ["sgd", "adam"], "optimizer.momentum": [0.0, 0.9]}, {"optimizer": ADAM}),
         (
-            {"optimizer": [SGD.but(nesterov=True), "adam"], "optimizer.momentum": Range(0, 0.9)},
+            {"optimizer": [SGD.but(nesterov=True), "adam"], "optimizer.momentum": Uniform(0, 0.9)},
             {"optimizer": SGD.but(nesterov=True), "optimizer.momentum": 0.3},
         ),
         (
@@ -207,7 +208,7 @@ def test_a_candidates_choices_are_what_was_drawn(space: dict[str, Any], choices:
 def test_a_search_cannot_be_changed() -> None:
     """Its fields, its space and the lists in that refuse to be changed once checked."""
     widths = [[8], [8, 8]]
-    one = search(space={"model.widths": widths, "learning_rate": Range(0.1, 1)})
+    one = search(space={"model.widths": widths, "learning_rate": Uniform(0.1, 1)})
     with pytest.raises(FrozenInstanceError):
         one.folds = 1  # type: ignore[misc]
     with pytest.raises(TypeError):
@@ -228,11 +229,12 @@ SPACE = {
     "model.widths": lists(st.lists(st.integers(1, 512), min_size=1, max_size=3).map(tuple)),
     "model.dropout": lists(st.floats(0, 0.99)),
     "optimizer": lists(st.sampled_from(["sgd", "adam", "lion", call("keras.optimizers.AdamW", weight_decay=0.1)])),
-    "optimizer.weight_decay": lists(st.floats(0, 1)) | st.just(Range(1e-5, 1e-3, log=True)),
+    "optimizer.weight_decay": lists(st.floats(0, 1)) | st.just(LogUniform(1e-5, 1e-3)),
     "loss": lists(st.sampled_from(["mse", "mae", call("keras.losses.Huber", delta=2.0)])),
     "batch_size": lists(st.integers(1, 10_000_000) | st.just("full")),
     "learning_rate": lists(st.floats(1e-6, 100))
-    | st.builds(Range, st.floats(1e-6, 1e-3), st.floats(1e-2, 100), st.booleans()),
+    | st.builds(Uniform, st.floats(1e-6, 1e-3), st.floats(1e-2, 100))
+    | st.builds(LogUniform, st.floats(1e-6, 1e-3), st.floats(1e-2, 100)),
 }
 
 
@@ -240,7 +242,7 @@ SPACE = {
 def searches(draw: st.DrawFn) -> Search:
     """Any legal search over some of the choices."""
     space = draw(st.fixed_dictionaries({}, optional=SPACE).filter(bool))
-    possible = math.prod(len(values) for values in space.values() if not isinstance(values, Range))
+    possible = math.prod(len(values) for values in space.values() if not isinstance(values, Distribution))
     return Search(
         question="Which?",
         data=draw(st.sampled_from(READY)),
@@ -259,11 +261,8 @@ def test_the_json_of_a_search_says_all_of_it(original: Search) -> None:
     """What `to_json` writes is standard JSON that has every field, so that an equal search can be made of it."""
     text = original.to_json()
     record = json.loads(text, parse_constant=lambda constant: pytest.fail(f"{constant} is no JSON"))
-    space = {
-        name: Range(**values) if isinstance(values, dict) else thawed(values)
-        for name, values in record["space"].items()
-    }
-    known = {"base": Training.from_dict(record["base"]), "data": Data.from_dict(record["data"]), "space": space}
+    known: dict[str, Any] = {"base": Training.from_dict(record["base"]), "data": Data.from_dict(record["data"])}
+    known["space"] = read_values(record["space"])
     assert Search(**{**record, **known}) == original
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from mlplab import command_line
 from mlplab.checks import UsageError
 from mlplab.command_line import EXIT_FAILED, Parser, add_training_options, changes_of, exit_code, lead, open_lab
-from mlplab.comparison import Until
 from mlplab.loading import experiment_names, load_experiment
+from mlplab.seeds import Until
 
 if TYPE_CHECKING:
     from mlplab.records import Record
@@ -46,8 +46,13 @@ def report(lab: "Lab", folder: Path, names: Sequence[str]) -> "tuple[dict[str, R
     return lab.every("report", names, folder, write)
 
 
+def reported() -> list[str]:
+    """The experiments that the report is of: all of the project's, but for those that are about tuning."""
+    return [name for name in experiment_names() if not name.startswith("optimizers_tuned")]
+
+
 def _report(options: argparse.Namespace) -> int:
-    changes, names, folder = changes_of(options), experiment_names(), Path(options.folder)
+    changes, names, folder = changes_of(options), reported(), Path(options.folder)
     if isinstance(changes.seeds, Until):
         raise UsageError(
             f"seeds is {changes.seeds}, but the report's claims are judged by seeds that all variants share; legal: a "
