@@ -41,6 +41,13 @@ class Compared:
     command: str
 
     @property
+    def answer(self) -> str:
+        """What the seeds decide, in a sentence."""
+        from mlplab.answers import answer_of
+
+        return answer_of(self.comparison, self.record.results, self.verdicts)
+
+    @property
     def table(self) -> list[list[str]]:
         """The table of the variants, best first: rows of texts, the first their headings."""
         from mlplab import tables
@@ -91,7 +98,7 @@ class Compared:
 
     def __str__(self) -> str:
         lines = [" | ".join(row) for row in self.table]
-        return "\n".join([self.comparison.question, *lines, *sentences(self.verdicts)])
+        return "\n".join([self.comparison.question, self.answer, *lines, *sentences(self.verdicts)])
 
     def _repr_html_(self) -> str:
         header, *rows = [[html.escape(cell) for cell in row] for row in self.table]
@@ -104,8 +111,9 @@ class Compared:
             for name, figure in self.figures.items()
         )
         return (
-            f"<h3>{html.escape(self.comparison.question)}</h3><ul>{said}</ul>"
-            f"<table><tr>{head}</tr>{body}</table>{drawn}<p>Run: {html.escape(self.page)}</p>"
+            f"<h3>{html.escape(self.comparison.question)}</h3><p><b>{html.escape(self.answer)}</b></p>"
+            f"<details><summary>Table, {len(self.verdicts)} verdicts and curves</summary><ul>{said}</ul>"
+            f"<table><tr>{head}</tr>{body}</table>{drawn}</details><p>Run: {html.escape(self.page)}</p>"
         )
 
 

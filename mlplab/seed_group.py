@@ -2,6 +2,7 @@
 
 import math
 import statistics
+import time
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -130,6 +131,7 @@ class SeedGroup:
             result.shared = where is not None
             run.tags({labels.LOAD: f"{labels.SHARED}: {', core '.join(where.values())}"} if where is not None else {})
             watch.started(result)
+        began = time.perf_counter()
         try:
             alone = [result for result, _ in opened]
             if self.variant.splits != "fixed":
@@ -140,6 +142,10 @@ class SeedGroup:
             fitted = trial.train(alone, self.comparison.metric, data, device, report, stores, self.program)
             for (result, run), model in zip(opened, fitted, strict=True):
                 self._record(result, run, model)
+            # One that went on after an interruption has clocks from before it, too.
+            spent = max(0.0, time.perf_counter() - began - _on_clocks(alone))
+            for result in alone:
+                result.other_seconds = spent / len(alone)
         except Exception:
             for result, run in opened:
                 result.status, result.error = FAILED, traceback.format_exc()
@@ -208,6 +214,13 @@ class SeedGroup:
                 self.run.metrics({"group_seconds": found[0].group_seconds})
             self.run.figure(figures.learning_curves(found, self.data.label, self._curves()), "learning_curves.png")
         self.run.finish("FAILED" if len(found) < len(self.trained) else "FINISHED")
+
+
+def _on_clocks(found: Sequence[Result]) -> float:
+    """Seconds that trainings, alone or side by side, have on their clocks together."""
+    together = {result.group_seconds for result in found if math.isfinite(result.group_seconds)}
+    trained = sum(together) or sum(result.train_seconds for result in found)
+    return trained + sum(result.evaluate_seconds + result.compile_seconds for result in found)
 
 
 def _keep(result: Result, run: tracking.Run) -> None:

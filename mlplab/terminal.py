@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 
 from mlplab import results, tables
+from mlplab.answers import answer_of
 from mlplab.comparison import Comparison
 from mlplab.data import Dataset
 from mlplab.folds import fold_number
@@ -75,6 +76,8 @@ class Screen:
         if record.reused:
             self.out.print(f"{name}: on record already, in run {record.run_id}")
         elif isinstance(experiment, Comparison):
+            answer = answer_of(experiment, record.results, record.verdicts)
+            self.out.print(answer, style="bold", soft_wrap=True)
             cells = tables.to_cells(experiment, record.results)
             self.out.print(table(cells, f"{name} on {record.data}, best by {experiment.metric.name} first"))
             if targets := results.targets(experiment, record.results):

@@ -104,6 +104,12 @@ class Verdict:
     sentence: str
     caution: str = ""
 
+    @property
+    def size(self) -> str:
+        """By how much the better mean is better, or the ratio, in the measure's unit and with the sentence's digits."""
+        show = shower(self.unit, self.low, self.high, self.low_corrected, self.high_corrected)
+        return show(self.difference if self.unit == "times" else abs(self.difference))
+
 
 @dataclass(frozen=True)
 class _Pair:
@@ -135,9 +141,9 @@ def judge(measures: Sequence[Measure], baseline: str) -> list[Verdict]:
 
 
 def sentences(verdicts: Sequence[Verdict]) -> list[str]:
-    """What verdicts say, a sentence each; one for all where there is but one seed."""
-    if verdicts and all(verdict.decision == ONE_SEED for verdict in verdicts):
-        return ["One seed cannot tell which variant is better: take several seeds, such as 10."]
+    """What verdicts say, a sentence each; none where there is but one seed, of which the answer says all there is."""
+    if all(verdict.decision == ONE_SEED for verdict in verdicts):
+        return []
     return [verdict.sentence for verdict in verdicts]
 
 
@@ -272,16 +278,14 @@ def _sentence(measure: Measure, said: Mapping[str, Any], level: float) -> str:
         text = text if timed else f"{a}'s {words} is {size} times that of {b} {span}"
     elif measure.relative:
         have = "take" if timed else "have"
-        text = f"{a} and {b} {have} the same {words} within {100 * measure.margin:g} %: ratio {size} {span}"
+        text = f"{a} and {b} {have} the same {words} within {within(unit, measure.margin)}: ratio {size} {span}"
     elif decision == BETTER and measure.maximizes:
         text = f"{a} beats {b} by {amount} of {words} {span}"
     elif decision == BETTER:
         text = f"{a}'s {words} is {amount} smaller than {b}'s {span}"
     else:
-        margin = f"{100 * measure.margin:g}" if unit == "points" else f"{measure.margin:g}"
         of = f"the {words}" if measure.name == "gap" else words
-        within = "1 point" if (margin, unit) == ("1", "points") else f"{margin} {unit}".strip()
-        text = f"{a} and {b} are equivalent within {within} of {of}: {size} {span}"
+        text = f"{a} and {b} are equivalent within {within(unit, measure.margin)} of {of}: {size} {span}"
     return _with_caution(text, measure)
 
 
@@ -309,6 +313,16 @@ def _how_many(said: Mapping[str, Any]) -> str:
     if more is None:
         return f"more than {MOST_SEEDS:,} more seeds would tell"
     return f"about {more:,} more seed{'' if more == 1 else 's'} would tell"
+
+
+def within(unit: str, margin: float) -> str:
+    """A `Measure`'s margin for readers.
+
+    >>> within("points", 0.002), within("points", 0.01), within("times", 0.05), within("nats", 0.02)
+    ('0.2 points', '1 point', '5 %', '0.02 nats')
+    """
+    shown = f"{100 * margin:g}" if unit in ("points", "times") else f"{margin:g}"
+    return "1 point" if (shown, unit) == ("1", "points") else f"{shown} {'%' if unit == 'times' else unit}".strip()
 
 
 def shower(unit: str, low: float, high: float, *others: float) -> Callable[[float], str]:

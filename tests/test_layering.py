@@ -40,7 +40,7 @@ LAYERS = (
     {"loops"},
     {"steps"},
     # The words: what an experiment is, and what it is about.
-    {"loading", "folds"},
+    {"loading", "folds", "answers"},
     {"space", "results", "data"},
     {"comparison", "readers"},
     {"spec", "sources"},
