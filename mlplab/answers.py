@@ -80,6 +80,7 @@ def answer(
     >>> answer([], ["Adam"])
     'Adam is the only variant, so nothing is compared.'
     """
+    variants = list(dict.fromkeys([*variants, *(name for v in verdicts for name in (v.a, v.b))]))
     known, costs, troubles = {name: place for place, name in enumerate(variants)}, seconds or {}, troubles or {}
     endings = [f"{name}{how}." for name, how in troubles.items()]
     if len(variants) == 1:

@@ -379,8 +379,9 @@ def _tables(record: Record, records: Records) -> list[Block]:
 
 def _answer(comparison: Comparison, record: Record) -> list[Block]:
     """What several seeds decide, first of all; one decides nothing, which the page says of all at its top."""
-    several = len(record.seeds) > 1
-    return [Paragraph(answer_of(comparison, record.results, record.verdicts), strong=True)] if several else []
+    if len(record.seeds) < 2 or not record.verdicts:
+        return []
+    return [Paragraph(answer_of(comparison, record.results, record.verdicts), strong=True)]
 
 
 def _circumstances(record: Record) -> str:
