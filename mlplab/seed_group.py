@@ -1,10 +1,11 @@
 """A variant's trainings, one a seed, and what each leaves in its run."""
 
+import contextlib
 import math
 import statistics
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -290,15 +291,19 @@ def spread(
         turns: groups and seeds in the order in which they are to be trained.
         jobs, address: where, see `mlplab.cluster.workers`.
     """
+    with spreading(comparison, data, watch, jobs, address) as carry_out:
+        carry_out(turns)
+
+
+@contextlib.contextmanager
+def spreading(
+    comparison: Comparison, data: Dataset, watch: ProgressListener, jobs: int, address: str | None
+) -> Iterator[Callable[[Sequence[tuple[SeedGroup, int]]], None]]:
+    """What does as `spread`, with the same workers each time it is called within the block."""
     from mlplab import cluster
 
     reference = worker.Reference.to(comparison.data, data)
-    shown = {
-        (f.variant.name, seed): Result(
-            variant=f.variant, seed=seed, steps_per_epoch=f.variant.steps_per_epoch(len(data.train))
-        )
-        for f, seed in turns
-    }
+    shown: dict[tuple[str, int], Result] = {}
 
     def on_message(message: Any) -> None:
         variant, seed, values = message
@@ -310,16 +315,23 @@ def spread(
             result.add(values)
             watch.epoch(result)
 
-    tasks = {
-        _Task(comparison, group.variant, group.program, seed, reference, group.parent.parent_ref): group
-        for group, seed in turns
-        if not group.recall(seed, watch)
-    }
     with cluster.workers(address, jobs, on_message) as workers:
-        for task, outcome in workers.map(_train, tasks):
-            watch.ended(tasks[task].take(task.seed, outcome))
-    for group, _ in turns:
-        group.trained.sort(key=lambda each: comparison.each_seed.index(each[0].seed))
+
+        def carry_out(turns: Sequence[tuple[SeedGroup, int]]) -> None:
+            for group, seed in turns:
+                steps = group.variant.steps_per_epoch(len(data.train))
+                shown[group.variant.name, seed] = Result(variant=group.variant, seed=seed, steps_per_epoch=steps)
+            tasks = {
+                _Task(comparison, group.variant, group.program, seed, reference, group.parent.parent_ref): group
+                for group, seed in turns
+                if not group.recall(seed, watch)
+            }
+            for task, outcome in workers.map(_train, tasks):
+                watch.ended(tasks[task].take(task.seed, outcome))
+            for group, _ in turns:
+                group.trained.sort(key=lambda each: comparison.each_seed.index(each[0].seed))
+
+        yield carry_out
 
 
 def means_of(each: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -94,6 +94,8 @@ class Screen:
             cells = tables.search_cells(record.search)
             best = f"best mean {record.search.score} over the folds first"
             self.out.print(table(cells, f"{name} on {record.data}, {best}"))
+            if raced := record.search.raced:
+                self.out.print(raced, soft_wrap=True)
         elif record.predictions:
             found = record.predictions
             self.out.print(

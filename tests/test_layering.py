@@ -47,7 +47,7 @@ LAYERS = (
     {"calls", "datasets", "origin", "delivery"},
     # What needs nothing else.
     {"keras_names", "user_code", "models", "initial", "splits", "verdicts", "spool", "backend"},
-    {"checks", "statistics", "arrays", "ranges", "sharing", "drawing", "export", "machine"},
+    {"checks", "statistics", "racing", "arrays", "ranges", "sharing", "drawing", "export", "machine"},
     # The public names, which it imports on use alone, and the folders of the cache and the state.
     {"__init__"},
 )
