@@ -21,6 +21,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,12 @@ class Untracked:
         return None
 
     def scored(self, place: int, fold: int, score: float) -> None:
+        """Nothing."""
+
+    def ahead(self, places: Sequence[int], fold: int) -> None:
+        """Nothing."""
+
+    def over(self, place: int) -> None:
         """Nothing."""
 
     def best(self, place: int) -> tuple[Result, Any]:

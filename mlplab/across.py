@@ -31,12 +31,14 @@ from mlplab.aggregates import (
     profile,
     profile_score,
 )
+from mlplab.amounts import shower
+from mlplab.answers import answer
 from mlplab.comparison import Comparison
 from mlplab.records import Record
 from mlplab.results import Result, Target
 from mlplab.seeds import Until
 from mlplab.statistics import exp, mean_interval
-from mlplab.verdicts import ONE_SEED, Measure, Verdict, judge, judge_looks, sentences, shower
+from mlplab.verdicts import ONE_SEED, Measure, Verdict, judge, judge_looks, sentences
 
 
 @dataclass(frozen=True)
@@ -337,6 +339,14 @@ class Across:
             "data sets say little about others."
         )
 
+    def answer(self, verdicts: Sequence[Verdict]) -> str:
+        """What holds over all data sets, in a sentence."""
+        if self.refusal:
+            return f"Nothing is decided over all data sets: {self.refusal}"
+        of_metric = [one for one in verdicts if one.measure == self.comparison.metric.name]
+        said = answer(of_metric, self.ranked(), settings=self.comparison.budget)
+        return f"Over the {len(self.labels)} data sets: {said}"
+
     @property
     def best(self) -> str:
         """Which variant has the best mean, as a sentence."""
@@ -348,6 +358,7 @@ class Across:
     def to_dict(self, verdicts: Sequence[Verdict]) -> dict[str, Any]:
         """All that is said over all of the data sets."""
         return {
+            "answer": self.answer(verdicts),
             "data": [{"name": record.data, "run_id": record.run_id} for record in self.records],
             "verdicts": [asdict(one) for one in verdicts],
             "improvements": [asdict(one) for one in self.improvements(verdicts)],

@@ -10,8 +10,9 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentForma
 
 from mlplab.across import Across, Improvement, Profile
 from mlplab.aggregates import R_MAX, Estimate
+from mlplab.amounts import shower
 from mlplab.drawing import add_explanation, folded, looks, new_figure
-from mlplab.verdicts import Verdict, shower
+from mlplab.verdicts import Verdict
 
 APART = 0.06
 """Least distance of two labels beside the curves, as a share of the axis' height."""

@@ -65,7 +65,7 @@ def run_across(
     run.text(json.dumps(finite(over.to_dict(verdicts)), indent=2, allow_nan=False), "verdicts.json")
     for name, figure in across_figures.every(over, verdicts).items():
         run.figure(figure, f"{name}.png")
-    run.tags({"mlflow.note.content": _note(over, verdicts, run)})
+    run.tags({"mlflow.note.content": _note(over, verdicts, run), "answer": over.answer(verdicts)})
     run.tags({"winners": _winners(comparison, records)})
     winner, select = over.ranked()[0], comparison.metric.name
     if math.isfinite(mean := over.mean_over(winner)[0]):
@@ -95,6 +95,7 @@ def _note(over: Across, verdicts: Sequence[Verdict], run: recording.Run) -> str:
     pages = [f"[{record.data}]({tracking.page_address(run, record.run_id)})" for record in over.records]
     parts = [
         f"**{over.comparison.question}**",
+        over.answer(verdicts),
         tables.wide_markdown(over.cells()),
         over.best,
         "\n".join(f"- {sentence}" for sentence in says),

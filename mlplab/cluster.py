@@ -5,6 +5,7 @@ There is one way to spread work, `joblib.Parallel`; `workers` decides what is be
 """
 
 import contextlib
+import functools
 import itertools
 import logging
 import re
@@ -55,10 +56,12 @@ class Workers:
     Attributes:
         count: how many tasks are carried out at a time; more where workers come later.
         shared: whether several are: their times then tell nothing of what each takes alone.
+        config: has joblib use them; so `map` does, whatever else it is told within the block.
     """
 
     count: int = 1
     shared: bool = False
+    config: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
 
     def map(self, task: Callable[[Item], Value], items: Iterable[Item]) -> Iterator[tuple[Item, Outcome[Value]]]:
         """Carries out a task for each item, a task at a time on each worker, and gives the outcomes as they come.
@@ -73,7 +76,7 @@ class Workers:
         waiting = dict(enumerate(items))
         for _ in range(DEATHS):
             try:
-                for place, outcome in _carry_out(task, waiting):
+                for place, outcome in self._carry_out(task, waiting):
                     if not isinstance(outcome.error, WorkerDiedError):
                         yield waiting.pop(place), outcome
                 break
@@ -82,16 +85,18 @@ class Workers:
         # With a worker die the tasks that wait there as well. Which is to blame is seen when each is alone.
         for place, item in waiting.items():
             try:
-                ((_, outcome),) = _carry_out(task, {place: item})
+                ((_, outcome),) = self._carry_out(task, {place: item})
             except BrokenProcessPool:
                 outcome = Outcome(error=WorkerDiedError(f"{DEATHS + 1} worker processes {DIED}"))
             yield item, outcome
 
-
-def _carry_out(task: Callable[[Item], Value], items: Mapping[int, Item]) -> Iterator[tuple[int, Outcome[Value]]]:
-    calls = [joblib.delayed(worker.attempt)(task, place, item) for place, item in items.items()]
-    parallel = joblib.Parallel(batch_size=1, pre_dispatch="all", return_as="generator_unordered")
-    return parallel(calls)  # type: ignore[no-any-return]
+    def _carry_out(
+        self, task: Callable[[Item], Value], items: Mapping[int, Item]
+    ) -> Iterator[tuple[int, Outcome[Value]]]:
+        calls = [joblib.delayed(worker.attempt)(task, place, item) for place, item in items.items()]
+        with self.config():
+            parallel = joblib.Parallel(batch_size=1, pre_dispatch="all", return_as="generator_unordered")
+        return parallel(calls)  # type: ignore[no-any-return]
 
 
 @contextlib.contextmanager
@@ -114,8 +119,8 @@ def workers(
     if address is None:
         if jobs < 1:
             raise UsageError(f"jobs is {jobs}; legal: a whole number from 1.")
-        with _processes(jobs, on_message) if jobs > 1 else _here(on_message):
-            yield Workers(jobs, jobs > 1)
+        with _processes(jobs, on_message) if jobs > 1 else _here(on_message) as config:
+            yield Workers(jobs, jobs > 1, config)
         return
     local = re.fullmatch(r"local:([1-9]\d{0,2})", address)
     if not local and not re.fullmatch(r"(tcp|tls)://([\w.-]+|\[[0-9a-fA-F:]+\]):\d{1,5}", address):
@@ -124,23 +129,25 @@ def workers(
         raise UsageError(f"jobs is {jobs}, and the cluster is {address}: name one of them; a cluster uses all workers.")
     with _client(address, int(local[1]) if local else 0) as client:
         backend = _backend(client, on_message)
-        with joblib.parallel_config(backend, n_jobs=-1), _watch(client, backend, address):
-            yield Workers(len(client.ncores()), True)
+        config = functools.partial(joblib.parallel_config, backend, n_jobs=-1)
+        with config(), _watch(client, backend, address):
+            yield Workers(len(client.ncores()), True, config)
 
 
 @contextlib.contextmanager
-def _here(on_message: Callable[[Any], None]) -> Iterator[None]:
+def _here(on_message: Callable[[Any], None]) -> Iterator[Callable[[], Any]]:
     """This process alone."""
     before = worker.listen(on_message)
+    config = functools.partial(joblib.parallel_config, "sequential", n_jobs=1)
     try:
-        with joblib.parallel_config("sequential", n_jobs=1):
-            yield
+        with config():
+            yield config
     finally:
         worker.listen(before)
 
 
 @contextlib.contextmanager
-def _processes(jobs: int, on_message: Callable[[Any], None]) -> Iterator[None]:
+def _processes(jobs: int, on_message: Callable[[Any], None]) -> Iterator[Callable[[], Any]]:
     """Local processes, as joblib makes them by default, ended at the end."""
     one_at_a_time = threading.Lock()
 
@@ -158,11 +165,11 @@ def _processes(jobs: int, on_message: Callable[[Any], None]) -> Iterator[None]:
 
     with Listener() as listener:
         threading.Thread(target=accept, args=(listener,), daemon=True).start()
-        with joblib.parallel_config(
-            "loky", n_jobs=jobs, initializer=_join, initargs=(worker.threads(), listener.address)
-        ):
+        joining = {"initializer": _join, "initargs": (worker.threads(), listener.address)}
+        config = functools.partial(joblib.parallel_config, "loky", n_jobs=jobs, **joining)
+        with config():
             try:
-                yield
+                yield config
             finally:
                 # joblib keeps them for later, and they would keep their cores.
                 get_reusable_executor().shutdown(wait=True, kill_workers=True)

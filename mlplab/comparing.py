@@ -39,6 +39,11 @@ class _Shown(abc.ABC):
 
     @property
     @abc.abstractmethod
+    def answer(self) -> str:
+        """What the seeds decide, in a sentence."""
+
+    @property
+    @abc.abstractmethod
     def table(self) -> list[list[str]]:
         """Rows of texts, the first their headings."""
 
@@ -59,7 +64,7 @@ class _Shown(abc.ABC):
 
     def __str__(self) -> str:
         lines = [" | ".join(row) for row in self.table]
-        return "\n".join([self.comparison.question, *lines, *self.sentences])
+        return "\n".join([self.comparison.question, self.answer, *lines, *self.sentences])
 
     def _repr_html_(self) -> str:
         header, *rows = [[html.escape(cell) for cell in row] for row in self.table]
@@ -72,8 +77,9 @@ class _Shown(abc.ABC):
             for name, figure in self.figures.items()
         )
         return (
-            f"<h3>{html.escape(self.comparison.question)}</h3><ul>{said}</ul>"
-            f"<table><tr>{head}</tr>{body}</table>{drawn}<p>Run: {html.escape(self.page)}</p>"
+            f"<h3>{html.escape(self.comparison.question)}</h3><p><b>{html.escape(self.answer)}</b></p>"
+            f"<details><summary>Table, {len(self.verdicts)} verdicts and curves</summary><ul>{said}</ul>"
+            f"<table><tr>{head}</tr>{body}</table>{drawn}</details><p>Run: {html.escape(self.page)}</p>"
         )
 
 
@@ -89,6 +95,13 @@ class Compared(_Shown):
     """
 
     data: Dataset
+
+    @property
+    def answer(self) -> str:
+        """What the seeds decide, in a sentence."""
+        from mlplab.answers import answer_of
+
+        return answer_of(self.comparison, self.record.results, self.verdicts)
 
     @property
     def table(self) -> list[list[str]]:
@@ -156,6 +169,11 @@ class ComparedAcross(_Shown):
     """
 
     each: Mapping[str, Compared]
+
+    @property
+    def answer(self) -> str:
+        """What holds over all data sets, in a sentence."""
+        return self._over.answer(self.verdicts)
 
     def on(self, data: str) -> Compared:
         """What it came to on one of the data sets, by its name.

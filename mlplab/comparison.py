@@ -17,6 +17,8 @@ from mlplab.sources import Data, datasets_of
 from mlplab.space import Space, Tune
 from mlplab.spec import FIRST_SEED, MARGINS, Metric, Training, check_base
 
+AT_THESE_SETTINGS = "at these settings"
+
 
 @dataclass(frozen=True)
 class WinnerOf:
@@ -274,13 +276,8 @@ class Comparison:
 
     @property
     def budget(self) -> str:
-        """What a verdict on the variants holds at: the budget of their tuning, or their settings where these are part
-        of what is compared, as an optimizer's are; else "".
-        """
-        if self.tune is not None:
-            return f"at {self.tune.trials} trials each"
-        optimizers = {variant.optimizer.name for variant in self._known() if variant.optimizer is not None}
-        return "at these settings" if len(optimizers) > 1 else ""
+        """What a verdict on the variants holds at: the budget of their tuning, or the settings that they were given."""
+        return f"at {self.tune.trials} trials each" if self.tune else AT_THESE_SETTINGS
 
     def only(self, names: Iterable[str]) -> "Comparison":
         """The same comparison with the variants `names` alone, in the comparison's order."""

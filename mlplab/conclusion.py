@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from mlplab import figures, labels, recording, results, tables, tracking, verdict_figures
+from mlplab.answers import answer_of
 from mlplab.building import first_rows, restored
 from mlplab.comparison import Comparison
 from mlplab.data import Dataset
@@ -63,7 +64,7 @@ def conclude(
     looks: Sequence[int] = (),
     tuning: Tuning | None = None,
 ) -> list[Verdict]:
-    """What the parent run says of its trainings: tables, figures, verdicts, winner; and the models worth serving.
+    """What the parent run says of its trainings: answer, tables, figures, verdicts, winner; models worth serving.
 
     Args:
         looks: as `verdicts_of` takes them.
@@ -71,6 +72,7 @@ def conclude(
     found = [result for result, _ in trained]
     refusal = results.unpaired(found)
     verdicts = verdicts_of(comparison, found, looks)
+    answer = answer_of(comparison, found, verdicts)
     targets = results.targets(comparison, found)
     table = tables.to_markdown(comparison, found)
     select = comparison.metric.name
@@ -82,16 +84,16 @@ def conclude(
     parent.figure(figures.training_times(found, data.label), "training_time.png")
     if rates := figures.learning_rates(found, comparison.metric, data.label):
         parent.figure(rates, "learning_rates.png")
-    _record_verdicts(parent, verdicts, targets, data)
+    _record_verdicts(parent, answer, verdicts, targets, data)
     says = sentences(verdicts)
     if len(says) > MOST_SENTENCES:
         says = [f"{len(says)} verdicts are in verdicts.json."]
-    says += [f"The verdicts hold {comparison.budget}."] * bool(verdicts and comparison.budget)
     if refusal:
         says = [f"No verdicts: {refusal}"]
     if tuning and tuning.sentence:
         says.append(tuning.sentence)
-    parent.tags({"mlflow.note.content": _note(parent, comparison, data, found, ranked, says, targets)})
+    note = _note(parent, comparison, data, found, ranked, answer, says, targets)
+    parent.tags({"mlflow.note.content": note, "answer": answer})
     runs = {result.run_id: run for result, run in trained}
     _describe(comparison, ranked, runs, {family.variant.name: family.run for family in families})
     if not ranked:
@@ -136,10 +138,11 @@ def _describe(
 
 
 def _record_verdicts(
-    parent: recording.Run, verdicts: Sequence[Verdict], targets: Sequence[Target], data: Dataset
+    parent: recording.Run, answer: str, verdicts: Sequence[Verdict], targets: Sequence[Target], data: Dataset
 ) -> None:
-    """Verdicts and times to targets as a JSON file and figures of the comparison's run."""
-    said = {"verdicts": [asdict(verdict) for verdict in verdicts], "targets": [asdict(target) for target in targets]}
+    """Answer, verdicts and times to targets as a JSON file and figures of the comparison's run."""
+    said: dict[str, Any] = {"answer": answer, "verdicts": [asdict(verdict) for verdict in verdicts]}
+    said["targets"] = [asdict(target) for target in targets]
     parent.text(json.dumps(finite(said), indent=2, allow_nan=False), "verdicts.json")
     for measure in dict.fromkeys(verdict.measure for verdict in verdicts if math.isfinite(verdict.low)):
         shown = [verdict for verdict in verdicts if verdict.measure == measure]
@@ -164,13 +167,19 @@ def _note(
     data: Dataset,
     found: Sequence[Result],
     ranked: Sequence[Outcome],
+    answer: str,
     says: Sequence[str],
     targets: Sequence[Target],
 ) -> str:
-    """The comparison's description, as Markdown for MLflow's UI."""
+    """The comparison's description, as Markdown for MLflow's UI: the answer first, which the UI shows without a click.
+
+    It has no `<details>`: the UI takes that out of a description, and folds what is below its first lines itself.
+    """
+
     curves = tracking.curves_address(parent, f"best_{comparison.metric.name}", not comparison.metric.maximizes)
     parts = [
         f"**{comparison.question}**",
+        answer,
         tables.wide_markdown(tables.to_cells(comparison, found)),
         f"Best by {comparison.metric.name}: **{ranked[0].variant.name}**." if ranked else "No variant has a result.",
         "\n".join(f"- {sentence}" for sentence in says),

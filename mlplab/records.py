@@ -48,8 +48,9 @@ class Candidate:
 
     Attributes:
         choices: choice of a training -> the value drawn; without those that do not apply to its optimizer or model.
-        scores: of each held-out fold, in the folds' order, more is better; NaN where the training failed.
-        train_seconds: seconds of training alone, over all folds.
+        scores: of each held-out fold that it had, in the folds' order, more is better; NaN where the training failed.
+            In a race it may have had fewer than others.
+        train_seconds: seconds of training alone, over these folds.
     """
 
     choices: dict[str, Any]
@@ -72,7 +73,7 @@ class Candidate:
 
     @property
     def mean(self) -> float:
-        """Mean score over the folds."""
+        """Mean score over the folds that it had."""
         return statistics.fmean(self.scores)
 
     @property
@@ -107,9 +108,41 @@ class SearchResult:
         return list(dict.fromkeys(name for candidate in self.candidates for name in candidate.choices))
 
     @property
+    def ranked(self) -> list[Candidate]:
+        """The candidates with the highest mean score first, of equals the first drawn; after a race those it dropped
+        follow, the last to be dropped first; and those that failed.
+        """
+        return sorted(self.candidates, key=lambda c: (-len(c.scores), -c.mean) if math.isfinite(c.mean) else (1, 0.0))
+
+    @property
     def best(self) -> Candidate:
-        """The candidate with the highest mean score, the first of equals."""
-        return max(self.candidates, key=lambda c: c.mean if math.isfinite(c.mean) else -math.inf)
+        """The candidate with the highest mean score over all folds."""
+        return self.ranked[0]
+
+    @property
+    def folds(self) -> int:
+        """How many folds the winner had, and whoever was not dropped."""
+        return max(len(candidate.scores) for candidate in self.candidates)
+
+    def dropped(self, candidate: Candidate) -> str:
+        """That a race dropped a candidate, and when; else ""."""
+        had = len(candidate.scores)
+        if had == self.folds or not math.isfinite(candidate.mean):
+            return ""
+        return f"dropped after {had} fold{'' if had == 1 else 's'}"
+
+    @property
+    def raced(self) -> str:
+        """What a race saved, as a sentence; "" where nobody was dropped."""
+        had = sorted(len(candidate.scores) for candidate in self.candidates if self.dropped(candidate))
+        if not had:
+            return ""
+        after = f"{had[0]} fold{'' if had[-1] == 1 else 's'}" if had[0] == had[-1] else f"{had[0]} to {had[-1]} folds"
+        trained, every = sum(len(c.scores) for c in self.candidates), self.folds * len(self.candidates)
+        return (
+            f"{len(had)} of {len(self.candidates)} candidates were dropped after {after}, clearly worse than the "
+            f"leader: {trained} trainings in place of {every}."
+        )
 
 
 @dataclass(kw_only=True)

@@ -49,6 +49,7 @@ class Result:
         solo_epoch_seconds: seconds of an epoch of it timed alone after that; NaN where it was alone anyway.
         compile_seconds: tracing and compiling.
         evaluate_seconds: evaluating the validation and the training examples, over all epochs.
+        other_seconds: what else it took until its run had it: building, pictures, saving; side by side, its share.
         resumed_at: epochs that it had when it was last gone on with after an interruption; 0 if it went through.
         shared: whether it ran on a worker, beside others: its times are compared with none.
         busy: cores that other processes kept busy while it trained, on average.
@@ -76,6 +77,7 @@ class Result:
     steps_per_epoch: int = 0
     compile_seconds: float = 0.0
     evaluate_seconds: float = 0.0
+    other_seconds: float = 0.0
     peak_memory_mb: float = math.nan
     error: str = ""
     run_id: str = ""

@@ -1,5 +1,6 @@
 """A random search that is scikit-learn's own, with scikeras between it and Keras; a fold is trained as a seed is."""
 
+import functools
 import math
 import sys
 import warnings
@@ -7,12 +8,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import joblib  # type: ignore[import-untyped]
 import keras
 import numpy as np
-from sklearn.exceptions import FitFailedWarning
 from sklearn.metrics import get_scorer
 from sklearn.model_selection import ParameterSampler, PredefinedSplit, RandomizedSearchCV
 
+from mlplab import racing
 from mlplab.building import restored
 from mlplab.data import Dataset
 from mlplab.distributions import Distribution
@@ -39,6 +41,12 @@ class Trainer(Protocol):
     def scored(self, place: int, fold: int, score: float) -> None:
         """Takes a fold's score; NaN where its training failed."""
 
+    def ahead(self, places: Sequence[int], fold: int) -> None:
+        """In a race: these candidates' trainings are wanted next, and may be carried out together."""
+
+    def over(self, place: int) -> None:
+        """No more folds of a candidate are wanted."""
+
     def best(self, place: int) -> tuple[Result, keras.Model]:
         """The winner's training on all training examples, and its model."""
 
@@ -49,7 +57,8 @@ class Found:
 
     Attributes:
         cv_results: scikit-learn's `cv_results_`; its fit times are the seconds of training, and it has no score times.
-        scores: of each candidate in the order they were drawn, one for each fold.
+            After a race it has a row a candidate all the same, with the number of `folds` it had; means are over those.
+        scores: of each candidate in the order they were drawn, one for each fold that it had.
         refit: the winner's training on all training examples.
         model: the one that it left.
     """
@@ -79,7 +88,8 @@ def random_search(
     """Runs `search` as scikit-learn's `RandomizedSearchCV` over shuffled folds, stratified where there are classes.
 
     A candidate's score on a fold in which its training raised is NaN, and the others go on. A training whose loss stops
-    being finite ends there; its score counts as it is.
+    being finite ends there; its score counts as it is. In a race each fold is an evaluation of its own, of whoever
+    `racing.due` names, and the winner is the best of those that had all folds; one that failed gets no further fold.
 
     Args:
         search: what is drawn.
@@ -99,22 +109,26 @@ def random_search(
         _distributions(search),
         n_iter=len(drawn),
         random_state=search.seed,
-        cv=PredefinedSplit(numbers - 1),
+        cv=_only(numbers, 1) if search.race else PredefinedSplit(numbers - 1),
         scoring=_Score(search.scoring, trainer),
         error_score=np.nan,
+        refit=functools.partial(_winning_row, folds=search.folds) if search.race else True,
     )
-    with warnings.catch_warnings():
+    searching.trainer_, searching.racing_ = trainer, numbers if search.race else None
+    # What trains may be elsewhere; what scikit-learn does itself is done here.
+    with joblib.parallel_config("sequential", n_jobs=1), warnings.catch_warnings():
         # Whoever trains has said it, and of each.
-        warnings.simplefilter("ignore", FitFailedWarning)
         for says in ("Scoring failed", "One or more of the test scores are non-finite"):
             warnings.filterwarnings("ignore", says, UserWarning)
         searching.fit(data.train.x, data.train.y, fold_of_example=numbers)
     results = searching.cv_results_
+    if search.race:
+        results = _by_candidate(results, search.folds)
+    many = results.get("folds", [search.folds] * len(results["params"]))
     scores = [
-        [float(results[f"split{fold}_test_score"][place]) for fold in range(search.folds)]
-        for place in range(len(results["params"]))
+        [float(results[f"split{fold}_test_score"][place]) for fold in range(had)] for place, had in enumerate(many)
     ]
-    times = [seconds(place) / search.folds for place in range(len(scores))]
+    times = [seconds(place) / had for place, had in enumerate(many)]
     kept = {k: v for k, v in results.items() if "score_time" not in k and k not in ("std_fit_time", "param_place")}
     kept |= {"mean_fit_time": np.array(times), "params": [_without_place(one) for one in results["params"]]}
     best = searching.best_estimator_
@@ -122,16 +136,83 @@ def random_search(
 
 
 class _Searching(RandomizedSearchCV):  # type: ignore[misc]
-    """scikit-learn's search, each of whose fits knows the place of its candidate; none is repeated."""
+    """scikit-learn's search, each of whose fits knows the place of its candidate; none is repeated.
+
+    Attributes:
+        racing_: in a race the number of the fold of each example, else None.
+    """
+
+    trainer_: Trainer
+    racing_: np.ndarray | None
 
     def _run_search(self, evaluate_candidates: Callable[..., Any], *, callback_ctx: Any = None) -> None:
         # scikit-learn's documented place for a subclass to say what is evaluated; from 1.9 on it gives a context.
-        def evaluate(drawn: Sequence[dict[str, Any]], **more: Any) -> Any:
-            return evaluate_candidates(
-                [{**choices, "place": place} for place, choices in enumerate(_different(drawn))], **more
-            )
+        def evaluate(drawn: Sequence[dict[str, Any]], **more: Any) -> None:
+            every = [{**choices, "place": place} for place, choices in enumerate(_different(drawn))]
+            if self.racing_ is None:
+                evaluate_candidates(every, **more)
+            else:
+                self._race(every, self.racing_, evaluate_candidates)
+            for place in range(len(every)):
+                self.trainer_.over(place)
 
         super()._run_search(evaluate, **({} if callback_ctx is None else {"callback_ctx": callback_ctx}))
+
+    def _race(self, drawn: Sequence[dict[str, Any]], numbers: np.ndarray, evaluate: Callable[..., Any]) -> None:
+        folds = int(numbers.max())
+        scores = np.full((len(drawn), folds), np.nan)
+        while places := racing.due(scores, folds):
+            fold = int((~np.isnan(scores[places[0]])).sum()) + 1
+            self.trainer_.ahead(places, fold)
+            results = evaluate(
+                [drawn[place] for place in places],
+                cv=_only(numbers, fold),
+                more_results={"fold": [fold] * len(places)},
+            )
+            scores = _raced(results, len(drawn), folds)
+
+
+def _only(numbers: np.ndarray, fold: int) -> PredefinedSplit:
+    """A cross-validation of one fold."""
+    return PredefinedSplit(np.where(numbers == fold, 0, -1))
+
+
+def _raced(results: Mapping[str, Any], candidates: int, folds: int) -> np.ndarray:
+    """The scores by candidate and fold, as `racing` takes them, of a `cv_results_` with a row for each of both."""
+    scores = np.full((candidates, folds), np.nan)
+    for params, fold, score in zip(results["params"], results["fold"], results["split0_test_score"], strict=True):
+        scores[params["place"], fold - 1] = score if math.isfinite(score) else -math.inf
+    return scores
+
+
+def _standing(scores: np.ndarray) -> list[tuple[bool, int, float]]:
+    """How candidates rank after a race: without failure, with the most folds, with the best mean over these."""
+    run = [row[~np.isnan(row)] for row in scores]
+    return [(bool(np.isfinite(had).all()), len(had), float(had.mean())) for had in run]
+
+
+def _winning_row(results: Mapping[str, Any], folds: int) -> int:
+    """The first row of a race's winner, which scikit-learn trains anew."""
+    places = [params["place"] for params in results["params"]]
+    standing = _standing(_raced(results, max(places) + 1, folds))
+    return places.index(standing.index(max(standing)))
+
+
+def _by_candidate(results: Mapping[str, Any], folds: int) -> dict[str, Any]:
+    """A race's `cv_results_`, a row a candidate, as that of a search without a race is; masked is what was not run."""
+    places = [params["place"] for params in results["params"]]
+    scores = _raced(results, max(places) + 1, folds)
+    first = [places.index(place) for place in range(len(scores))]
+    standing = _standing(scores)
+    shown = np.ma.masked_where(np.isnan(scores), np.where(np.isneginf(scores), np.nan, scores))
+    table: dict[str, Any] = {
+        name: np.ma.asarray(values)[first] for name, values in results.items() if name.startswith("param_")
+    }
+    table |= {"params": [results["params"][row] for row in first]}
+    table |= {f"split{fold}_test_score": shown[:, fold] for fold in range(folds)}
+    table |= {"mean_test_score": shown.mean(axis=1), "std_test_score": shown.std(axis=1)}
+    table |= {"rank_test_score": np.array([1 + sum(other > own for other in standing) for own in standing])}
+    return {**table, "folds": [had for _, had, _ in standing]}
 
 
 @dataclass(frozen=True)
@@ -142,7 +223,7 @@ class _Score:
     trainer: Trainer
 
     def __call__(self, estimator: Any, x: np.ndarray, y: np.ndarray) -> float:
-        score = self.trainer.known(estimator.place, estimator.fold_)
+        score = math.nan if estimator.failed_ else self.trainer.known(estimator.place, estimator.fold_)
         if score is None:
             score = float(get_scorer(self.name)(estimator, x, y) if self.name else estimator.score(x, y))
             self.trainer.scored(estimator.place, estimator.fold_, score)
@@ -162,10 +243,16 @@ def _estimator(search: Search, data: Dataset, trainer: Trainer) -> Any:
         def fit(self, X: np.ndarray, y: np.ndarray, fold_of_example: np.ndarray) -> Any:
             held_out = set(range(1, search.folds + 1)) - set(np.unique(fold_of_example).tolist())
             self.fold_ = held_out.pop() if held_out else 0  # none: the winner, on all examples
+            self.failed_ = False
             if not self.fold_:
                 self.result_, self.trained_ = trainer.best(int(self.place))
             elif trainer.known(self.place, self.fold_) is None:
-                self.result_, self.trained_ = trainer.fold(self.place, self.fold_), None
+                try:
+                    self.result_, self.trained_ = trainer.fold(self.place, self.fold_), None
+                except RuntimeError:
+                    # Raised here it would end a search where it is of all that scikit-learn was given at a time.
+                    self.failed_ = True
+                    return self
             else:
                 return self
             self.initialize(X, y)

@@ -1,10 +1,11 @@
 """A search in the store: a run for each candidate, its folds below it, and what the search's own run says of them."""
 
+import contextlib
 import csv
 import io
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
@@ -47,12 +48,10 @@ def run_search(
     variants = search.candidates(spec)
     with watching([*variants, spec.base.but(name=WINNER)]) as watch:
         trainer = _Trainer(spec, variants, data, device, run, watch)
-        if jobs > 1 or address is not None:
-            run.tags({labels.LOAD: labels.SHARED})
-            trainer.spread(jobs, address)
         try:
-            done = search.random_search(spec, data, trainer, trainer.seconds)
-        except Exception:
+            with trainer.spreading(jobs, address) if jobs > 1 or address is not None else contextlib.nullcontext():
+                done = search.random_search(spec, data, trainer, trainer.seconds)
+        except RuntimeError:
             if not trainer.failed:
                 raise
             raise RuntimeError(
@@ -72,6 +71,7 @@ def run_search(
     table = tables.markdown(tables.search_cells(found))
     says = ", ".join(f"{name} {choice_text(value)}" for name, value in best.choices.items())
     verdict = f"Best of {len(variants)} candidates by mean score over {spec.folds} folds: **{says}**."
+    verdict += f" {found.raced}" if found.raced else ""
     run.tags({"mlflow.note.content": f"**{spec.question}**\n\n{table}\n{verdict} Data: {data.label}."})
     run.file("model.keras", done.model.save)
     leads = {**labels.of_data(data), "experiment": spec.name, "run_id": run.run_id}
@@ -136,6 +136,8 @@ class _Trainer:
             self.groups.append(group)
         self.failed = ""
         self.validated: dict[str, float] = {}
+        self._over = {place for place, group in enumerate(self.groups) if group is None}
+        self._carry_out: Callable[[Sequence[tuple[SeedGroup, int]]], None] | None = None
 
     def _recorded(self, variant: Training, fingerprint: str) -> Candidate | None:
         """The candidate as it is on record: in a process before this one, or in another search."""
@@ -148,11 +150,24 @@ class _Trainer:
             return known
         return None
 
-    def spread(self, jobs: int, address: str | None) -> None:
-        """Has workers train every fold that has not been trained."""
+    @contextlib.contextmanager
+    def spreading(self, jobs: int, address: str | None) -> Iterator[None]:
+        """Has workers train every fold that has not been trained; or in a race, within the block, what is `ahead`."""
+        self.run.tags({labels.LOAD: labels.SHARED})
         turns = [(group, seed) for group in self.groups if group is not None for seed in self.seeds]
-        with seed_group.spreading(self.comparison, self.data, self.watch, jobs, address) as spread:
-            spread(turns)
+        with seed_group.spreading(self.comparison, self.data, self.watch, jobs, address) as self._carry_out:
+            if self.spec.race:
+                yield
+            else:
+                self._carry_out(turns)
+        if not self.spec.race:
+            yield
+
+    def ahead(self, places: Sequence[int], fold: int) -> None:
+        """As `search.Trainer`."""
+        if self._carry_out is not None:
+            groups = [group for place in places if (group := self.groups[place]) is not None]
+            self._carry_out([(group, self.seeds[fold - 1]) for group in groups])
 
     def fold(self, place: int, fold: int) -> Result:
         """As `search.Trainer`."""
@@ -180,13 +195,27 @@ class _Trainer:
         assert group.run is not None
         candidate.scores[fold - 1] = score
         group.run.metrics({"fold_score": score}, step=fold)
-        if fold < self.spec.folds:
+        if fold == self.spec.folds:
+            self.over(place)
+
+    def over(self, place: int) -> None:
+        """As `search.Trainer`."""
+        if place in self._over:
             return
+        self._over.add(place)
+        candidate, group = self.candidates[place], self.groups[place]
+        assert group is not None
+        assert group.run is not None
+        if self.spec.race and len(group.trained) < self.spec.folds:
+            del candidate.scores[len(group.trained) :]
+            had = f"after {len(group.trained)} of {self.spec.folds} folds"
+            said = f"Clearly worse than the leader {had}: dropped."
+            group.run.tags({"mlflow.note.content": said if math.isfinite(candidate.mean) else f"Failed {had}."})
         candidate.train_seconds = sum(result.train_seconds for result, _ in group.trained)
         group.run.metrics({"mean_score": candidate.mean, "std_score": candidate.std})
         # Not train_seconds: under that name the run has the folds' mean.
         group.run.metrics({"all_folds_seconds": candidate.train_seconds})
-        if all(math.isfinite(one) for one in candidate.scores):
+        if len(candidate.scores) == self.spec.folds and all(map(math.isfinite, candidate.scores)):
             group.run.tags({"mlplab.kind": "candidate", "mlplab.candidate": json.dumps(candidate.to_dict())})
             group.run.tags(marks.fingerprinted(self.prints[place]))
             group.run.keep("candidate", candidate.to_dict())

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import statistics
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -152,6 +153,7 @@ class SeedGroup:
             result.steps_per_epoch = self.variant.steps_per_epoch(len(data.train))
             run.tags({labels.LOAD: f"{labels.SHARED}: {', core '.join(where.values())}"} if where is not None else {})
             watch.started(result)
+        began = time.perf_counter()
         try:
             alone = [result for result, _ in opened]
             if self.variant.splits != "fixed" and cut is None:
@@ -162,6 +164,10 @@ class SeedGroup:
             fitted = trial.train(alone, self.comparison.metric, data, device, report, stores, self.program)
             for (result, run), model in zip(opened, fitted, strict=True):
                 self._record(result, run, model)
+            # One that went on after an interruption has clocks from before it, too.
+            spent = max(0.0, time.perf_counter() - began - _on_clocks(alone))
+            for result in alone:
+                result.other_seconds = spent / len(alone)
         except Exception:
             for result, run in opened:
                 result.status, result.error = FAILED, traceback.format_exc()
@@ -241,6 +247,13 @@ def _weights(run_id: str, result: Result, data: Dataset) -> list[np.ndarray]:
         model.load_weights(path)
     weights: list[np.ndarray] = model.get_weights()
     return weights
+
+
+def _on_clocks(found: Sequence[Result]) -> float:
+    """Seconds that trainings, alone or side by side, have on their clocks together."""
+    together = {result.group_seconds for result in found if math.isfinite(result.group_seconds)}
+    trained = sum(together) or sum(result.train_seconds for result in found)
+    return trained + sum(result.evaluate_seconds + result.compile_seconds for result in found)
 
 
 def _keep(result: Result, run: recording.Run) -> None:
@@ -325,7 +338,7 @@ def spreading(
 
     with cluster.workers(address, jobs, on_message) as workers:
 
-        def spread(turns: Sequence[tuple[SeedGroup, int]]) -> None:
+        def carry_out(turns: Sequence[tuple[SeedGroup, int]]) -> None:
             for group, seed in turns:
                 steps = group.variant.steps_per_epoch(len(data.train))
                 shown[group.variant.name, seed] = Result(variant=group.variant, seed=seed, steps_per_epoch=steps)
@@ -339,7 +352,7 @@ def spreading(
             for group, _ in turns:
                 group.trained.sort(key=lambda each: group.comparison.each_seed.index(each[0].seed))
 
-        yield spread
+        yield carry_out
 
 
 def means_of(each: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -298,6 +298,8 @@ class Search:
             two candidates are equal.
         candidates: how many are drawn; at most as many as there are.
         folds: of the cross-validation over the training examples, stratified where they have classes.
+        race: whether folds are taken one after the other, and candidates that are clearly worse than the leader by then
+            get no further one, see `mlplab.racing`: it pays with ten folds and more.
         scoring: of the folds, by scikit-learn's names; "": `accuracy` for classes, `r2` for numbers.
         seed: of the drawing, the folds, and every training.
         name: given by `load_experiment`.
@@ -312,6 +314,7 @@ class Search:
     space: Mapping[str, Any]
     candidates: int = 10
     folds: int = 3
+    race: bool = False
     scoring: str = ""
     seed: int = FIRST_SEED
     name: str = ""
@@ -322,6 +325,8 @@ class Search:
         object.__setattr__(self, "data", Data.of(self.data))
         whole("candidates", self.candidates, 1, 100_000)
         whole("folds", self.folds, 2, 100)
+        if not isinstance(self.race, bool):
+            raise UsageError(f"race is {self.race!r}; legal: True or False.")
         whole("seed", self.seed, 0, MAX_SEED)
         object.__setattr__(self, "space", values_of(self.space))
         if self.base.callbacks or "callbacks" in self.space:

@@ -190,9 +190,9 @@ def search_cells(search: SearchResult) -> list[list[str]]:
     words = choice_words(search.choices)
     cells = [["candidate", *words.values(), "mean score", "std", "folds", "train (s)"]]
     places = {id(candidate): place for place, candidate in enumerate(search.candidates, start=1)}
-    ranked = sorted(search.candidates, key=lambda c: -c.mean if math.isfinite(c.mean) else math.inf)
-    for candidate in ranked:
+    for candidate in search.ranked:
         scores = " ".join(map(number_text, candidate.scores))
+        scores += f" ({dropped})" if (dropped := search.dropped(candidate)) else ""
         measured = [number_text(candidate.mean), number_text(candidate.std), scores]
         choices = [choice_text(candidate.choices[name]) if name in candidate.choices else "–" for name in words]
         cells.append([str(places[id(candidate)]), *choices, *measured, _number(candidate.train_seconds, ".1f")])

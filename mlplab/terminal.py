@@ -13,6 +13,7 @@ from rich.table import Table
 
 from mlplab import results, tables
 from mlplab.across import Across
+from mlplab.answers import answer_of
 from mlplab.comparison import Comparison
 from mlplab.data import Dataset
 from mlplab.folds import fold_number, is_trial
@@ -80,6 +81,8 @@ class Screen:
         elif record.records and isinstance(experiment, Comparison):
             self._recorded_across(experiment, record)
         elif isinstance(experiment, Comparison):
+            answer = answer_of(experiment, record.results, record.verdicts)
+            self.out.print(answer, style="bold", soft_wrap=True)
             cells = tables.to_cells(experiment, record.results)
             what = name if name.endswith(f" on {record.data}") else f"{name} on {record.data}"
             self.out.print(table(cells, f"{what}, best by {experiment.metric.name} first"))
@@ -89,8 +92,6 @@ class Screen:
                 self.out.print(f"No verdicts: {refusal}", style="bold yellow")
             for sentence in sentences(record.verdicts):
                 self.out.print(f"– {sentence}", soft_wrap=True)
-            if record.verdicts and experiment.budget:
-                self.out.print(f"The verdicts hold {experiment.budget}.", soft_wrap=True)
             if record.tuning and record.tuning.sentence:
                 self.out.print(record.tuning.sentence, soft_wrap=True)
             if unlike := results.unpaired_weights(experiment, record.results):
@@ -101,6 +102,8 @@ class Screen:
             cells = tables.search_cells(record.search)
             best = f"best mean {record.search.score} over the folds first"
             self.out.print(table(cells, f"{name} on {record.data}, {best}"))
+            if raced := record.search.raced:
+                self.out.print(raced, soft_wrap=True)
         elif record.predictions:
             found = record.predictions
             self.out.print(
@@ -111,6 +114,7 @@ class Screen:
 
     def _recorded_across(self, comparison: Comparison, record: Record) -> None:
         over = Across(comparison, record.records)
+        self.out.print(over.answer(record.verdicts), style="bold", soft_wrap=True)
         title = f"{comparison.name}: {comparison.metric.name} on {len(record.records)} data sets"
         self.out.print(table(over.cells(), title))
         if profiles := over.profiles():

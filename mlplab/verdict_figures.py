@@ -11,10 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
+from mlplab.amounts import shower
 from mlplab.drawing import add_explanation, add_legend, folded, looks, new_figure
 from mlplab.results import Target
 from mlplab.spec import Metric
-from mlplab.verdicts import BETTER, EQUIVALENT, ONE_SEED, UNDECIDED, Verdict, shower
+from mlplab.verdicts import BETTER, EQUIVALENT, ONE_SEED, UNDECIDED, Verdict
 
 DECISIONS = {
     BETTER: ("#3f90da", "o", "#3f90da", "better"),

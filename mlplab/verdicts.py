@@ -5,12 +5,13 @@ differences seed by seed.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from mlplab.amounts import shower, within
 from mlplab.sequential import Looks
 from mlplab.statistics import (
     ALPHA,
@@ -121,6 +122,12 @@ class Verdict:
         """Whether more of the seeds that were planned may decide it."""
         return self.decision in (UNDECIDED, ONE_SEED) and self.reach >= OUT_OF_REACH
 
+    @property
+    def size(self) -> str:
+        """By how much the better mean is better, or the ratio, in the measure's unit and with the sentence's digits."""
+        show = shower(self.unit, self.low, self.high, self.low_corrected, self.high_corrected)
+        return show(self.difference if self.unit == "times" else abs(self.difference))
+
 
 @dataclass(frozen=True)
 class _Pair:
@@ -226,9 +233,9 @@ def _judged(tests: Sequence[_Test], settled: Mapping[tuple[str, frozenset[str]],
 
 
 def sentences(verdicts: Sequence[Verdict]) -> list[str]:
-    """What verdicts say, a sentence each; one for all where there is but one seed."""
-    if verdicts and all(verdict.decision == ONE_SEED for verdict in verdicts):
-        return ["One seed cannot tell which variant is better: take several seeds, such as 10."]
+    """What verdicts say, a sentence each; none where there is but one seed, of which the answer says all there is."""
+    if all(verdict.decision == ONE_SEED for verdict in verdicts):
+        return []
     return [verdict.sentence for verdict in verdicts]
 
 
@@ -384,16 +391,14 @@ def _sentence(measure: Measure, said: Mapping[str, Any], level: float) -> str:
         text = text if timed else f"{a}'s {words} is {size} times that of {b} {span}"
     elif measure.relative:
         have = "take" if timed else "have"
-        text = f"{a} and {b} {have} the same {words} within {100 * measure.margin:g} %: ratio {size} {span}"
+        text = f"{a} and {b} {have} the same {words} within {within(unit, measure.margin)}: ratio {size} {span}"
     elif decision == BETTER and measure.maximizes:
         text = f"{a} beats {b} by {amount} of {words} {span}"
     elif decision == BETTER:
         text = f"{a}'s {words} is {amount} smaller than {b}'s {span}"
     else:
-        margin = f"{100 * measure.margin:g}" if unit == "points" else f"{measure.margin:g}"
         of = f"the {words}" if measure.name == "gap" else words
-        within = "1 point" if (margin, unit) == ("1", "points") else f"{margin} {unit}".strip()
-        text = f"{a} and {b} are equivalent within {within} of {of}: {size} {span}"
+        text = f"{a} and {b} are equivalent within {within(unit, measure.margin)} of {of}: {size} {span}"
     return _with_caution(text, measure)
 
 
@@ -421,30 +426,3 @@ def _how_many(said: Mapping[str, Any]) -> str:
     if more is None:
         return f"more than {MOST_SEEDS:,} more seeds would tell"
     return f"about {more:,} more seed{'' if more == 1 else 's'} would tell"
-
-
-def shower(unit: str, low: float, high: float, *others: float) -> Callable[[float], str]:
-    """How differences in a `Measure`'s unit are written: with the digits that the width of the interval tells.
-
-    More where rounding would show the end of an interval, this one's or of others, as no difference, which it is not.
-    """
-    scale, none = (100 if unit == "points" else 1), (1 if unit == "times" else 0)
-    least = 2 if unit == "times" else 4
-    if unit == "points":
-        half = scale * (high - low) / 2
-        least = 1 if math.isfinite(half) and half >= 0.5 else 2
-    ends = [scale * end for end in (low, high, *others) if math.isfinite(end) and end != none]
-    fixed = (digits for digits in range(least, 18) if not any(float(f"{end:.{digits}f}") == none for end in ends))
-    digits = next(fixed, None)
-
-    def show(value: float) -> str:
-        value *= scale
-        plain = digits is not None and abs(value) < 1e15
-        return _signless(f"{value:.{digits}f}" if plain else f"{value:.3g}")
-
-    return show
-
-
-def _signless(text: str) -> str:
-    """A zero without a minus."""
-    return text.removeprefix("-") if not text.strip("-0.") else text

@@ -41,7 +41,7 @@ LAYERS = (
     {"loops"},
     {"steps"},
     # The words: what an experiment is, and what it is about.
-    {"loading", "folds"},
+    {"loading", "folds", "answers"},
     {"results", "data"},
     {"comparison", "readers"},
     {"space"},
@@ -51,7 +51,8 @@ LAYERS = (
     {"stores"},
     # What needs nothing else.
     {"keras_names", "user_code", "models", "initial", "splits", "verdicts", "aggregates", "spool", "backend"},
-    {"checks", "statistics", "sequential", "arrays", "ranges", "sharing", "drawing", "export", "machine", "marks"},
+    {"checks", "statistics", "sequential", "racing", "arrays", "ranges", "sharing", "drawing", "export", "machine"},
+    {"marks", "amounts"},
     # The public names, which it imports on use alone, and the folders of the cache and the state.
     {"__init__"},
 )

@@ -338,7 +338,11 @@ def test_one_seed_cannot_tell(store, dataset):
     assert not any(math.isfinite(verdict.low) for verdict in record.verdicts)
     (parent,) = [r for r in store.search_runs(["0"]) if r.info.run_name == "trial"]
     assert not [name for name in artifacts(store, parent.info.run_id) if name.startswith("differences")]
-    assert parent.data.tags["mlflow.note.content"].count("One seed cannot tell which variant is better") == 1
+    answer = parent.data.tags["answer"]
+    assert answer.startswith("One seed cannot tell which variant is better")
+    assert parent.data.tags["mlflow.note.content"].count(answer) == 1
+    assert "ne seed" not in parent.data.tags["mlflow.note.content"].replace(answer, "")
+    assert json.loads(read(store, parent.info.run_id, "verdicts.json"))["answer"] == answer
 
 
 class Shuffles(Quiet):

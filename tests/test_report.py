@@ -15,6 +15,7 @@ from experiments.report import page as report
 from experiments.report.__main__ import reported
 from experiments.report.claims import CLAIMS
 from mlplab import figures, results, search_figures, verdict_figures
+from mlplab.answers import answer_of
 from mlplab.comparison import Comparison
 from mlplab.loading import Options
 from mlplab.records import Record
@@ -328,9 +329,13 @@ def five(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def test_several_seeds_are_shown_with_intervals_and_verdicts(five: tuple[Path, Path]) -> None:
-    """Claims and published numbers have intervals, sections their verdicts' sentences, the page its seeds."""
+    """Claims and published numbers have intervals, sections answer and verdicts' sentences, the page its seeds."""
+    optimizers = with_verdicts(VERDICTS)["optimizers"]
+    answer = answer_of(optimizers.experiment, optimizers.results, VERDICTS)
+    assert "(5 seeds), at these settings." in answer
     for text in (read(five[0]).text, five[1].read_text("utf-8").replace("\\", "")):
         ends = r"\[[\d.]+, [\d.]+\]"
+        assert answer in text
         assert re.search(rf"SGD 97\.00 % {ends} / Adam 97\.50 % {ends} / RMSprop 98\.00 % {ends} \(5 seeds\)", text)
         assert re.search(rf"0\.97\W*0\.9700 {ends} \(5 seeds\)\W+0\.00 points", text)
         assert re.search(rf"RMSprop beats SGD by 1\.00 points of validation accuracy {ends} \(5 seeds\)\.", text)

@@ -24,6 +24,7 @@ from experiments.report.claims import CLAIMS
 from experiments.report.judging import NOT_REPRODUCED, NOT_TESTABLE, REPRODUCED, Claim, Records, Verdict
 from experiments.report.looks import choices_text
 from mlplab import figures, results, search_figures, tables, verdict_figures
+from mlplab.answers import answer_of
 from mlplab.comparison import Comparison
 from mlplab.loading import Overview, load_experiment
 from mlplab.records import Record
@@ -357,6 +358,7 @@ def _tables(record: Record, records: Records) -> list[Block]:
     experiment = record.experiment
     if isinstance(experiment, Comparison):
         return [
+            *_answer(experiment, record),
             Table(tables.to_cells(experiment, record.results)),
             Paragraph(f"{_circumstances(record)} {_what_is_shown(experiment, len(record.seeds))}"),
             *_verdicts(record),
@@ -373,6 +375,13 @@ def _tables(record: Record, records: Records) -> list[Block]:
     if record.predictions:
         return [Paragraph(f"Model: {record.predictions.model_uri}. Data: {record.data}.")]
     return []
+
+
+def _answer(comparison: Comparison, record: Record) -> list[Block]:
+    """What several seeds decide, first of all; one decides nothing, which the page says of all at its top."""
+    if len(record.seeds) < 2 or not record.verdicts:
+        return []
+    return [Paragraph(answer_of(comparison, record.results, record.verdicts), strong=True)]
 
 
 def _circumstances(record: Record) -> str:
