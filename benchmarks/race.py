@@ -28,7 +28,7 @@ from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from mlplab import Data, Range, Search, Training, racing
+from mlplab import Data, LogUniform, Search, Training, Uniform, racing
 
 RACES = Path(__file__).resolve().parent / "races"
 REPLAYS = 200
@@ -78,7 +78,7 @@ def cnn(filters: int = 8) -> Any:
 
 CLASSES: dict[str, Any] = {"loss": "sparse_categorical_crossentropy", "metrics": ["accuracy"]}
 MLP = Training(model="mlp", optimizer="sgd", epochs=10, **CLASSES)
-RATES = Range(1e-3, 1.0, log=True)
+RATES = LogUniform(1e-3, 1.0)
 QUESTION = "Which candidate is best?"
 GRIDS = {
     # The experiment `random_search`, all of its choices, on the digits.
@@ -95,7 +95,7 @@ GRIDS = {
         data=Data(images),
         base=Training(model=cnn, epochs=5, batch_size=32, **CLASSES),
         space={
-            "learning_rate": Range(1e-4, 1e-1, log=True),
+            "learning_rate": LogUniform(1e-4, 1e-1),
             "model.filters": [4, 8, 16],
             "optimizer": ["adam", "rmsprop", "sgd"],
         },
@@ -115,7 +115,7 @@ GRIDS = {
         question=QUESTION,
         data="digits",
         base=MLP,
-        space={"learning_rate": RATES, "model.dropout": Range(0.0, 0.5), "batch_size": [16, 32, 64, 128]},
+        space={"learning_rate": RATES, "model.dropout": Uniform(0.0, 0.5), "batch_size": [16, 32, 64, 128]},
         candidates=16,
         folds=20,
         seed=7,
