@@ -5,13 +5,13 @@ good as a third need not be as good as each other.
 """
 
 import math
-import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mlplab.amounts import within
 from mlplab.comparison import AT_THESE_SETTINGS, Comparison
 from mlplab.results import Result, outcomes, rank, unpaired
+from mlplab.seeds import MAX_SEEDS
 from mlplab.statistics import MOST_SEEDS
 from mlplab.verdicts import BETTER, EQUIVALENT, ONE_SEED, UNDECIDED, Verdict
 
@@ -19,8 +19,6 @@ MANY_SEEDS = 10
 """As many are proposed where there is one."""
 MOST_NAMES = 12
 """Of more variants that are in one place the rest is counted."""
-LONGEST_OPTION = 60
-"""Letters of an option that still reads as one."""
 
 
 def answer_of(
@@ -223,22 +221,18 @@ def _sorted(clause: _Clause, known: Mapping[str, int]) -> _Clause:
 def _what_would_decide(
     verdicts: Sequence[Verdict], known: Mapping[str, int], seconds: Mapping[str, float]
 ) -> list[str]:
-    """Of what is undecided: how many more seeds would tell, after how long, and the options that have them trained."""
+    """Of what is undecided: how many more seeds would tell, after how long, and the option that has them trained."""
     open_ones = [verdict for verdict in verdicts if verdict.decision == UNDECIDED]
     within_reach = [verdict for verdict in open_ones if verdict.more_seeds is not None]
     says = []
     if within_reach:
         names = sorted({name for v in within_reach for name in (v.a, v.b)}, key=lambda name: known[name])
         more = max(v.more_seeds or 0 for v in within_reach)
-        every = more + max(v.seeds for v in within_reach)
+        every = more + max(v.seeds + v.dropped for v in within_reach)
         a_seed = sum(seconds[name] for name in names) if seconds.keys() >= set(names) else math.nan
-        cost, anew = (f", {text}" if (text := _cost(many * a_seed)) else "" for many in (more, every))
-        text = f"About {more:,} more seed{'' if more == 1 else 's'} of {_list(names)} would tell{cost}"
-        chosen = ",".join(names)
-        only = "" if len(names) == len(known) else f" --variant {shlex.quote(chosen)}"
-        if len(only) <= LONGEST_OPTION and (not only or chosen.count(",") == len(names) - 1):
-            text += f"; `--seeds {every}{only}` trains all {every:,} of each anew{anew}"
-        says.append(f"{text}.")
+        cost = f", {text}" if (text := _cost(more * a_seed)) else ""
+        option = f"; `--seeds until:{every}` goes on from here" if every <= MAX_SEEDS else ""
+        says.append(f"About {more:,} more seed{'' if more == 1 else 's'} of {_list(names)} would tell{cost}{option}.")
     if beyond := [f"{v.a} from {v.b}" for v in open_ones if v.more_seeds is None]:
         says.append(f"It takes more than {MOST_SEEDS:,} more seeds to tell {_list(beyond)}.")
     return says

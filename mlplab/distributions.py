@@ -25,8 +25,8 @@ class Distribution:
     def at(self, share: float, is_whole: bool = False) -> float:
         """The number that a share of them, from 0 to 1, is below.
 
-        >>> Uniform(0, 0.5).at(0.5), LogUniform(1e-4, 1).at(0.5), Uniform(1, 3).at(0.99, is_whole=True)
-        (0.25, 0.01, 3)
+        >>> Uniform(0, 0.5).at(0.5), round(LogUniform(1, 100).at(0.5), 4), Uniform(1, 3).at(0.99, is_whole=True)
+        (0.25, 10.0, 3)
         """
         low, high = self.low, self.high
         if is_whole:  # each whole number's share of the line reaches half a unit to either side

@@ -184,6 +184,7 @@ class Tune:
     Raises:
         UsageError: an unknown choice, an illegal value or number.
 
+    >>> from mlplab.distributions import LogUniform
     >>> Tune({"learning_rate": LogUniform(1e-4, 1)}).trials
     16
     """

@@ -85,7 +85,7 @@ class Verdict:
         decision: `better`, `equivalent` (within the margin), `undecided` or `one seed`.
         more_seeds: of what is undecided: about how many more seeds would decide; None beyond `MOST_SEEDS`.
         looks: how often it was looked at while seeds were added; 0 where their number was fixed.
-        reach: of what is undecided at a look: the chance that the last look decides it, by what is known so far.
+        reach: of what is undecided at a look: the chance that the last look decides it, by what is known; else None.
         sentence: all of it for a reader.
         words, unit, caution: the measure's.
     """
@@ -115,12 +115,12 @@ class Verdict:
     sentence: str
     caution: str = ""
     looks: int = 0
-    reach: float = math.nan
+    reach: float | None = None
 
     @property
     def open(self) -> bool:
         """Whether more of the seeds that were planned may decide it."""
-        return self.decision in (UNDECIDED, ONE_SEED) and self.reach >= OUT_OF_REACH
+        return self.reach is not None and self.reach >= OUT_OF_REACH
 
     @property
     def size(self) -> str:
@@ -276,7 +276,7 @@ def _verdict(test: _Test, p: float, p_holm: float, level: float, verdicts: int) 
     least, most = -measure.margin, measure.margin
     if measure.relative:
         least, most = 1 / (1 + measure.margin), 1 + measure.margin
-    more, reach = None, math.nan
+    more, reach = None, None
     if many < 2:
         decision = ONE_SEED if many else UNDECIDED
     elif least <= low and high <= most:

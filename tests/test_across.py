@@ -523,8 +523,8 @@ def test_what_is_said_over_all_ends_with_what_it_is_not() -> None:
     assert says[-1].endswith("intervals are over seeds, not over data sets, and 2 data sets say little about others.")
     assert "decide nothing" in says[-2]
     one = across({data: {"a": [0.5], "b": [0.6]} for data in VALUES}, seeds=(1,))
-    assert one.sentences(one.verdicts())[0].startswith("One seed cannot tell")
-    assert len(one.sentences(one.verdicts())) == 2
+    assert one.answer(one.verdicts()).startswith("Over the 2 data sets: One seed cannot tell")
+    assert len(one.sentences(one.verdicts())) == 1
 
 
 def test_a_record_over_several_data_sets_is_read_again() -> None:
