@@ -125,5 +125,7 @@ def _reuse(earlier: Record | None, groups: Sequence[SeedGroup], seeds: Sequence[
     known = {(one.variant.name, one.seed): one for one in earlier.results if one.status != FAILED}
     for group, seed in itertools.product(groups, seeds):
         one = known.get((group.variant.name, seed))
-        if one is not None and seed not in group.seeds and not group.recall(seed, watch):
+        if one is None or one.variant.canonical != group.variant.canonical:  # tuned otherwise
+            continue
+        if seed not in group.seeds and not group.recall(seed, watch):
             group.reuse(one, watch)

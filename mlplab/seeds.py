@@ -54,9 +54,10 @@ class Until:
         >>> Until(most=20, look_every=4).after((5, 10))
         (5, 10, 14, 18, 20)
         """
-        last = max(made, default=0)
+        before = [look for look in made if look <= self.most]
+        last = max(before, default=0)
         more = range(last + self.look_every, self.most, self.look_every)
-        return (*made, *more, *([self.most] if self.most > last else []))
+        return (*before, *more, *([self.most] if self.most > last else []))
 
     def __str__(self) -> str:
         return f"until:{self.most}:{self.look_every}"

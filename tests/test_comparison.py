@@ -193,7 +193,7 @@ def test_seeds_until_the_verdicts_are_clear_are_looked_at_now_and_then() -> None
     assert comparison(seeds=until).each_seed == tuple(range(7, 19))
     assert comparison(seeds=until).looks == until.looks == (5, 10, 12)
     assert until.after((4, 11)) == (4, 11, 12)
-    assert until.after((20,)) == (20,)
+    assert until.after((4, 8, 20)) == (4, 8, 12)
     assert comparison(seeds=12).looks == ()
 
 
