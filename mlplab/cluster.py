@@ -23,7 +23,7 @@ from joblib.externals.loky import BrokenProcessPool, get_reusable_executor  # ty
 
 from mlplab import user_code, worker
 from mlplab.checks import UnavailableError, UsageError
-from mlplab.worker import Outcome
+from mlplab.worker import TaskResult
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
@@ -63,7 +63,7 @@ class Workers:
     shared: bool = False
     config: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
 
-    def map(self, task: Callable[[Item], Value], items: Iterable[Item]) -> Iterator[tuple[Item, Outcome[Value]]]:
+    def map(self, task: Callable[[Item], Value], items: Iterable[Item]) -> Iterator[tuple[Item, TaskResult[Value]]]:
         """Carries out a task for each item, a task at a time on each worker, and gives the outcomes as they come.
 
         A task whose worker dies is carried out again by another, so it has to be one that may be begun twice. Whatever
@@ -87,12 +87,12 @@ class Workers:
             try:
                 ((_, outcome),) = self._carry_out(task, {place: item})
             except BrokenProcessPool:
-                outcome = Outcome(error=WorkerDiedError(f"{DEATHS + 1} worker processes {DIED}"))
+                outcome = TaskResult(error=WorkerDiedError(f"{DEATHS + 1} worker processes {DIED}"))
             yield item, outcome
 
     def _carry_out(
         self, task: Callable[[Item], Value], items: Mapping[int, Item]
-    ) -> Iterator[tuple[int, Outcome[Value]]]:
+    ) -> Iterator[tuple[int, TaskResult[Value]]]:
         calls = [joblib.delayed(worker.attempt)(task, place, item) for place, item in items.items()]
         with self.config():
             parallel = joblib.Parallel(batch_size=1, pre_dispatch="all", return_as="generator_unordered")
@@ -306,7 +306,7 @@ def _backend(client: Any, on_message: Callable[[Any], None]) -> Any:
                     found = self.lost or _explained(error)
                     (call,) = func.items
                     if call[0] is worker.attempt:  # Or else joblib would end the others as well.
-                        found = [(call[1][1], Outcome(error=found))]
+                        found = [(call[1][1], TaskResult(error=found))]
                 callback(found)
 
             future.add_done_callback(over)

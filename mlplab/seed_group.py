@@ -95,7 +95,7 @@ class SeedGroup:
         self.trained.append((result, run))
         watch.recalled(result)
 
-    def take(self, seed: int, outcome: "worker.Outcome[tuple[dict[str, Any], list[np.ndarray]]]") -> Result:
+    def take(self, seed: int, outcome: "worker.TaskResult[tuple[dict[str, Any], list[np.ndarray]]]") -> Result:
         """Takes what a worker has trained; where it could not, a run here says why."""
         if outcome.error is None:
             result = _kept(outcome.get())

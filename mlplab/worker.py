@@ -46,7 +46,7 @@ PACKAGES = (
 
 
 @dataclass(frozen=True)
-class Outcome(Generic[Value]):
+class TaskResult(Generic[Value]):
     """What became of a task: its value, or the exception that it raised, with the worker's traceback as a note."""
 
     value: Value | None = None
@@ -173,10 +173,10 @@ def name() -> str:
     return f"{platform.node()}, process {os.getpid()}"
 
 
-def attempt(task: Callable[[Any], Any], place: int, item: Any) -> tuple[int, Outcome[Any]]:
+def attempt(task: Callable[[Any], Any], place: int, item: Any) -> tuple[int, TaskResult[Any]]:
     """The outcome of a task, whatever it is, as what can be sent back."""
     try:
-        return place, Outcome(task(item))
+        return place, TaskResult(task(item))
     except Exception as error:
         if _prepared:
             error.add_note(f"On worker {name()}:\n{traceback.format_exc()}")
@@ -184,7 +184,7 @@ def attempt(task: Callable[[Any], Any], place: int, item: Any) -> tuple[int, Out
                 pickle.loads(pickle.dumps(error))
             except Exception:
                 error = RuntimeError("".join(traceback.format_exception(error)))
-        return place, Outcome(error=error)
+        return place, TaskResult(error=error)
 
 
 def call(work: bytes, threads: int, topic: str) -> Any:

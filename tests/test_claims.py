@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from experiments.report.__main__ import reported
 from experiments.report.claims import CLAIMS
-from experiments.report.judging import NOT_REPRODUCED, NOT_TESTABLE, REPRODUCED, STATUSES, Claim, judge
+from experiments.report.judging import NOT_REPRODUCED, NOT_TESTABLE, REPRODUCED, STATUSES, Claim, assess
 from experiments.report.looks import FOUND, roughness
 from mlplab.calls import Call
 from mlplab.comparison import Comparison
@@ -23,7 +23,7 @@ from mlplab.records import Candidate, Predictions, Record, SearchResult
 from mlplab.results import DIVERGED, FAILED, Result, measures, significant
 from mlplab.space import Search
 from mlplab.spec import Training
-from mlplab.verdicts import judge as judge_differences
+from mlplab.verdicts import judge
 
 IMAGES = {"mnist": 50_000, "cifar10": 40_000}
 LABELS = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
@@ -186,7 +186,7 @@ def changed(experiment: str, variant: str, **history: list[float]) -> dict[str, 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.key)
 def test_a_claim_is_reproduced_by_what_the_report_says(claim: Claim, found: dict[str, Record]) -> None:
     """Where the trainings give the report's numbers, all is reproduced but bare seconds and a minimum unseen."""
-    verdict = judge(claim, found)
+    verdict = assess(claim, found)
     unseen = claim.key.endswith(("-time", "-times")) and claim.key not in ("decay-costs-time", "training-times")
     assert verdict.status == (NOT_TESTABLE if unseen or claim.key == "stuck" else REPRODUCED), verdict
 
@@ -210,7 +210,7 @@ def test_a_claim_is_not_reproduced_by_other_numbers(claim: Claim, several: bool)
     search.candidates[0].scores = [0.6, 0.6, 0.6]
     for result in other["batch_modes"].results:
         result.parameters = 1
-    verdict = judge(claim, over_seeds(other) if several else other)
+    verdict = assess(claim, over_seeds(other) if several else other)
     seconds = claim.key.endswith(("-time", "-times")) and claim.key not in ("decay-costs-time", "training-times")
     assert verdict.status == (NOT_TESTABLE if seconds else NOT_REPRODUCED), verdict
 
@@ -251,7 +251,7 @@ def check_verdicts(
     for place, candidate in enumerate(search.candidates):
         candidate.scores = [drawn[place % 8]] * 3
     for claim in CLAIMS:
-        verdict = judge(claim, scratch)
+        verdict = assess(claim, scratch)
         assert verdict.status in STATUSES
         assert verdict.evidence.endswith(".")
         for shown in verdict.measured.removesuffix(" (5 seeds)").split(" / "):
@@ -266,7 +266,7 @@ def test_few_epochs_and_stand_in_data_test_nothing(claim: Claim) -> None:
     """Trainings of two epochs, and trainings on the digits, leave a claim untestable, and the evidence says why."""
     stand_ins = {name: replace(record, data=f"digits (stand-in for {record.data})") for name, record in FULL.items()}
     for shown, why in ((records(epochs=2), "2 epochs in place of"), (stand_ins, "stand-in for")):
-        verdict = judge(claim, shown)
+        verdict = assess(claim, shown)
         if claim.key == "parameters":  # the same network on any data, at any epoch
             assert verdict.status == REPRODUCED
         else:
@@ -279,7 +279,7 @@ def test_a_search_of_fewer_candidates_tests_nothing() -> None:
     """A search that drew less than its experiment says does not speak of the report's."""
     small = Options(smoke=True).adapt(FULL["random_search"].experiment)
     made = replace(FULL["random_search"], experiment=small, data="digits (stand-in for CIFAR-10)")
-    verdict = judge(BY_KEY["search-best"], {**FULL, "random_search": made})
+    verdict = assess(BY_KEY["search-best"], {**FULL, "random_search": made})
     assert verdict.status == NOT_TESTABLE
     assert (
         "(on digits (stand-in for CIFAR-10), 2 candidates in place of 10, 2 folds in place of 3, 2 epochs in place of "
@@ -290,47 +290,47 @@ def test_a_search_of_fewer_candidates_tests_nothing() -> None:
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.key)
 def test_what_is_missing_or_failed_is_said(claim: Claim) -> None:
     """Without a record, without its variant or with a failed training a claim is not testable, with the reason."""
-    assert "left no record" in judge(claim, {}).evidence
+    assert "left no record" in assess(claim, {}).evidence
     name, variant = claim.sources[0]
     if not variant:
         return
     five = [replace(r, status=FAILED, error="x\nMemoryError: 3 GB") for r in FIVE[name].results]
-    verdict = judge(claim, {**FIVE, name: replace(FIVE[name], results=five)})
+    verdict = assess(claim, {**FIVE, name: replace(FIVE[name], results=five)})
     assert verdict.status == NOT_TESTABLE
     assert verdict.evidence.endswith("failed: MemoryError: 3 GB")
     none = {**FULL, name: replace(FULL[name], results=[])}
-    assert f"without the variant {variant!r}" in judge(claim, none).evidence
+    assert f"without the variant {variant!r}" in assess(claim, none).evidence
     failures = [Result(variant=r.variant, status=FAILED, error="x\nMemoryError: 3 GB") for r in FULL[name].results]
-    verdict = judge(claim, {**FULL, name: replace(FULL[name], results=failures)})
+    verdict = assess(claim, {**FULL, name: replace(FULL[name], results=failures)})
     assert verdict.status == NOT_TESTABLE
     assert verdict.evidence.endswith("failed: MemoryError: 3 GB")
 
 
 def test_the_evidence_on_decay_shows_the_learning_rate_it_implies() -> None:
     """0.01 / (1 + 1e-6 · 19,550) = 0.009808, beside the recorded rate; the points lost are said as they are."""
-    lost = judge(BY_KEY["decay-accuracy"], FULL).evidence
+    lost = assess(BY_KEY["decay-accuracy"], FULL).evidence
     assert "50 epochs of 391 steps from 0.01 to 0.01 / (1 + 1e-6 · 19,550) = 0.009808" in lost
     assert "recorded: 0.009808" in lost
     assert "-10.00 points" in lost
     assert "more than so small a change explains" in lost
-    kept = judge(BY_KEY["decay-accuracy"], changed("decay_momentum", "with decay", val_accuracy=[0.97] * 50))
+    kept = assess(BY_KEY["decay-accuracy"], changed("decay_momentum", "with decay", val_accuracy=[0.97] * 50))
     assert kept.status == NOT_REPRODUCED
     assert "cannot cost ten points" in kept.evidence
 
 
 def test_the_evidence_on_momentum_at_batch_size_1_shows_its_steps() -> None:
     """A momentum of 0.9 makes 0.1 of 0.01 for every image, 50,000 times an epoch."""
-    evidence = judge(BY_KEY["sgd-decay-momentum-accuracy"], FULL).evidence
+    evidence = assess(BY_KEY["sgd-decay-momentum-accuracy"], FULL).evidence
     assert "10 times the learning rate, 0.1 for every single image, 50,000 times an epoch" in evidence
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.key)
 def test_several_seeds_give_every_number_an_interval(claim: Claim) -> None:
     """What is measured has a mean, an interval and the number of seeds; but the search and the prediction have one."""
-    verdict = judge(claim, FIVE)
+    verdict = assess(claim, FIVE)
     if claim.key in ("search-best", "prediction"):
         assert verdict.seeds == 1
-        assert verdict.measured == judge(claim, FULL).measured
+        assert verdict.measured == assess(claim, FULL).measured
         return
     assert verdict.seeds == len(SEEDS)
     if claim.key == "parameters":  # the same with every seed, and so no interval
@@ -351,7 +351,7 @@ def test_several_seeds_give_every_number_an_interval(claim: Claim) -> None:
 )
 def test_a_number_agrees_if_its_interval_does(accuracies: list[float], status: str) -> None:
     """97 % within a point: by the interval's place within, beyond or across the tolerance, not by the mean alone."""
-    verdict = judge(
+    verdict = assess(
         BY_KEY["minibatch-accuracy"], with_values("decay_momentum", "mini-batch SGD", "val_accuracy", accuracies)
     )
     assert verdict.status == status
@@ -371,7 +371,7 @@ def test_several_seeds_decide_a_lead_that_one_cannot(leads: list[float], status:
     """A tenth of a point is a lead if it comes with every seed, and half a point is none if the next seed takes it."""
     ours = {r.seed: r.best("val_accuracy") for r in FIVE["optimizers"].results if r.variant.name == "RMSprop"}
     theirs = [ours[seed] - lead / 100 for seed, lead in zip(SEEDS, leads, strict=True)]
-    verdict = judge(BY_KEY["rmsprop-best"], with_values("optimizers", "Adam", "val_accuracy", theirs))
+    verdict = assess(BY_KEY["rmsprop-best"], with_values("optimizers", "Adam", "val_accuracy", theirs))
     assert verdict.status == status
     assert f"RMSprop minus Adam {np.mean(leads):+.2f} points [" in verdict.evidence
 
@@ -379,10 +379,10 @@ def test_several_seeds_decide_a_lead_that_one_cannot(leads: list[float], status:
 def test_a_difference_has_the_interval_of_the_comparisons_verdict() -> None:
     """What a claim says of two variants is, to the digit, what the verdict of their comparison says."""
     record = FIVE["optimizers"]
-    verdicts = judge_differences(measures(record.experiment, record.results), record.experiment.against)
+    verdicts = judge(measures(record.experiment, record.results), record.experiment.against)
     (verdict,) = [v for v in verdicts if (v.measure, v.a, v.b) == ("val_accuracy", "RMSprop", "Adam")]
     ends = f"[{100 * verdict.low:+.2f}, {100 * verdict.high:+.2f}]"
-    evidence = judge(BY_KEY["rmsprop-best"], FIVE).evidence
+    evidence = assess(BY_KEY["rmsprop-best"], FIVE).evidence
     assert f"RMSprop minus Adam +0.50 points {ends}: holds (above 0)" in evidence
 
 
@@ -404,7 +404,7 @@ def test_a_gap_shrinks_if_it_does_with_the_seeds(shrinks: list[float], status: s
         else:
             validation[result.seed] = float(np.mean(result.history["val_accuracy"][-10:]))
     accuracies = [validation[s] + gaps[s] - by / 100 for s, by in zip(SEEDS, shrinks, strict=True)]
-    verdict = judge(BY_KEY["l2-gap"], with_values("l2", "L2", "accuracy", accuracies))
+    verdict = assess(BY_KEY["l2-gap"], with_values("l2", "L2", "accuracy", accuracies))
     assert verdict.status == status
     assert f"{np.mean(shrinks):+.2f} points [" in verdict.evidence
 
@@ -418,7 +418,7 @@ def test_the_same_is_an_interval_within_the_tolerance(apart: float, status: str)
     plain = {r.seed: r.best("val_accuracy") for r in FIVE["batch_norm"].results if r.variant.name == "dropout 0.3"}
     normed = [plain[seed] + (apart + 0.05 * (seed - 3)) / 100 for seed in SEEDS]
     found = with_values("batch_norm", "dropout 0.3, batch norm", "val_accuracy", normed)
-    assert judge(BY_KEY["batch-norm"], found).status == status
+    assert assess(BY_KEY["batch-norm"], found).status == status
 
 
 def test_times_are_compared_as_ratios_of_the_same_seed() -> None:
@@ -430,7 +430,7 @@ def test_times_are_compared_as_ratios_of_the_same_seed() -> None:
         for seed in SEEDS
     ]
     found = {**FIVE, "decay_momentum": replace(record, results=slow)}
-    verdict = judge(BY_KEY["decay-costs-time"], found)
+    verdict = assess(BY_KEY["decay-costs-time"], found)
     assert verdict.status == REPRODUCED
     assert verdict.measured == "+68 % [+68, +68] / +66 % [+66, +66] (5 seeds)"
     factors = dict(zip(SEEDS, (0.5, 2.0, 0.5, 2.0, 1.0), strict=True))  # their mean is 1.2, their ratios' is 1
@@ -441,10 +441,10 @@ def test_times_are_compared_as_ratios_of_the_same_seed() -> None:
         else r
         for r in slow
     ]
-    verdict = judge(BY_KEY["decay-costs-time"], {**FIVE, "decay_momentum": replace(record, results=uneven)})
+    verdict = assess(BY_KEY["decay-costs-time"], {**FIVE, "decay_momentum": replace(record, results=uneven)})
     assert verdict.status == NOT_TESTABLE
     assert verdict.measured.startswith("+0 % [")
-    seconds = judge(BY_KEY["decay-times"], found)
+    seconds = assess(BY_KEY["decay-times"], found)
     assert seconds.status == NOT_TESTABLE
     assert "does not name its hardware" in seconds.evidence
 
@@ -459,7 +459,7 @@ def test_a_seed_without_a_number_is_said_and_bears_nothing_out() -> None:
             replace(r, status=DIVERGED) if r.variant.name == "SGD" and r.seed <= lost else r
             for r in found["optimizers"].results
         ]
-        verdict = judge(claim, {**found, "optimizers": replace(found["optimizers"], results=ended)})
+        verdict = assess(claim, {**found, "optimizers": replace(found["optimizers"], results=ended)})
         assert verdict.status == status, lost
         assert f"optimizers, 'SGD': {lost} of 5 seeds diverged." in verdict.evidence
         assert f"({5 - lost} of 5 seeds)" in verdict.evidence
@@ -475,7 +475,7 @@ def test_a_seed_that_failed_is_said_and_left_out() -> None:
             else r
             for r in record.results
         ]
-        verdict = judge(BY_KEY["rmsprop-best"], {**FIVE, "optimizers": replace(record, results=broken)})
+        verdict = assess(BY_KEY["rmsprop-best"], {**FIVE, "optimizers": replace(record, results=broken)})
         assert verdict.status == status
         assert (
             f"{lost} of 5 seeds left out: The training 'RMSprop' of optimizers failed: MemoryError" in verdict.evidence
@@ -486,25 +486,25 @@ def test_a_seed_that_failed_is_said_and_left_out() -> None:
 def test_experiments_without_a_seed_in_common_are_not_compared() -> None:
     """Times of trainings that share no seed do not pair."""
     other = [replace(result, seed=result.seed + 10) for result in FIVE["l2"].results]
-    verdict = judge(BY_KEY["training-times"], {**FIVE, "l2": replace(FIVE["l2"], results=other)})
+    verdict = assess(BY_KEY["training-times"], {**FIVE, "l2": replace(FIVE["l2"], results=other)})
     assert verdict.status == NOT_TESTABLE
     assert "no seed in common" in verdict.evidence
 
 
 def test_evidence_beside_a_claim_is_about_all_seeds() -> None:
     """What decay cost, and what the search's winner and the report's choice came to, are means with intervals."""
-    assert re.search(r"with decay is -10\.00 points \[\S+, \S+\] from", judge(BY_KEY["decay-accuracy"], FIVE).evidence)
+    assert re.search(r"with decay is -10\.00 points \[\S+, \S+\] from", assess(BY_KEY["decay-accuracy"], FIVE).evidence)
     search = FULL["random_search"].search
     assert search
     rest = replace(FULL["random_search"], search=replace(search, candidates=search.candidates[:-1]))
-    evidence = judge(BY_KEY["search-best"], {**FIVE, "random_search": rest}).evidence
+    evidence = assess(BY_KEY["search-best"], {**FIVE, "random_search": rest}).evidence
     assert re.search(r"means over 5 seeds; best found minus report's choice: \S+ points \[\S+, \S+\]\.$", evidence)
 
 
 def test_a_lead_that_one_seed_may_turn_around_is_no_verdict() -> None:
     """RMSprop 0.1 points above or below Adam is not testable, and the evidence names the lead."""
     for accuracy, word in ((0.979, "above"), (0.981, "below")):
-        verdict = judge(BY_KEY["rmsprop-best"], changed("optimizers", "Adam", val_accuracy=[accuracy] * 50))
+        verdict = assess(BY_KEY["rmsprop-best"], changed("optimizers", "Adam", val_accuracy=[accuracy] * 50))
         assert verdict.status == NOT_TESTABLE
         assert f"RMSprop is 0.10 points {word} Adam" in verdict.evidence
 
@@ -514,24 +514,24 @@ def test_a_search_that_did_not_draw_the_reports_choice_cannot_reproduce_it() -> 
     search = FULL["random_search"].search
     assert search
     rest = replace(search, candidates=search.candidates[:-1])
-    verdict = judge(BY_KEY["search-best"], {**FULL, "random_search": replace(FULL["random_search"], search=rest)})
+    verdict = assess(BY_KEY["search-best"], {**FULL, "random_search": replace(FULL["random_search"], search=rest)})
     assert verdict.status == NOT_TESTABLE
     assert "was not among those drawn" in verdict.evidence
     best, theirs = (100 * result.best("val_accuracy") for result in FULL["best_found"].results)
     assert f"best found {best:.2f} %, report's choice {theirs:.2f} %" in verdict.evidence
     assert f"{abs(best - theirs):.2f} points apart" in verdict.evidence
     alone = {name: record for name, record in FULL.items() if name != "best_found"}
-    verdict = judge(BY_KEY["search-best"], {**alone, "random_search": replace(FULL["random_search"], search=rest)})
+    verdict = assess(BY_KEY["search-best"], {**alone, "random_search": replace(FULL["random_search"], search=rest)})
     assert verdict.evidence.endswith("was not among those drawn.")
 
 
 def test_seconds_are_compared_and_never_reproduced() -> None:
     """7,830.7 s against 7,830 s of an unknown machine is not testable; the ratio is given per epoch."""
-    verdict = judge(BY_KEY["sgd-time"], FULL)
+    verdict = assess(BY_KEY["sgd-time"], FULL)
     assert verdict.status == NOT_TESTABLE
     assert verdict.measured == "7,830.0 s"
     for seconds, says in ((3915.35, "2 times as fast"), (4.1876, "1,870 times as fast"), (1e7, "1,280 times as long")):
-        shown = judge(BY_KEY["sgd-time"], changed("batch_modes", "batch size 1", train_seconds=[seconds] * 50))
+        shown = assess(BY_KEY["sgd-time"], changed("batch_modes", "batch size 1", train_seconds=[seconds] * 50))
         assert says in shown.evidence
 
 
@@ -544,7 +544,7 @@ def test_the_seconds_of_a_training_that_ended_early_are_not_those_of_all_epochs(
     ]
     found = {**FULL, "batch_modes": replace(record, results=early)}
     claim = BY_KEY["sgd-time"]
-    verdict = judge(claim, found)
+    verdict = assess(claim, found)
     assert verdict.measured == claim.numbers[0].distance(claim.numbers[0].measured(found)) == "–"
     assert "epoch 3, where it diverged" in verdict.evidence
     assert "an epoch is as fast" in verdict.evidence

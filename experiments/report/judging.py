@@ -47,7 +47,7 @@ Records = Mapping[str, Record]
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Finding:
     """Whether a claim holds.
 
     Attributes:
@@ -324,19 +324,19 @@ class Claim:
         return tuple(dict.fromkeys(experiment for experiment, _ in self.sources))
 
 
-def judge(claim: Claim, records: Records) -> Verdict:
+def assess(claim: Claim, records: Records) -> Finding:
     """Whether `claim` holds on `records` (name of an experiment -> its record; any may be missing)."""
     each = {seed: _look(claim, shown) for seed, shown in _by_seed(claim, records).items()}
     if not each:
-        return Verdict(NOT_TESTABLE, "–", f"{' and '.join(claim.experiments)} have no seed in common.")
+        return Finding(NOT_TESTABLE, "–", f"{' and '.join(claim.experiments)} have no seed in common.")
     if len(each) > 1:
         verdict = _combined(claim, records, each)
     else:
         (seen,) = each.values()
         if isinstance(seen, str):
-            verdict = Verdict(NOT_TESTABLE, shown_of(claim, records), seen)
+            verdict = Finding(NOT_TESTABLE, shown_of(claim, records), seen)
         else:
-            verdict = Verdict(seen.status, seen.measured, seen.evidence)
+            verdict = Finding(seen.status, seen.measured, seen.evidence)
     if claim.explain and any(isinstance(seen, Seen) for seen in each.values()):
         verdict = replace(verdict, evidence=f"{verdict.evidence} {claim.explain(records)}")
     return verdict
@@ -522,12 +522,12 @@ def estimated(each: Sequence[Quantity], seeds: int) -> Estimate:
     return Estimate(first, mean, low, high, len(finite), seeds, lost)
 
 
-def _combined(claim: Claim, records: Records, each: Mapping[int, Seen | str]) -> Verdict:
+def _combined(claim: Claim, records: Records, each: Mapping[int, Seen | str]) -> Finding:
     """The verdict of several seeds: the one place where a claim's numbers meet."""
     seen = [one for one in each.values() if isinstance(one, Seen)]
     left_out = Counter(one for one in each.values() if isinstance(one, str))
     if not seen:
-        return Verdict(NOT_TESTABLE, shown_of(claim, records), " ".join(left_out), len(each))
+        return Finding(NOT_TESTABLE, shown_of(claim, records), " ".join(left_out), len(each))
     found: dict[str, list[Quantity]] = {}
     for quantity in (quantity for one in seen for quantity in one.quantities):
         found.setdefault(quantity.what, []).append(quantity)
@@ -545,7 +545,7 @@ def _combined(claim: Claim, records: Records, each: Mapping[int, Seen | str]) ->
     says += _diverged(claim, records, list(each))
     says += [note for note in dict.fromkeys(one.note for one in seen) if note]
     status = seen[0].conclude([estimate.says for estimate in judged])
-    return Verdict(status, f"{measured} ({len(each)} seeds)", " ".join(says), len(each))
+    return Finding(status, f"{measured} ({len(each)} seeds)", " ".join(says), len(each))
 
 
 def _why_undecided(judged: Sequence[Estimate]) -> str:

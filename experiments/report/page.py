@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from experiments.report import judging
 from experiments.report.claims import CLAIMS
-from experiments.report.judging import NOT_REPRODUCED, NOT_TESTABLE, REPRODUCED, Claim, Records, Verdict
+from experiments.report.judging import NOT_REPRODUCED, NOT_TESTABLE, REPRODUCED, Claim, Finding, Records
 from experiments.report.looks import choices_text
 from mlplab import figures, results, search_figures, tables, verdict_figures
 from mlplab.answers import answer_of
@@ -186,7 +186,7 @@ def write(records: Records, folder: Path, circumstances: Mapping[str, str], seco
 
 def _page(records: Records, circumstances: Mapping[str, str], seconds: float, images: dict[str, bytes]) -> list[Block]:
     """The report as blocks; the pictures that they show are added to `images`."""
-    verdicts = [(claim, judging.judge(claim, records)) for claim in CLAIMS]
+    verdicts = [(claim, judging.assess(claim, records)) for claim in CLAIMS]
     counts = {status: sum(verdict.status == status for _, verdict in verdicts) for status in judging.STATUSES}
     page: list[Block] = [
         Heading(1, TITLE),
@@ -291,7 +291,7 @@ def _warnings(records: Records) -> list[str]:
     return found
 
 
-def _claims_table(verdicts: Sequence[tuple[Claim, Verdict]]) -> Table:
+def _claims_table(verdicts: Sequence[tuple[Claim, Finding]]) -> Table:
     rows = [("no.", "claim", "published", "measured", "verdict", "evidence")]
     for number, (claim, verdict) in enumerate(verdicts, start=1):
         rule = claim.rule_of(verdict.seeds)
@@ -300,7 +300,7 @@ def _claims_table(verdicts: Sequence[tuple[Claim, Verdict]]) -> Table:
     return Table(rows, cards=True)
 
 
-def _numbers_table(verdicts: Sequence[tuple[Claim, Verdict]], records: Records) -> Table:
+def _numbers_table(verdicts: Sequence[tuple[Claim, Finding]], records: Records) -> Table:
     rows = [("what", "experiment", "published", "ours", "ours against it")]
     for claim, verdict in verdicts:
         for number in claim.numbers:
@@ -316,7 +316,7 @@ def _experiment(
     name: str,
     plan: Sequence[Planned],
     records: Records,
-    verdicts: Sequence[tuple[Claim, Verdict]],
+    verdicts: Sequence[tuple[Claim, Finding]],
     images: dict[str, bytes],
 ) -> list[Block]:
     """An experiment's section."""
