@@ -91,7 +91,7 @@ def _loud_again() -> None:
     _levels.clear()
 
 
-class _Shared:
+class Shared:
     """Settings that are made by the first block that wants them, and put back by the last one, whatever its thread.
 
     Args:
@@ -120,7 +120,7 @@ class _Shared:
                     self._until.close()
 
 
-_for_computing, _for_tracking = _Shared(_compute), _Shared(_track)
+_for_computing, _for_tracking = Shared(_compute), Shared(_track)
 
 
 @contextlib.contextmanager

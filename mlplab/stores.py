@@ -288,12 +288,20 @@ def brief(error: Exception) -> str:
 
 @contextlib.contextmanager
 def inner_retries() -> Iterator[None]:
-    """Lets MLflow's own client make requests again, where it makes many in one call of ours.
+    """Lets MLflow's own client make requests again, where it makes many in one call of ours, of any thread.
 
     Not where it would create what is looked for by nothing: a logged model that it creates twice is an empty one more.
     """
-    with backend.environment({"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "4", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1"}):
+    with _patient.held():
         yield
+
+
+def _retry(until: contextlib.ExitStack) -> None:
+    values = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "4", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1"}
+    until.enter_context(backend.environment(values))
+
+
+_patient = backend.Shared(_retry)
 
 
 def experiment_of(client: Any, where: Mapping[str, str]) -> StoredExperiment:

@@ -221,14 +221,14 @@ values = st.floats(0, 1) | st.sampled_from([math.nan, math.inf, 0.97, 0.98])
 drawn_values = (st.lists(values, min_size=8, max_size=8), st.sampled_from(["finished", DIVERGED]), st.floats(0, 100))
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(*drawn_values)
 def test_any_numbers_give_a_verdict_with_its_evidence(drawn: list[float], status: str, seconds: float) -> None:
     """Whatever is measured, each claim has a verdict, and the numbers it shows stand in the evidence."""
     check_verdicts(FULL, SCRATCH, drawn, status, seconds)
 
 
-@settings(max_examples=8)
+@settings(max_examples=4)
 @given(*drawn_values)
 def test_any_numbers_of_several_seeds_do(drawn: list[float], status: str, seconds: float) -> None:
     """So it is with five seeds."""

@@ -448,6 +448,19 @@ def test_an_interrupt_while_the_server_is_dead_says_what_waits(over, late, tmp_p
     session.close()
 
 
+def test_retries_of_mlflow_itself_end_with_the_last_that_wants_them(monkeypatch):
+    """Where two threads log a model at a time and the one that began first ends first, MLflow's client then makes no
+    request again, as before; it did for the rest of the process."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    first, second = stores.inner_retries(), stores.inner_retries()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "4"
+    second.__exit__(None, None, None)
+    assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "0"
+
+
 def test_what_a_run_was_told_is_not_told_twice_by_the_command_that_goes_on(store, dataset):
     """A command that is interrupted and given again has its run, its finished child and each point once."""
     for attempt in (1, 2):

@@ -106,7 +106,7 @@ def test_more_seeds_go_on_with_the_same_test(recorded, dataset):
 
 def test_a_fixed_number_of_seeds_counts_as_a_look(store, dataset):
     """Who has seen the verdicts of so many seeds has looked: a test that goes on from there has a look there."""
-    two = COMPARISON.only(["some", "more"])
+    two = COMPARISON.only(["some", "more"]).with_base(epochs=1)
     perform(replace(two, seeds=(7, 8)), dataset)
     record = perform(replace(two, seeds=Until(most=5, look_every=4, first=7)), dataset)
     assert record.looks == (2, 5)
