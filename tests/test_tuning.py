@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from test_run import InterruptedWhen, Quiet, artifacts, below, perform, read
@@ -177,7 +179,12 @@ def test_variants_are_drawn_alike() -> None:
         "print(*[t['learning_rate'] for t in one.tune.draw(one.spaces['a'], 0)])"
     )
     there = subprocess.run(
-        [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert [float(rate) for rate in there.stdout.split()] == rates[0]
     assert tuned.tune.draw(tuned.spaces["SGD"], 1) != drawn["SGD"]
