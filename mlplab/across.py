@@ -175,16 +175,9 @@ class Across:
         # When seeds were enough was decided on each data set. Over all, a look is where all of them have as many, and
         # its level holds whatever it was that ended the adding.
         looks = self.comparison.seeds.after(sorted({look for record in self.records for look in record.looks}))
-        trained = {
-            variant: min(self._begun(record, variant) for record in self.records)
-            for variant in self.comparison.variants
-        }
+        each = [results.begun(record.results, self.seeds) for record in self.records]
+        trained = {variant: min(begun.get(variant, 0) for begun in each) for variant in self.comparison.variants}
         return judge_looks(self.measures, self.comparison.against, looks, trained)
-
-    def _begun(self, record: Record, variant: str) -> int:
-        """With how many of the seeds, from the first on, a variant was trained on a data set."""
-        own = {result.seed for result in record.results if result.variant.name == variant}
-        return next((place for place, seed in enumerate(self.seeds) if seed not in own), len(self.seeds))
 
     def improvements(self, verdicts: Sequence[Verdict]) -> list[Improvement]:
         """The same pairs, resampled."""

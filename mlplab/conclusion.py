@@ -31,12 +31,7 @@ def verdicts_of(comparison: Comparison, found: Sequence[Result], looks: Sequence
     measures = results.measures(comparison, found)
     if not looks:
         return judge(measures, comparison.against)
-    seeds = {outcome.variant.name: [one.seed for one in outcome.results] for outcome in results.outcomes(found)}
-    first = {
-        name: next((place for place, seed in enumerate(comparison.each_seed) if seed not in own), len(own))
-        for name, own in seeds.items()
-    }
-    return judge_looks(measures, comparison.against, looks, first)
+    return judge_looks(measures, comparison.against, looks, results.begun(found, comparison.each_seed))
 
 
 def look(

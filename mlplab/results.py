@@ -185,6 +185,15 @@ def outcomes(results: Sequence[Result]) -> list[Outcome]:
     return [Outcome(each[0].variant, tuple(each)) for each in found.values()]
 
 
+def begun(results: Sequence[Result], seeds: Sequence[int]) -> dict[str, int]:
+    """Variant -> with how many of the seeds, from the first on, it was trained."""
+    own = {outcome.variant.name: {result.seed for result in outcome.results} for outcome in outcomes(results)}
+    return {
+        name: next((place for place, seed in enumerate(seeds) if seed not in trained), len(seeds))
+        for name, trained in own.items()
+    }
+
+
 @dataclass(frozen=True)
 class Reaching:
     """When a training first reached a target.
