@@ -337,7 +337,8 @@ class Across:
         if self.refusal:
             return f"Nothing is decided over all data sets: {self.refusal}"
         of_metric = [one for one in verdicts if one.measure == self.comparison.metric.name]
-        said = answer(of_metric, self.ranked(), settings=self.comparison.budget)
+        # Seeds are added until the verdicts on each data set are clear, whatever those over all are.
+        said = answer(of_metric, self.ranked(), settings=self.comparison.budget, goes_on=False)
         return f"Over the {len(self.labels)} data sets: {said}"
 
     @property

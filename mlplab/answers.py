@@ -59,6 +59,7 @@ def answer(
     seconds: Mapping[str, float] | None = None,
     unpaired: bool = False,
     settings: str = AT_THESE_SETTINGS,
+    goes_on: bool = True,
 ) -> str:
     """One sentence that is made of decisions alone; where some are open, what would decide them and what that costs.
 
@@ -72,6 +73,7 @@ def answer(
         seconds: variant -> what a training of one more seed takes on this machine; unknown where it lacks.
         unpaired: whether there are no verdicts because the trainings of a seed are no pair.
         settings: what the variants were compared at, as an adverbial that ends the sentence.
+        goes_on: whether seeds can be added until these very verdicts are clear.
 
     >>> answer([], ["Adam"])
     'Adam is the only variant, so nothing is compared.'
@@ -106,7 +108,7 @@ def answer(
     sentence = f"{'; '.join(says)} ({seeds}), {settings}."
     if min(clauses, key=lambda each: each.places(known)).decision in (UNDECIDED, ONE_SEED):
         sentence = sentence[0].upper() + sentence[1:]  # else a variant's name, which stays as it is
-    return " ".join([sentence, *endings, *_what_would_decide(told, known, costs)])
+    return " ".join([sentence, *endings, *_what_would_decide(told, known, costs, goes_on)])
 
 
 @dataclass(frozen=True)
@@ -219,7 +221,7 @@ def _sorted(clause: _Clause, known: Mapping[str, int]) -> _Clause:
 
 
 def _what_would_decide(
-    verdicts: Sequence[Verdict], known: Mapping[str, int], seconds: Mapping[str, float]
+    verdicts: Sequence[Verdict], known: Mapping[str, int], seconds: Mapping[str, float], goes_on: bool
 ) -> list[str]:
     """Of what is undecided: how many more seeds would tell, after how long, and the option that has them trained."""
     open_ones = [verdict for verdict in verdicts if verdict.decision == UNDECIDED]
@@ -231,7 +233,8 @@ def _what_would_decide(
         every = more + max(v.seeds + v.dropped for v in within_reach)
         a_seed = sum(seconds[name] for name in names) if seconds.keys() >= set(names) else math.nan
         cost = f", {text}" if (text := _cost(more * a_seed)) else ""
-        option = f"; `--seeds until:{every}` goes on from here" if every <= MAX_SEEDS else ""
+        how = f"`--seeds until:{every}` goes on from here" if goes_on else f"`--seeds {every}` trains so many"
+        option = f"; {how}" if every <= MAX_SEEDS else ""
         says.append(f"About {more:,} more seed{'' if more == 1 else 's'} of {_list(names)} would tell{cost}{option}.")
     if beyond := [f"{v.a} from {v.b}" for v in open_ones if v.more_seeds is None]:
         says.append(f"It takes more than {MOST_SEEDS:,} more seeds to tell {_list(beyond)}.")

@@ -177,6 +177,9 @@ def test_what_is_undecided_says_what_would_decide_it_and_its_cost() -> None:
     assert answer(verdicts[1:], "AB", seconds={"A": 1.0}).endswith(
         "About 12 more seeds of A and B would tell; `--seeds until:22` goes on from here."
     )
+    assert answer(verdicts[1:], "AB", goes_on=False).endswith(
+        "About 12 more seeds of A and B would tell; `--seeds 22` trains so many."
+    )
 
 
 def test_pairs_of_unequal_numbers_of_seeds_say_from_how_many_to_how_many() -> None:
