@@ -37,7 +37,7 @@ from mlplab.comparison import Comparison
 from mlplab.records import Record
 from mlplab.results import Result, Target
 from mlplab.seeds import Until
-from mlplab.statistics import exp, mean_interval
+from mlplab.statistics import differences, exp, mean_interval
 from mlplab.verdicts import ONE_SEED, Measure, Verdict, judge, judge_looks, sentences
 
 
@@ -187,9 +187,9 @@ class Across:
         for verdict in verdicts:
             name, pair = verdict.measure, (verdict.a, verdict.b)
             x, y = (self._scores(name, variant)[: verdict.seeds + verdict.dropped] for variant in pair)
-            both = np.isfinite(_apart(x, y, relative[name])).all(axis=1)
+            both = np.isfinite(differences(x, y, relative[name])).all(axis=1)
             x, y = x[both], y[both]
-            apart, sign = _apart(x, y, relative[name]), 1 if more[name] else -1
+            apart, sign = differences(x, y, relative[name]), 1 if more[name] else -1
 
             def difference(counts: np.ndarray, apart: np.ndarray = apart) -> np.ndarray:
                 return aggregate_mean(apart, counts)
@@ -219,7 +219,7 @@ class Across:
         for on in self._on:
             a, b = (on[measure][1].get(variant, {}) for variant in pair)
             seeds = [seed for seed in a if seed in b]
-            apart = _apart(np.array([a[seed] for seed in seeds]), np.array([b[seed] for seed in seeds]), relative)
+            apart = differences(np.array([a[seed] for seed in seeds]), np.array([b[seed] for seed in seeds]), relative)
             found.append(_as_shown(Estimate(*mean_interval(apart)), relative))
         return found
 
@@ -388,13 +388,6 @@ def _measures(comparison: Comparison, record: Record) -> dict[str, tuple[Measure
         )
         for measure in results.measures(comparison, record.results)
     }
-
-
-def _apart(x: np.ndarray, y: np.ndarray, relative: bool) -> np.ndarray:
-    """x minus y, of logarithms where ratios are compared; not finite where one has no value."""
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        found: np.ndarray = np.log(x) - np.log(y) if relative else x - y
-    return found
 
 
 def _mean(values: np.ndarray, relative: bool) -> float:

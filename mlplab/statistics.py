@@ -53,6 +53,13 @@ def _moments(values: np.ndarray) -> tuple[Any, Any, Any, Any]:
     return many, mean, deviation, exponent
 
 
+def differences(a: np.ndarray, b: np.ndarray, relative: bool) -> np.ndarray:
+    """a minus b, of logarithms where ratios are compared; not finite where one has no value, or no float holds it."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        found: np.ndarray = np.log(a) - np.log(b) if relative else a - b
+    return found
+
+
 def all_equal(values: np.ndarray) -> bool:
     """Whether values differ by rounding alone."""
     scaled, _ = _scaled(values)

@@ -17,6 +17,7 @@ from mlplab.statistics import (
     ALPHA,
     MOST_SEEDS,
     all_equal,
+    differences,
     effect_size,
     exp,
     holm,
@@ -141,7 +142,7 @@ class _Pair:
 
     @property
     def differences(self) -> np.ndarray:
-        found = _differences(self.measure, *self.values)
+        found = differences(*self.values, self.measure.relative)
         # Keras has metrics in float32: shares of as many examples differ by their rounding, which is no spread.
         size = 1.0 if self.measure.relative else np.abs(self.values).max(initial=0.0)
         with np.errstate(over="ignore"):
@@ -250,19 +251,12 @@ def _pairs(measure: Measure, baseline: str) -> list[_Pair]:
         chosen.append((ranked[0], ranked[1]))
     found = []
     for a, b in chosen:
-        both = np.isfinite(_differences(measure, values[a], values[b]))
+        both = np.isfinite(differences(values[a], values[b], measure.relative))
         x, y = values[a][both], values[b][both]
-        mean, *_ = mean_interval(_differences(measure, x, y))
+        mean, *_ = mean_interval(differences(x, y, measure.relative))
         worse = mean < 0 if measure.maximizes else mean > 0
         first, second = ((b, y), (a, x)) if worse else ((a, x), (b, y))
         found.append(_Pair(measure, first[0], second[0], (first[1], second[1]), int((~both).sum())))
-    return found
-
-
-def _differences(measure: Measure, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """a minus b, of logarithms where ratios are compared; not finite where one has no value, or no float holds it."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        found: np.ndarray = np.log(a) - np.log(b) if measure.relative else a - b
     return found
 
 
