@@ -71,18 +71,15 @@ def run_comparison(
                     if seed not in group.seeds
                 ]
             )
-            if looks:
-                found = [result for group in groups for result, _ in group.trained]
-                verdicts = verdicts_of(comparison, found, looks)
-                wanted = look(run, comparison, verdicts, end, say)
-                if not wanted:
-                    break
+            found = [result for group in groups for result, _ in group.trained]
+            verdicts = verdicts_of(comparison, found, looks)
+            if looks and not (wanted := look(run, comparison, verdicts, end, say)):
+                break
     for group in groups:
         group.conclude()
     trained = [one for group in groups for one in group.trained]
     made = tuple(end for end in looks if end <= max(len(group.seeds) for group in groups))
-    verdicts = conclude(run, comparison, data, groups, trained, looks, tuning)
-    found = [result for result, _ in trained]
+    conclude(run, comparison, data, groups, trained, verdicts, tuning)
     return Record.of(comparison, data, results=found, verdicts=verdicts, looks=made, tuning=tuning)
 
 

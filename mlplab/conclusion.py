@@ -56,17 +56,12 @@ def conclude(
     data: Dataset,
     families: Sequence[SeedGroup],
     trained: Sequence[tuple[Result, recording.Run]],
-    looks: Sequence[int] = (),
+    verdicts: Sequence[Verdict],
     tuning: Tuning | None = None,
-) -> list[Verdict]:
-    """What the parent run says of its trainings: answer, tables, figures, verdicts, winner; models worth serving.
-
-    Args:
-        looks: as `verdicts_of` takes them.
-    """
+) -> None:
+    """What the parent run says of its trainings: answer, tables, figures, verdicts, winner; models worth serving."""
     found = [result for result, _ in trained]
     refusal = results.unpaired(found)
-    verdicts = verdicts_of(comparison, found, looks)
     answer = answer_of(comparison, found, verdicts)
     targets = results.targets(comparison, found)
     table = tables.to_markdown(comparison, found)
@@ -92,7 +87,7 @@ def conclude(
     runs = {result.run_id: run for result, run in trained}
     _describe(comparison, ranked, runs, {family.variant.name: family.run for family in families})
     if not ranked:
-        return verdicts
+        return
     winner = ranked[0]
     leads = winner.representative.run_id
     parent.tags({"winner": winner.variant.name, "winner.run_id": leads, "winner.metric": select})
@@ -100,7 +95,6 @@ def conclude(
     for outcome in ranked:
         result = outcome.representative
         _log_model(runs[result.run_id], result, comparison, data)
-    return verdicts
 
 
 def _describe(
