@@ -396,7 +396,10 @@ def fetch(url: str, progress: Progress | None, timeout: float) -> bytes:
     def taken() -> Any:
         try:
             piece = pieces.get(timeout=timeout)
-        except queue.Empty:
+        except queue.Empty as error:
+            piece = TimeoutError(str(error))
+        # Both clocks are as long, and either may be the first: a socket's timeout says the same as our own.
+        if isinstance(piece, TimeoutError) or isinstance(getattr(piece, "reason", None), TimeoutError):
             raise TimeoutError(f"no answer within {timeout:g} seconds") from None
         if isinstance(piece, Exception):
             raise OSError(f"{type(piece).__name__}: {piece}") from piece

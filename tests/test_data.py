@@ -654,7 +654,7 @@ FAILURES: dict[str, tuple[Answer, str]] = {
     "not HTTP": (lambda handler: handler.wfile.write(b"SSH-2.0\r\n"), "BadStatusLine"),
     "no answer": (lambda handler: None, "Remote end closed"),
     "hangs": (hangs, "no answer within"),
-    "stalls": (stalls, ""),
+    "stalls": (stalls, "no answer within"),
 }
 
 
