@@ -6,16 +6,18 @@ import os
 import pickle
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import cloudpickle
 import numpy as np
@@ -283,7 +285,6 @@ class Machines:
 
     address: str
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
-    namespaces: bool = False
     kill: Callable[[str], None] = lambda name: None
 
 
@@ -291,9 +292,23 @@ def ip(*arguments: str, check: bool = True) -> bool:
     return subprocess.run(["ip", *arguments], capture_output=True, check=check).returncode == 0
 
 
+def a_subnet() -> tuple[str, socket.socket]:
+    """The start of addresses that no other test of this machine uses, and what holds them: it goes with the process."""
+    taken = subprocess.run(["ip", "-o", "addr"], capture_output=True, text=True, check=True).stdout  # by a killed test
+    for n in (n for n in range(256) if f" 10.213.{n}." not in taken):
+        held = socket.socket(socket.AF_UNIX)
+        try:
+            held.bind(f"\0mlplab-tests-subnet-{n}")  # a name that no file has, so that none is left behind
+        except OSError:
+            held.close()
+        else:
+            return f"10.213.{n}", held
+    raise AssertionError("256 tests have networks")
+
+
 @contextmanager
-def network(number: int) -> Iterator[list[list[str]] | None]:
-    """Prefixes of commands that run them in namespaces on a bridge, 10.213.77.1; None where there may be none."""
+def network(number: int) -> Iterator[tuple[list[list[str]], str] | None]:
+    """Prefixes of commands that run them in namespaces on a bridge, and its address; None where there may be none."""
     bridge, names = f"mlp{os.getpid()}", [f"mlp{os.getpid()}-{n}" for n in range(number)]
     try:
         allowed = os.getuid() == 0 and ip("link", "add", bridge, "type", "bridge", check=False)
@@ -302,19 +317,21 @@ def network(number: int) -> Iterator[list[list[str]] | None]:
     if not allowed:
         yield None
         return
+    subnet, held = a_subnet()
     try:
-        ip("addr", "add", "10.213.77.1/24", "dev", bridge)
+        ip("addr", "add", f"{subnet}.1/24", "dev", bridge)
         ip("link", "set", bridge, "up")
         for n, name in enumerate(names):
             link = f"mlpv{os.getpid() % 10**6}.{n}"
             ip("netns", "add", name)
             ip("link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", name)
             ip("link", "set", link, "master", bridge, "up")
-            ip("-n", name, "addr", "add", f"10.213.77.{n + 2}/24", "dev", "eth0")
+            ip("-n", name, "addr", "add", f"{subnet}.{n + 2}/24", "dev", "eth0")
             ip("-n", name, "link", "set", "eth0", "up")
             ip("-n", name, "link", "set", "lo", "up")
-        yield [["ip", "netns", "exec", name] for name in names]
+        yield [["ip", "netns", "exec", name] for name in names], subnet
     finally:
+        held.close()
         for name in names:
             ip("netns", "delete", name, check=False)
         ip("link", "delete", bridge, check=False)
@@ -327,9 +344,9 @@ def machines(folder: Path, workers: int = 2, **environment: str) -> Iterator[Mac
     # They find the package where these tests do; nothing else of the tests' environment matters.
     given = os.environ | {"PYTHONPATH": str(ROOT), "DASK_TEMPORARY_DIRECTORY": str(folder)} | environment
     with ExitStack() as stack:
-        prefixes = stack.enter_context(network(workers))
-        host = "127.0.0.1" if prefixes is None else "10.213.77.1"
-        found = Machines(f"tcp://{host}:{port}", namespaces=prefixes is not None)
+        prefixes, subnet = stack.enter_context(network(workers)) or ([], "")
+        host = f"{subnet}.1" if subnet else "127.0.0.1"
+        found = Machines(f"tcp://{host}:{port}")
 
         def start(name: str, prefix: list[str], *command: str) -> None:
             log = stack.enter_context((folder / f"{name}.log").open("wb"))
@@ -340,11 +357,20 @@ def machines(folder: Path, workers: int = 2, **environment: str) -> Iterator[Mac
             stack.callback(end, found.processes[name], signal.SIGKILL)
 
         start("scheduler", [], "scheduler", "--host", host, "--port", str(port), "--no-dashboard")
+        # Dask's client doubles its pauses while it cannot connect: on a busy machine it would sleep for minutes.
+        wait_until(lambda: listens(host, port), said=lambda: (folder / "scheduler.log").read_text())
         for n in range(workers):
-            own = ["--host", f"10.213.77.{n + 2}"] if prefixes else ["--host", "127.0.0.1"]
+            own = ["--host", f"{subnet}.{n + 2}"] if prefixes else ["--host", "127.0.0.1"]
             options = ["--nthreads=1", "--no-nanny", "--memory-limit=0", "--no-dashboard", f"--name=worker {n}"]
             start(f"worker {n}", prefixes[n] if prefixes else [], "worker", found.address, *own, *options)
         yield found
+
+
+def listens(host: str, port: int) -> bool:
+    """Whether somebody answers there."""
+    with suppress(OSError), socket.create_connection((host, port), timeout=1.0):
+        return True
+    return False
 
 
 def end(process: subprocess.Popen[bytes], how: signal.Signals = signal.SIGKILL) -> None:
@@ -526,7 +552,7 @@ def test_a_comparison_loses_a_worker_and_nothing_else(empty_store: Path, tmp_pat
     with machines(tmp_path, **state) as many, ExitStack() as stack:
         (tmp_path / "server").mkdir()
         (tmp_path / "server" / "mlflow.db").write_bytes(empty_store.read_bytes())
-        host = "10.213.77.1" if many.namespaces else "127.0.0.1"
+        host = urlsplit(many.address).hostname or ""
         server = stack.enter_context(Server(tmp_path / "server", host=host))
         user = Machine(tmp_path / "user", server.uri)
         spec = user.spec("spec", SPEC)
