@@ -6,9 +6,9 @@ Run it as it is with `mlplab compare`, which takes about a minute, then make it 
 from mlplab import Comparison, Training
 
 
-# The data: a function that returns x and y, arrays of any shape. A fifth of the examples is held out for validation, and
-# a fifth for the test. If your data are a file, write its path in place of the function: an .npz, a folder of images, or
-# a table, as `Data("people.csv", target="income")` with `from mlplab import Data`.
+# The data: a function that returns x and y, arrays of any shape. A fifth of the examples is held out for validation and
+# a fifth for the test. If your data are a file, write its path in place of the function: an .npz, a folder of images,
+# or a table, as `Data("people.csv", target="income")` with `from mlplab import Data`.
 def digits():
     """scikit-learn's 1,797 digits: images of 8 x 8 x 1, from 0 to 1, and what each shows."""
     from sklearn.datasets import load_digits
