@@ -209,7 +209,13 @@ def commands() -> dict[str, argparse.ArgumentParser]:
     return dict(found.choices)
 
 
-REQUIRED = {"run": ["optimizers"], "compare": ["x.py"], "replay": ["--run-id", "x"], "register": ["x"]}
+REQUIRED = {
+    "init": ["mine.py"],
+    "run": ["optimizers"],
+    "compare": ["x.py"],
+    "replay": ["--run-id", "x"],
+    "register": ["x"],
+}
 
 
 @pytest.mark.parametrize("command", commands())
