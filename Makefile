@@ -8,13 +8,14 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 EXPERIMENTS := $(basename $(notdir $(wildcard experiments/*.py)))
 
-.PHONY: help test check bench ui stack clean report $(EXPERIMENTS)
+.PHONY: help test check docs bench ui stack clean report $(EXPERIMENTS)
 
 help:
 	@echo "make NAME    run a comparison: $(EXPERIMENTS)"
 	@echo "make report  run every experiment that is not on record, and write the report"
 	@echo "make test    run the tests"
 	@echo "make check   lint, format check and types"
+	@echo "make docs    build the documentation into site/"
 	@echo "make bench   measure training against Keras, PyTorch and JAX, and the tracking overhead"
 	@echo "make ui      open the MLflow UI on the local store"
 	@echo "make stack   tracking server with accounts, and model server, on the local store, until Ctrl-C"
@@ -37,6 +38,10 @@ check: .venv/ready
 	ruff check .
 	ruff format --check .
 	mypy
+
+# A dead link is an error.
+docs: .venv/ready
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 
 bench: .venv/ready
 	python -m pip install --quiet --disable-pip-version-check torch==2.13.0 jax==0.10.2
@@ -65,4 +70,4 @@ stack: .venv/ready .env
 	@python stack/local.py
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv site .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,6 +1,7 @@
 """The command line: `python -m mlplab --help`."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,9 @@ from mlplab.loading import Experiment, experiment_names, load_experiment
 from mlplab.sources import Data
 from mlplab.spec import Metric
 
+TEMPLATE = Path(__file__).parent / "template" / "mine.py"
+"""What `mlplab init` writes; README.md shows it without its comments."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code."""
@@ -39,6 +43,21 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
+    start = commands.add_parser(
+        "init",
+        help="write a comparison to start from: a commented file that runs as it is",
+        description="Write a commented comparison that runs as it is, on scikit-learn's digits, in about a minute: "
+        "`mlplab compare FILE`. Then put your own data, model and variants in the place of its own.",
+    )
+    start.add_argument(
+        "file",
+        nargs="?",
+        type=Path,
+        default=Path("mine.py"),
+        metavar="FILE",
+        help="the file to write, which must not be there yet (default: %(default)s)",
+    )
+    start.set_defaults(command=_init)
     run = commands.add_parser("run", help="run an experiment that comes with the project")
     run.add_argument("name", help="its name; `python -m mlplab list` shows them")
     run.set_defaults(command=lambda options: _run(options, options.name))
@@ -111,6 +130,26 @@ def parser() -> argparse.ArgumentParser:
     data = commands.add_parser("data", help="show which data sets are found where")
     data.set_defaults(command=_data)
     return parser
+
+
+def _init(options: argparse.Namespace) -> int:
+    path: Path = options.file
+    if path.suffix != ".py":
+        raise UsageError(f"file is {str(path)!r}; legal: a name that ends in .py, such as mine.py.")
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(TEMPLATE.read_text(encoding="utf-8"))
+    except FileExistsError:
+        raise UsageError(
+            f"{path} is there already, and is left as it is; legal: a new file. Name another: mlplab init other.py"
+        ) from None
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be written: {error.strerror}; legal: a file in a folder that exists and takes it."
+        ) from None
+    print(f"{path} is written. Run it as it is, about a minute:\n\n    mlplab compare {shlex.quote(str(path))}\n")
+    print("Then put your own data, model and variants in the place of its own: its comments say how.")
+    return 0
 
 
 def _run(options: argparse.Namespace, name_or_path: str) -> int:

@@ -176,11 +176,16 @@ def call(target: str | Callable[..., Any] | type, /, **arguments: Any) -> Call:
             the top level of a file, of an installed package, or of a notebook.
         arguments: numbers, texts, booleans, None, lists and dicts of them, functions, or further calls.
 
+    Returns:
+        A value that stands for the call: frozen, equal by content. Nothing is called yet.
+
     Raises:
         UsageError: there is no such target, it does not take such an argument, or nobody else could find it.
 
-    >>> call("keras.optimizers.AdamW", weight_decay=1e-4)
-    Call(target='keras.optimizers.AdamW', arguments={'weight_decay': 0.0001}, calls=True, source='', file='')
+    Examples:
+        >>> decayed = call("keras.optimizers.AdamW", weight_decay=1e-4)
+        >>> decayed.name, decayed.arguments
+        ('AdamW', {'weight_decay': 0.0001})
     """
     found = _made(reference(target), arguments)
     found.check()

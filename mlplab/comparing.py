@@ -90,7 +90,8 @@ class Compared(_Shown):
     Attributes:
         comparison: as it was run, with what its tuning chose.
         record: all of it: results, verdicts, seconds.
-        page: the address of its run in MLflow's UI, and the command that opens it.
+        page: the address of its run in MLflow's UI.
+        command: what opens that UI.
         data: what it was trained on.
     """
 
@@ -164,7 +165,10 @@ class ComparedAcross(_Shown):
     """What a comparison on several data sets came to; a notebook shows what holds over all of them as a page.
 
     Attributes:
-        comparison, record, page: as `Compared` has them; the verdicts are over all data sets.
+        comparison: as it was run.
+        record: all of it; the verdicts are over all data sets.
+        page: the address of its run in MLflow's UI.
+        command: what opens that UI.
         each: name of a data set -> what the comparison came to on it.
     """
 
@@ -242,15 +246,20 @@ def compare(
     Args:
         comparison: it, or the path of the file that holds it.
         dataset: in place of ready-made data, as the command's `--dataset`.
-        epochs, seeds: changes to it, as the command's options.
-        jobs, cluster: where its trainings are carried out, see `mlplab.cluster.workers`.
+        epochs: of every training, in place of what it says.
+        seeds: how many, which, or until when, in place of what it says.
+        jobs: trainings at a time, each in a process of this machine.
+        cluster: address of a Dask scheduler whose workers train, or `local:N` for N workers of this machine.
+
+    Returns:
+        What it came to: on one data set a `Compared`, on several a `ComparedAcross`.
 
     Raises:
         UsageError: something about it is wrong; nothing was trained.
         UnavailableError: the data or the tracking store are not to be had.
         UndeliveredError: the store did not take everything; it waits on disk.
 
-    Example:
+    Examples:
         >>> compared = mlplab.compare(COMPARISON, seeds=5)  # doctest: +SKIP
         >>> compared.best().predict(x)  # doctest: +SKIP
     """

@@ -28,6 +28,9 @@ class WinnerOf:
 
     Args:
         search: name of an experiment that is a `Search`.
+
+    Examples:
+        >>> variants = {"by hand": {"learning_rate": 0.01}, "searched": WinnerOf("random_search")}
     """
 
     search: str
@@ -62,11 +65,17 @@ class Comparison:
         UsageError: fewer than one variant, two equal variants or data sets, an unknown choice or metric, an illegal
             value.
 
-    >>> Comparison(
-    ...     question="Is Adam better than SGD?", data="mnist", base=Training(loss="mse", optimizer="sgd"),
-    ...     variants={"SGD": {}, "Adam": {"optimizer": "adam"}}, select="val_loss",
-    ... ).against
-    'SGD'
+    Examples:
+        >>> comparison = Comparison(
+        ...     question="Is Adam better than SGD?",
+        ...     data="mnist",
+        ...     base=Training(loss="mse", optimizer="sgd"),
+        ...     variants={"SGD": {}, "Adam": {"optimizer": "adam"}},
+        ...     select="val_loss",
+        ...     seeds=3,
+        ... )
+        >>> comparison.against, comparison.each_seed
+        ('SGD', (1234, 1235, 1236))
     """
 
     question: str
@@ -184,11 +193,20 @@ class Comparison:
     def on(self, data: Any) -> "Comparison":
         """The same question on one of several data sets, given by its name or itself; of one data set the same.
 
-        >>> Comparison(
-        ...     question="Is Adam better?", data=["mnist", "digits"], base=Training(loss="mse", optimizer="adam"),
-        ...     variants={"Adam": {}}, select="val_loss", name="adam",
-        ... ).on("digits").name
-        'adam on digits'
+        Raises:
+            UsageError: it is none of the comparison's data sets.
+
+        Examples:
+            >>> several = Comparison(
+            ...     question="Is Adam better?",
+            ...     data=["mnist", "digits"],
+            ...     base=Training(loss="mse", optimizer="adam"),
+            ...     variants={"Adam": {}},
+            ...     select="val_loss",
+            ...     name="adam",
+            ... )
+            >>> several.on("digits").name
+            'adam on digits'
         """
         named = {one.label: one for one in self.datasets}
         wanted = named[choose("data set", data, named)] if isinstance(data, str) else Data.of(data)

@@ -156,10 +156,16 @@ def table_inputs(dataset: Dataset) -> tuple[Any, Any]:
 
     Columns of numbers are normalized by mean and variance of the training split alone; a category is one-hot encoded.
 
+    Args:
+        dataset: as a model function gets it as its argument `data`.
+
     Returns:
         `keras.Input` for each part of `dataset.train.x`, in its nest, and a tensor of shape (None, features).
 
-    Example:
+    Raises:
+        UsageError: an input has more than one row for an example.
+
+    Examples:
         >>> def net(data, units=16):
         ...     inputs, features = table_inputs(data)
         ...     hidden = keras.layers.Dense(units, activation="relu")(features)

@@ -39,14 +39,38 @@ class Distribution:
 
 
 class Uniform(Distribution):
-    """Every number from `low` to `high` is as likely as any other."""
+    """Every number from `low` to `high` is as likely as any other; every whole one where the choice takes those.
+
+    Args:
+        low: the least, from 0 on.
+        high: the greatest, above `low`.
+
+    Raises:
+        UsageError: an end is not legal.
+
+    Examples:
+        >>> Uniform(0, 0.5).at(0.5)
+        0.25
+    """
 
     def _between(self, low: float, high: float, share: float) -> float:
         return low + share * (high - low)
 
 
 class LogUniform(Distribution):
-    """Every magnitude from `low` to `high` is as likely as any other, as suits a learning rate."""
+    """Every magnitude from `low` to `high` is as likely as any other, as suits a learning rate.
+
+    Args:
+        low: the least, above 0.
+        high: the greatest, above `low`.
+
+    Raises:
+        UsageError: an end is not legal.
+
+    Examples:
+        >>> round(LogUniform(1, 100).at(0.5), 4)
+        10.0
+    """
 
     positive = True
 

@@ -27,6 +27,13 @@ class Prediction:
         of: name of the comparison.
         variant: the variant of it whose model is asked.
         images: how many test images are shown.
+
+    Raises:
+        UsageError: a value is not legal.
+
+    Examples:
+        >>> Prediction(question="What does the network answer?", of="optimizers", variant="Adam").needs
+        ('optimizers',)
     """
 
     question: str
@@ -52,6 +59,13 @@ class Overview:
     Args:
         question: one sentence that ends in a question mark.
         of: names of the comparisons, in the order they are to be shown.
+
+    Raises:
+        UsageError: a value is not legal.
+
+    Examples:
+        >>> Overview(question="Which optimizer takes longest?", of=["optimizers", "batch_modes"]).needs
+        ('optimizers', 'batch_modes')
     """
 
     question: str

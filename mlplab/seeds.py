@@ -25,8 +25,9 @@ class Until:
     Raises:
         UsageError: a value is not legal, or there are more than `MAX_LOOKS` looks.
 
-    >>> Until(most=12, look_every=5).looks
-    (5, 10, 12)
+    Examples:
+        >>> Until(most=12, look_every=5).looks
+        (5, 10, 12)
     """
 
     most: int = 30
@@ -51,8 +52,9 @@ class Until:
     def after(self, made: Sequence[int]) -> tuple[int, ...]:
         """The looks, where some were made in an earlier command.
 
-        >>> Until(most=20, look_every=4).after((5, 10))
-        (5, 10, 14, 18, 20)
+        Examples:
+            >>> Until(most=20, look_every=4).after((5, 10))
+            (5, 10, 14, 18, 20)
         """
         before = [look for look in made if look <= self.most]
         last = max(before, default=0)

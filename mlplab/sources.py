@@ -23,26 +23,38 @@ LEGAL = (
 class Data:
     """A data set, and how it is split: a value, frozen and equal by content, that nothing is loaded for.
 
-    Attributes:
-        source: one of
-            - a ready-made name: "mnist", "cifar10", "digits"
-            - a function, or `call(function, …)`, that returns any of the arrays below, or ((x, y), (x, y)) of training
-              and test, as `load_data` of `keras.datasets` does
-            - the path of an `.npz` file with x and y, or with x_train, y_train and so on; of a `.csv` file; or of a
-              folder of images, one folder a class. Relative ones are found from the folder of the spec
-            - arrays: a tuple (x, y) or (x, y, weight); a dict with the keys x and y, and weight, groups and class_names
-              if wanted; a dict of such under train, and validation and test if they are given; a finite
-              `tf.data.Dataset` of (x, y). x and y may be tuples or dicts of arrays
+    The source is one of
+
+    - a ready-made name: `"mnist"`, `"cifar10"`, `"digits"`
+    - a function, or `call(function, …)`, that returns any of the arrays below, or `((x, y), (x, y))` of training and
+      test, as `load_data` of `keras.datasets` does
+    - the path of an `.npz` file with x and y, or with x_train, y_train and so on; of a `.csv` file; or of a folder of
+      images, one folder a class. Relative ones are found from the folder of the spec
+    - arrays: a tuple `(x, y)` or `(x, y, weight)`; a dict with the keys x and y, and weight, groups and class_names if
+      wanted; a dict of such under train, and validation and test if they are given; a finite `tf.data.Dataset` of
+      `(x, y)`
+
+    x has the shape (examples, ...), y (examples,) or (examples, ...), weight (examples,). x and y may be tuples or
+    dicts of arrays.
+
+    Args:
+        source: what is described above.
         target: of a `.csv` file, the column that is to be predicted, or several.
-        validation, test: what is held out where the source gives no such split: a share of the examples, or how many.
+        validation: what is held out for validation where the source gives no such split: a share of the examples, such
+            as 0.2, or how many, such as 500.
+        test: the same for the test.
         stratify: whether splits are made with equal shares of the labels, where these are few.
         groups: which examples must not be parted, as those of one patient: a column of the `.csv` file, or an array.
         class_names: of the labels 0, 1, …; by default text labels in sorted order.
         seed: of the splits.
         name: by which it is shown.
 
-    >>> Data("people.csv", target="income", groups="household", test=500)
-    Data('people.csv', target='income', test=500, groups='household')
+    Raises:
+        UsageError: it cannot be a data set, or a value is not legal.
+
+    Examples:
+        >>> Data("people.csv", target="income", groups="household", test=500)
+        Data('people.csv', target='income', test=500, groups='household')
     """
 
     source: Any
@@ -115,8 +127,9 @@ class Data:
     def of(cls, value: Any) -> "Data":
         """A data set from whatever a person gives as one.
 
-        >>> Data.of("digits")
-        Data('digits')
+        Examples:
+            >>> Data.of("digits")
+            Data('digits')
         """
         return value if isinstance(value, Data) else cls(value)
 

@@ -184,9 +184,10 @@ class Tune:
     Raises:
         UsageError: an unknown choice, an illegal value or number.
 
-    >>> from mlplab.distributions import LogUniform
-    >>> Tune({"learning_rate": LogUniform(1e-4, 1)}).trials
-    16
+    Examples:
+        >>> from mlplab import LogUniform
+        >>> Tune({"learning_rate": LogUniform(1e-4, 1)}, trials=8).trials
+        8
     """
 
     space: Mapping[str, Any]
@@ -307,6 +308,18 @@ class Search:
 
     Raises:
         UsageError: an unknown choice, an illegal value, values that do not go together, more candidates than there are.
+
+    Examples:
+        >>> from mlplab import LogUniform
+        >>> search = Search(
+        ...     question="Which learning rate and batch size suit this MLP?",
+        ...     data="digits",
+        ...     base=Training(model="mlp", optimizer="sgd", loss="sparse_categorical_crossentropy"),
+        ...     space={"learning_rate": LogUniform(1e-3, 1), "batch_size": [32, 128]},
+        ...     candidates=8,
+        ... )
+        >>> search.folds, search.seed
+        (3, 1234)
     """
 
     question: str

@@ -67,8 +67,11 @@ class Metric:
     Raises:
         UsageError: it is of the test set, its direction is not known, or a value is not legal.
 
-    >>> Metric("val_auc").best, Metric("val_auc").unit
-    ('max', 'points')
+    Examples:
+        >>> Metric("val_auc").best, Metric("val_auc").unit
+        ('max', 'points')
+        >>> Metric("val_dice_score", best="max", margin=0.01).words
+        'validation dice score'
     """
 
     name: str
@@ -149,9 +152,10 @@ class Training:
     Raises:
         UsageError: a value is not legal; the message says which values are.
 
-    >>> base = Training(model="mlp", optimizer="sgd", learning_rate=0.01, loss="mse")
-    >>> base.but(**{"model.dropout": 0.3, "optimizer.momentum": 0.9}).params()["optimizer.momentum"]
-    '0.9'
+    Examples:
+        >>> base = Training(model="mlp", optimizer="sgd", learning_rate=0.01, loss="mse")
+        >>> base.but(**{"model.dropout": 0.3, "optimizer.momentum": 0.9}).params()["optimizer.momentum"]
+        '0.9'
     """
 
     model: Any = "mlp"
@@ -221,11 +225,20 @@ class Training:
     def but(self, changes: Mapping[str, Any] | None = None, /, **more: Any) -> "Training":
         """This training with choices made otherwise: fields, or with a dot the arguments of what a field calls.
 
+        Args:
+            changes: choice -> its new value.
+            more: the same, as keywords.
+
+        Returns:
+            Another training; this one stays as it is.
+
         Raises:
             UsageError: there is no such field or argument, or a value is not legal.
 
-        >>> Training(optimizer="adam", loss="mse").but({"optimizer": "lion", "optimizer.beta_1": 0.95}).optimizer.name
-        'Lion'
+        Examples:
+            >>> adam = Training(optimizer="adam", loss="mse")
+            >>> adam.but({"optimizer": "lion", "optimizer.beta_1": 0.95}).optimizer.name
+            'Lion'
         """
         every = {**(changes or {}), **more}
         whole_fields: dict[str, Any] = {}
@@ -247,8 +260,9 @@ class Training:
     def get(self, choice: str) -> Any:
         """The value of a choice as `but` takes it; None where it is not said.
 
-        >>> Training(optimizer="sgd").but({"optimizer.momentum": 0.9}).get("optimizer.momentum")
-        0.9
+        Examples:
+            >>> Training(optimizer="sgd").but({"optimizer.momentum": 0.9}).get("optimizer.momentum")
+            0.9
         """
         root, dot, argument = choice.partition(".")
         of = getattr(self, root)

@@ -83,10 +83,12 @@ def fit(
 
     Args:
         model: a compiled Keras model.
-        x, y, sample_weight: NumPy arrays, tensors or pandas' frames of shape (examples, ...), or nested structures of
-            them. Images may stay uint8: the model's input layer casts them inside the step. A tensor is used where it
-            is, so that several trainings share one copy. Memory-mapped arrays, and arrays larger than
-            `arrays.MEMORY_SHARE` of the free memory, are copied a chunk at a time.
+        x: NumPy arrays, tensors or pandas' frames of shape (examples, ...), or nested structures of them. Images may
+            stay uint8: the model's input layer casts them inside the step. A tensor is used where it is, so that
+            several trainings share one copy. Memory-mapped arrays, and arrays larger than `arrays.MEMORY_SHARE` of the
+            free memory, are copied a chunk at a time.
+        y: what is to be predicted, likewise.
+        sample_weight: weights of the examples in the loss, of shape (examples,), likewise.
         seed: of the batch order: epoch e takes the permutation drawn from (seed, e), whatever came before it. None
             draws a seed from NumPy's global generator, which `keras.utils.set_random_seed` seeds.
         clock: is filled while training; its last entries are current when a callback's `on_epoch_end` is called.
@@ -101,7 +103,7 @@ def fit(
         ValueError: as `keras.Model.fit` raises it, for arrays of unequal length and for a model not compiled; for a
             label or id out of range, where it is a `tf.errors.InvalidArgumentError`, too, as Keras raises it.
 
-    Example:
+    Examples:
         >>> clock = Clock()
         >>> history = fit(model, x, y, batch_size=128, epochs=5, validation_split=0.1, clock=clock, verbose=0)
         >>> sorted(history.history), len(clock.train_seconds), clock.program
@@ -154,8 +156,7 @@ def fit_seeds(
 
     Args:
         models: compiled Keras models. Those that differ in their variables' values alone share a program.
-        x, y, batch_size, epochs, sample_weight, class_weight, validation_data, validation_batch_size: as in `fit`; the
-            same for all, with one copy on the device.
+        x: as in `fit`, and so are the arguments that are not named here; the same for all, with one copy on the device.
         seeds: of the models' batch orders.
         callbacks: each model's own.
         clocks: each model's own. The seconds of an epoch of several models are divided evenly among them.

@@ -54,10 +54,11 @@ class Classifier(_Compiled, KerasClassifier):  # type: ignore[misc]
     as `model__seed`) the initial weights; scikeras' own `random_state` would make all of TensorFlow deterministic,
     which is slow, for the whole process. Predictions are made in batches of `training.EVALUATION_BATCH`.
 
-    >>> from sklearn.model_selection import cross_val_score
-    >>> classifier = Classifier(mlp, loss="sparse_categorical_crossentropy", epochs=5, verbose=0)
-    >>> cross_val_score(classifier, x, y, cv=2).shape
-    (2,)
+    Examples:
+        >>> from sklearn.model_selection import cross_val_score
+        >>> classifier = Classifier(mlp, loss="sparse_categorical_crossentropy", epochs=5, verbose=0)
+        >>> cross_val_score(classifier, x, y, cv=2).shape
+        (2,)
     """
 
     def __sklearn_tags__(self) -> Any:
@@ -73,6 +74,11 @@ class Regressor(_Compiled, KerasRegressor):  # type: ignore[misc]
     """`scikeras.wrappers.KerasRegressor` that scikit-learn takes for a regressor and `mlplab.training.fit` trains.
 
     The parameters are KerasRegressor's; see `Classifier`.
+
+    Examples:
+        >>> regressor = Regressor(lines, loss="mse", epochs=1, verbose=0)
+        >>> regressor.fit(x, y).predict(x).shape
+        (200,)
     """
 
     def __sklearn_tags__(self) -> Any:

@@ -84,9 +84,14 @@ def _makes_once(path: str) -> bool:
     return 'scope="module"' in (ROOT / path).read_text()
 
 
-def readme_blocks(language: str) -> list[str]:
-    """The README's code blocks of a language, in order."""
-    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+"""What is written for users."""
+
+
+def blocks(language: str, *pages: Path) -> list[str]:
+    """The code blocks of a language in pages, in order."""
+    fence = re.compile(rf"^```{language}\n(.*?)^```", re.DOTALL | re.MULTILINE)
+    return [block for page in pages for block in fence.findall(page.read_text())]
 
 
 def wait_until(
@@ -178,7 +183,7 @@ def dataset() -> Any:
 
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
-    """The project's files as git has them, in a path with spaces, with an empty store and the README's mine.py."""
+    """The project's files as git has them, in a path with spaces, with an empty store."""
     folder = tmp_path_factory.mktemp("my projects") / "mlplab copy"
     names = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
@@ -188,14 +193,12 @@ def project(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
     shutil.copy(empty_store, folder / "mlflow.db")
-    (own,) = [block for block in readme_blocks("python") if "COMPARISON" in block]
-    (folder / "mine.py").write_text(own)
     return folder
 
 
 @pytest.fixture(scope="session")
 def environment() -> dict[str, str]:
-    """What a user has in a shell where the README's commands are typed."""
+    """What a user has in a shell where the commands of the README and the docs are typed."""
     variables = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return variables | {"PATH": path, "MLFLOW_DISABLE_TELEMETRY": "true"}

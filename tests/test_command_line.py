@@ -20,6 +20,7 @@ from conftest import PATIENCE, ROOT
 
 from mlplab import __main__ as command_line
 from mlplab import keras_names, terminal
+from mlplab.comparison import Comparison
 from mlplab.loading import experiment_names, load_experiment
 from mlplab.seeds import Until
 
@@ -208,7 +209,13 @@ def commands() -> dict[str, argparse.ArgumentParser]:
     return dict(found.choices)
 
 
-REQUIRED = {"run": ["optimizers"], "compare": ["x.py"], "replay": ["--run-id", "x"], "register": ["x"]}
+REQUIRED = {
+    "init": ["mine.py"],
+    "run": ["optimizers"],
+    "compare": ["x.py"],
+    "replay": ["--run-id", "x"],
+    "register": ["x"],
+}
 
 
 @pytest.mark.parametrize("command", commands())
@@ -536,9 +543,42 @@ def test_a_file_to_compare_is_named_once(machine: Machine) -> None:
         assert f"the file with the COMPARISON is {said}; legal: mlplab compare mine.py" in done.err
 
 
+def test_init_writes_a_file_that_is_understood(machine: Machine) -> None:
+    """`init` writes mine.py, or the file that is named, and says what to do next; it loads nothing heavy."""
+    for given, name in (([], "mine.py"), (["my first.py"], "'my first.py'")):
+        done = machine.mlplab("init", *given)
+        assert (done.code, done.err) == (0, "")
+        assert f"\n    mlplab compare {name}\n" in done.out
+        assert not done.imported & HEAVY
+        written = load_experiment(str(machine.folder / name.strip("'")))
+        assert isinstance(written, Comparison)
+        assert written.name == name.strip("'").removesuffix(".py")
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("mine.py", "mine.py is there already, and is left as it is; legal: a new file. Name another: mlplab init "),
+        ("mine", "file is 'mine'; legal: a name that ends in .py"),
+        ("no/mine.py", "no/mine.py cannot be written: No such file or directory; legal: a file in a folder that"),
+    ],
+)
+def test_init_writes_over_nothing(machine: Machine, name: str, says: str) -> None:
+    """A file that is there stays as it is, and an error says what is wrong and the remedy, at exit code 2."""
+    (machine.folder / "mine.py").write_text("mine")
+    done = machine.mlplab("init", name)
+    assert (done.code, done.out) == (2, "")
+    assert says in done.err
+    assert (machine.folder / "mine.py").read_text() == "mine"
+    assert [path.name for path in machine.folder.glob("*mine*")] == ["mine.py"]
+
+
 @pytest.mark.slow
 def test_an_installed_mlplab_works_outside_the_clone(machine: Machine, tmp_path: Path) -> None:
-    """`pip install .` gives the command `mlplab`, which compares what a file in any folder asks for."""
+    """`pip install .` gives the command `mlplab`; what its `init` writes in any folder is compared as it is.
+
+    It is on record with every seed, and the last words are the answer and where to look.
+    """
     source, installed = tmp_path / "source", tmp_path / "installed"
     source.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
@@ -547,7 +587,6 @@ def test_an_installed_mlplab_works_outside_the_clone(machine: Machine, tmp_path:
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     install = ["install", "--quiet", "--no-deps", "--no-build-isolation", "--target", installed, source]
     subprocess.run([sys.executable, "-m", "pip", *install], check=True, timeout=PATIENCE)
-    (machine.folder / "mine.py").write_text(MINE)
     environment = machine.environment | {"PYTHONPATH": str(installed)}
 
     def run(*arguments: str) -> str:
@@ -561,6 +600,10 @@ def test_an_installed_mlplab_works_outside_the_clone(machine: Machine, tmp_path:
             timeout=PATIENCE,
         ).stdout
 
-    assert "This run:" in run("compare", "mine.py", "--dataset", "digits", "--epochs", "1")
+    assert "mlplab compare mine.py" in run("init")
+    said = run("compare", "mine.py")
+    assert "(10 seeds), at these settings" in said
+    assert "This run:" in said
     assert {status for _, status in machine.runs()} == {"FINISHED"}
+    assert len(machine.runs()) == 1 + 3 + 3 * 10
     assert "in the project's clone" in run("list")

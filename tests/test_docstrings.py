@@ -25,7 +25,11 @@ def names(digits: tuple[np.ndarray, np.ndarray]) -> dict[str, Any]:
     model = mlp()
     model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
     x, y = digits
-    return {"x": x[:200], "y": y[:200], "mlp": mlp, "model": model}
+
+    def lines() -> keras.Model:
+        return keras.Sequential([keras.Input((64,)), keras.layers.Dense(1)])
+
+    return {"x": x[:200], "y": y[:200], "mlp": mlp, "lines": lines, "model": model}
 
 
 @pytest.mark.parametrize("name", WITH_EXAMPLES)
