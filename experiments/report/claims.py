@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from experiments.report import looks
+from experiments.report import explanations, looks
 from experiments.report.judging import GAP_EPOCHS, SEED_POINTS, Claim, Number, as_points
 
 WITHIN = "within 1 point at the last epoch"
@@ -102,7 +102,7 @@ CLAIMS = (
         look=looks.agreement,
         numbers=(_reached(looks.DECAYS[1], 0.87, "87 %"),),
         trainings=(("decay_momentum", looks.DECAYS[0]),),
-        explain=looks.decay,
+        explain=explanations.decay,
     ),
     Claim(
         key="momentum-accuracy",
@@ -111,7 +111,7 @@ CLAIMS = (
         rule=WITHIN,
         look=looks.agreement,
         numbers=(_reached(looks.DECAYS[2], 0.92, "92 %"),),
-        explain=looks.momentum,
+        explain=explanations.momentum,
     ),
     Claim(
         key="decay-times",
@@ -149,7 +149,7 @@ CLAIMS = (
                 10.0,
             ),
         ),
-        explain=looks.single,
+        explain=explanations.single,
     ),
     Claim(
         key="stuck",

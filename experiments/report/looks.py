@@ -1,41 +1,42 @@
-"""What the trainings of one seed show of a claim, and what explains it."""
+"""What the trainings of one seed show of a claim."""
 
 import math
 import statistics
 from collections.abc import Callable, Mapping
 
 from experiments.report.judging import (
-    EDGE,
-    EPOCH_SECONDS,
-    GAP,
     GAP_EPOCHS,
-    HOLDS,
-    MORE,
-    PERCENT,
-    PLAIN,
-    POINTS,
-    SECONDS,
     SEED_POINTS,
-    SHORT,
-    TIMES,
     Claim,
-    Estimate,
-    Quantity,
     Records,
-    Seen,
-    Unit,
     as_percent,
     as_points,
     as_speed,
     epoch_seconds,
-    estimated,
     or_far,
     place_of,
     result_of,
     shortened,
     shown_of,
 )
-from mlplab.calls import Call
+from experiments.report.quantities import (
+    EDGE,
+    EPOCH_SECONDS,
+    GAP,
+    HOLDS,
+    MORE,
+    PERCENT,
+    PLAIN,
+    POINTS,
+    SECONDS,
+    SHORT,
+    TIMES,
+    Estimate,
+    Quantity,
+    Seen,
+    Unit,
+    estimated,
+)
 from mlplab.records import Record, choice_text, choice_words
 from mlplab.results import FAILED, Result, significant
 
@@ -329,7 +330,7 @@ def _in_full(records: Records) -> str:
     says += ", ".join(f"{name} {as_percent(value)}" for name, value in best.items())
     if len(found.seeds) > 1:
         one, other = best
-        apart = _apart(found, lambda result: result.best("val_accuracy"), one, other)
+        apart = points_apart(found, lambda result: result.best("val_accuracy"), one, other)
         return f"{says}, means over {len(found.seeds)} seeds; {one} minus {other}: {apart.number}."
     apart_points = 100 * (max(best.values()) - min(best.values()))
     decided = "more" if apart_points >= SEED_POINTS else "less"
@@ -337,7 +338,7 @@ def _in_full(records: Records) -> str:
     return f"{says}: {apart_points:.2f} points apart, {decided} than the {limit} that one seed can decide."
 
 
-def _apart(record: Record, value: Callable[[Result], float], one: str, other: str) -> Estimate:
+def points_apart(record: Record, value: Callable[[Result], float], one: str, other: str) -> Estimate:
     """How many points `one` is from `other`, over the seeds that have both."""
     each = []
     for seed in record.seeds:
@@ -393,60 +394,3 @@ def no_big_difference(claim: Claim, records: Records) -> Seen:
         for variant, seconds in each.items()
     )
     return Seen(measured, says, (longer,), seconds_each)
-
-
-# ------------------------------------------------------------------------------------------------------ explanations
-
-
-def _rate(result: Result) -> str:
-    """What a variant's decay does to its learning rate, by the formula and as recorded."""
-    schedule, steps = result.variant.learning_rate, result.epochs * result.steps_per_epoch
-    assert isinstance(schedule, Call)
-    rate, lowered = schedule.arguments["initial_learning_rate"], schedule.arguments["decay_rate"]
-    implied = rate / (1 + lowered * steps)
-    recorded = result.last("learning_rate")
-    seen = f"recorded: {recorded:.6f}" if math.isfinite(recorded) else "not recorded"
-    start, decay = f"{rate:g}", f"{lowered:g}".replace("e-0", "e-")
-    return (
-        f"A decay of {decay} lowers the learning rate in {result.epochs} epochs of {result.steps_per_epoch:,} steps "
-        f"from {start} to {start} / (1 + {decay} · {steps:,}) = {implied:.6f} ({seen}), by "
-        f"{100 * (1 - implied / rate):.1f} %"
-    )
-
-
-def decay(records: Records) -> str:
-    """What so small a decay can cost."""
-    decay = result_of(records, "decay_momentum", DECAYS[1])
-    change = _apart(records["decay_momentum"], lambda result: result.last("val_accuracy"), DECAYS[1], DECAYS[0])
-    cost = f"here the last validation accuracy with decay is {change.number} from that without"
-    if not change.mean <= -5:
-        return f"{_rate(decay)}, which cannot cost ten points: {cost}."
-    return f"{_rate(decay)}; {cost}, more than so small a change explains."
-
-
-def momentum(records: Records) -> str:
-    """What momentum and decay make of the steps."""
-    return f"{_rate(result_of(records, 'decay_momentum', DECAYS[2]))}. {_step(records, 'decay_momentum', DECAYS[2])}"
-
-
-def single(records: Records) -> str:
-    """What momentum makes of steps of single images."""
-    result = result_of(records, "sgd_decay_momentum", SGD_DECAY_MOMENTUM)
-    return f"{_step(records, 'sgd_decay_momentum', SGD_DECAY_MOMENTUM)} {_rate(result)}."
-
-
-def _step(records: Records, experiment: str, name: str) -> str:
-    """What a variant's momentum makes of its learning rate."""
-    result = result_of(records, experiment, name)
-    variant, rate = result.variant, result.variant.learning_rate
-    if isinstance(rate, Call):
-        rate = rate.arguments["initial_learning_rate"]
-    momentum = variant.optimizer.arguments.get("momentum", 0.0)
-    if momentum >= 1:
-        return "Its momentum never lets a step fade."
-    factor = 1 / (1 - momentum)
-    size = "every single image" if variant.batch_size == 1 else f"every batch of {variant.batch_size}"
-    return (
-        f"A momentum of {momentum:g} adds up to {significant(factor)} times the learning rate, "
-        f"{significant(factor * rate)} for {size}, {result.steps_per_epoch:,} times an epoch."
-    )

@@ -21,8 +21,9 @@ from matplotlib.figure import Figure
 
 from experiments.report import judging
 from experiments.report.claims import CLAIMS
-from experiments.report.judging import NOT_REPRODUCED, NOT_TESTABLE, REPRODUCED, Claim, Finding, Records
+from experiments.report.judging import Claim, Records
 from experiments.report.looks import choices_text
+from experiments.report.quantities import NOT_REPRODUCED, NOT_TESTABLE, REPRODUCED, STATUSES, Finding
 from mlplab import figures, results, search_figures, tables, verdict_figures
 from mlplab.answers import answer_of
 from mlplab.comparison import Comparison
@@ -187,7 +188,7 @@ def write(records: Records, folder: Path, circumstances: Mapping[str, str], seco
 def _page(records: Records, circumstances: Mapping[str, str], seconds: float, images: dict[str, bytes]) -> list[Block]:
     """The report as blocks; the pictures that they show are added to `images`."""
     verdicts = [(claim, judging.assess(claim, records)) for claim in CLAIMS]
-    counts = {status: sum(verdict.status == status for _, verdict in verdicts) for status in judging.STATUSES}
+    counts = {status: sum(verdict.status == status for _, verdict in verdicts) for status in STATUSES}
     page: list[Block] = [
         Heading(1, TITLE),
         Paragraph(f"A student report compared ways to train small multilayer perceptrons. {_what_is_here(records)}"),
