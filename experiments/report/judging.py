@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from experiments.report.plan import title_of
 from experiments.report.quantities import (
     EDGE,
     EXACT,
@@ -76,13 +77,13 @@ class Number:
 
     def measured(self, records: Records) -> float:
         """Ours, the mean over the seeds; NaN where there is none that can be compared with the report's."""
-        return self._spread(records)[0]
+        return self.spread(records)[0]
 
     def shown(self, records: Records) -> str:
         """Ours as text, with its interval if there are several seeds."""
         outcome = _outcome(records, self.experiment, self.variant)
         many = f" ({len(outcome.results)} seeds)" if outcome and len(outcome.results) > 1 else ""
-        text = self.unit.spread(*self._spread(records))
+        text = self.unit.spread(*self.spread(records))
         return text if text == "–" else f"{text}{many}"
 
     def unlike(self, records: Records) -> str:
@@ -90,7 +91,8 @@ class Number:
         record = records.get(self.experiment)
         return unlike(record) if record and self.metric != "parameters" else ""
 
-    def _spread(self, records: Records) -> tuple[float, float, float]:
+    def spread(self, records: Records) -> tuple[float, float, float]:
+        """Ours, the mean over the seeds with the ends of its interval; NaN where none can be compared."""
         outcome = _outcome(records, self.experiment, self.variant)
         if outcome is None or self.unlike(records):
             return math.nan, math.nan, math.nan
@@ -174,6 +176,7 @@ class Claim:
         trainings: experiment and variant of each training that it needs besides those of `numbers`; a variant "" means
             the experiment as a whole.
         explain: a sentence more of evidence, whatever the verdict.
+        headline: the claim in few words, where it is one of the main ones, which the page names first.
         always: whether it can be judged on stand-in data and on fewer epochs, too.
     """
 
@@ -187,6 +190,7 @@ class Claim:
     alone: str = ""
     trainings: tuple[tuple[str, str], ...] = ()
     explain: Callable[[Records], str] | None = None
+    headline: str = ""
     always: bool = False
 
     @property
@@ -213,7 +217,7 @@ def assess(claim: Claim, records: Records) -> Finding:
     """Whether `claim` holds on `records` (name of an experiment -> its record; any may be missing)."""
     each = {seed: _look(claim, shown) for seed, shown in _by_seed(claim, records).items()}
     if not each:
-        return Finding(NOT_TESTABLE, "–", f"{' and '.join(claim.experiments)} have no seed in common.")
+        return Finding(NOT_TESTABLE, "–", f"{' and '.join(map(title_of, claim.experiments))} have no seed in common.")
     if len(each) > 1:
         verdict = _combined(claim, records, each)
     else:
@@ -292,22 +296,23 @@ def _obstacle(claim: Claim, records: Records, experiment: str, variant: str) -> 
     """Why a claim cannot be judged by a training, as a sentence; "" if it can."""
     record = records.get(experiment)
     if record is None:
-        return f"{experiment} left no record."
+        return f"{title_of(experiment)} left no record."
     if variant:
         result = _result(records, experiment, variant)
         if result is None:
-            return f"{experiment} was run without the variant {variant!r}."
+            return f"{title_of(experiment)} was run without the variant {variant!r}."
         if result.status == FAILED:
             why = (result.error.strip().splitlines() or ["without a message"])[-1]
-            return f"The training {variant!r} of {experiment} failed: {why}"
+            return f"The training {variant!r} of {title_of(experiment)} failed: {why}"
         if not result.epochs:
-            return f"The training {variant!r} of {experiment} completed no epoch."
+            return f"The training {variant!r} of {title_of(experiment)} completed no epoch."
     elif isinstance(record.experiment, Search) and not record.search:
-        return f"The search {experiment} has no result."
+        return f"{title_of(experiment)} has no result."
     if claim.always:
         return ""
     if changed := unlike(record):
-        return f"{experiment} was not run as in the report ({changed}): its numbers say nothing about the report's."
+        says = f"{title_of(experiment)} was not run as in the report ({changed})"
+        return f"{says}: its numbers say nothing about the report's."
     return ""
 
 
@@ -322,7 +327,7 @@ def place_of(experiment: str, result: Result) -> str:
     ended = f"epoch {result.epochs:,}"
     if result.status == DIVERGED:
         ended += ", where it diverged"
-    return f"{experiment}, {result.variant.name!r}, {ended}"
+    return f"{title_of(experiment)}, {result.variant.name!r}, {ended}"
 
 
 def as_points(value: float) -> str:
@@ -370,8 +375,9 @@ def _combined(claim: Claim, records: Records, each: Mapping[int, Seen | str]) ->
     judged = [estimate for estimate in estimates.values() if estimate.quantity.allowed]
     shown = [estimates[what] for what in dict.fromkeys(quantity.what for one in seen for quantity in one.shown)]
     measured = " / ".join(f"{e.quantity.what} {e.number}" if e.quantity.named else e.number for e in shown)
+    about = ", ".join([*map(title_of, claim.experiments), *filter(None, [seen[0].of])])
     says = [
-        f"{', '.join(claim.experiments)}{', ' if seen[0].of else ''}{seen[0].of}, means over {len(each)} seeds with "
+        f"{about}, means over {len(each)} seeds with "
         f"their 95 % intervals: {'; '.join(estimate.sentence for estimate in estimates.values())}."
     ]
     if any(estimate.says == UNDECIDED for estimate in judged):
@@ -399,5 +405,5 @@ def _diverged(claim: Claim, records: Records, seeds: Sequence[int]) -> list[str]
         outcome = _outcome(records, experiment, variant)
         results = [result for result in outcome.results if result.seed in seeds] if outcome else []
         if many := sum(result.status == DIVERGED for result in results):
-            says.append(f"{experiment}, {variant!r}: {many} of {len(results)} seeds diverged.")
+            says.append(f"{title_of(experiment)}, {variant!r}: {many} of {len(results)} seeds diverged.")
     return says

@@ -19,6 +19,7 @@ from experiments.report.judging import (
     shortened,
     shown_of,
 )
+from experiments.report.plan import title_of
 from experiments.report.quantities import (
     EDGE,
     EPOCH_SECONDS,
@@ -114,7 +115,7 @@ def best_variant(experiment: str, claimed: str) -> Callable[[Claim, Records], Se
         scores = {r.variant.name: r.best("val_accuracy") for r in records[experiment].results if r.status != FAILED}
         measured = " / ".join(f"{name} {as_percent(score)}" for name, score in scores.items())
         of = "best validation accuracies"
-        return _winner(measured, scores, claimed, f"{experiment}, {of}: {measured}", of)
+        return _winner(measured, scores, claimed, f"{title_of(experiment)}, {of}: {measured}", of)
 
     return look
 
@@ -145,7 +146,7 @@ def rough(claim: Claim, records: Records) -> Seen:
     measured = " / ".join(significant(value, 2) for value in rough.values())
     listed = ", ".join(f"{mode} {significant(value, 2)}" for mode, value in rough.items())
     of = "second half of the epochs, roughness of the validation loss (nats)"
-    says = f"batch_modes, {of}: {listed}."
+    says = f"{title_of('batch_modes')}, {of}: {listed}."
     if not all(map(math.isfinite, rough.values())):
         apart = dict.fromkeys(apart, math.nan)
         says += " A training has too few finite losses for a measure."
@@ -197,11 +198,12 @@ def decay_costs_time(claim: Claim, records: Records) -> Seen:
     )
     longer_both = Quantity(what="with decay and momentum against without", value=both / plain, unit=MORE, ratio=True)
     if not math.isfinite(more):
-        return Seen("–", "decay_momentum has no training times.", (longer, longer_both))
+        return Seen("–", f"{title_of('decay_momentum')} has no training times.", (longer, longer_both))
     note = "Decay is one division a step."
     says = (
-        f"decay_momentum, seconds of training an epoch: {significant(plain)} without, {significant(decay)} with decay "
-        f"({more:+z.0f} %), {significant(both)} with decay and momentum ({more_both:+z.0f} %). {note}"
+        f"{title_of('decay_momentum')}, seconds of training an epoch: {significant(plain)} without, "
+        f"{significant(decay)} with decay ({more:+z.0f} %), {significant(both)} with decay and momentum "
+        f"({more_both:+z.0f} %). {note}"
     )
     return Seen(f"{more:+z.0f} % / {more_both:+z.0f} %", says, (longer, longer_both), note=note)
 
@@ -224,15 +226,16 @@ def pictures(claim: Claim, records: Records) -> Seen:
     """Holds if as many of the pictures are recognised as the report says."""
     found = records["predict"].predictions
     if found is None or not found.labels:
-        return Seen("–", "predict has no predictions.")
+        return Seen("–", f"{title_of('predict')}: there are none.")
     right = sum(label == predicted for label, predicted in zip(found.labels, found.predicted, strict=True))
     asked = result_of(records, "optimizers", "RMSprop")
     trained = asked.test.get("accuracy", math.nan)
     apart = or_far(abs(trained - found.test_accuracy))
     measured = f"{right} of {len(found.labels)} right"
     says = (
-        f"predict: {measured}; on all test images the loaded model has {as_percent(found.test_accuracy)}, the trained "
-        f"one had {as_percent(trained)}: {'the same model' if apart < 0.001 else 'not the same model'}."
+        f"{title_of('predict')}: {measured}; on all test images the loaded model has "
+        f"{as_percent(found.test_accuracy)}, the trained one had {as_percent(trained)}: "
+        f"{'the same model' if apart < 0.001 else 'not the same model'}."
     )
     if len(records["optimizers"].seeds) > 1:
         says += f" It is the model of one seed, {asked.seed}: an interval would say nothing of it."
@@ -257,7 +260,7 @@ def gap_shrinks(claim: Claim, records: Records) -> Seen:
     measured = f"{without:.2f} → {penalized:.2f} points"
     of = f"training minus validation accuracy, mean of the last {GAP_EPOCHS} epochs"
     says = (
-        f"l2, {of}: {measured}. Best validation "
+        f"{title_of('l2')}, {of}: {measured}. Best validation "
         f"accuracies: {as_percent(result_of(records, 'l2', 'baseline').best('val_accuracy'))} without, "
         f"{as_percent(result_of(records, 'l2', 'L2').best('val_accuracy'))} with the penalty."
     )
@@ -291,10 +294,10 @@ def same(claim: Claim, records: Records) -> Seen:
         allowed="within 1 point of 0",
     )
     if not math.isfinite(difference):
-        return Seen("–", "batch_norm has no validation accuracies to compare.", (apart,))
+        return Seen("–", f"{title_of('batch_norm')} has no validation accuracies to compare.", (apart,))
     says = (
-        f"batch_norm, best validation accuracies: {as_percent(plain.best('val_accuracy'))} without (epoch "
-        f"{plain.best_epoch}), {as_percent(normed.best('val_accuracy'))} with it (epoch {normed.best_epoch}): "
+        f"{title_of('batch_norm')}, best validation accuracies: {as_percent(plain.best('val_accuracy'))} without "
+        f"(epoch {plain.best_epoch}), {as_percent(normed.best('val_accuracy'))} with it (epoch {normed.best_epoch}): "
         f"{difference:+z.2f} points. Last training accuracies: {as_percent(plain.last('accuracy'))} without, "
         f"{as_percent(normed.last('accuracy'))} with it."
     )
@@ -312,8 +315,8 @@ def found(claim: Claim, records: Records) -> Seen:
     best, wanted = search.best, choices_text(FOUND)
     scores = {choices_text(candidate.choices): candidate.mean for candidate in search.candidates}
     measured = choices_text(best.choices)
-    says = f"random_search, best of {len(scores)}: {measured}, mean accuracy over the folds {as_percent(best.mean)} "
-    says += f"(standard deviation {as_percent(best.std)}); the report's choice"
+    says = f"{title_of('random_search')}, best of {len(scores)}: {measured}, mean accuracy over the folds "
+    says += f"{as_percent(best.mean)} (standard deviation {as_percent(best.std)}); the report's choice"
     if wanted not in scores:
         return Seen(measured, f"{says} ({wanted}) was not among those drawn.{_in_full(records)}")
     place = 1 + sum(score > scores[wanted] for score in scores.values())
@@ -326,7 +329,7 @@ def _in_full(records: Records) -> str:
     best = {o.variant.name: o.best("val_accuracy") for o in found.outcomes} if found else {}
     if found is None or len(best) < 2 or shortened(found) or not all(map(math.isfinite, best.values())):
         return ""
-    says = " Trained in full (best_found) their best validation accuracies are "
+    says = " Trained in full their best validation accuracies are "
     says += ", ".join(f"{name} {as_percent(value)}" for name, value in best.items())
     if len(found.seeds) > 1:
         one, other = best
@@ -378,7 +381,7 @@ def no_big_difference(claim: Claim, records: Records) -> Seen:
     measured = f"{ratio:.2f} times"
     listed = ", ".join(f"{variant} {significant(seconds)}" for variant, seconds in each.items())
     says = (
-        f"training_times, seconds of training an epoch at batch size 128: {listed}; the "
+        f"{title_of('training_times')}, seconds of training an epoch at batch size 128: {listed}; the "
         f"slowest ({slow}) takes {measured} as long as the fastest ({fast})."
     )
     longer = Quantity(
