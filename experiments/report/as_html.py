@@ -131,7 +131,7 @@ def _text(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    return re.sub(r"(?<=\d) (?=(?:%|s|points?)(?!\w))", "&nbsp;", html.escape(text))
+    return re.sub(r"(?<=\d) (?=(?:%|s|points?)(?!\w))|(?<=here) (?=\d)", "&nbsp;", html.escape(text))
 
 
 def _badge(status: str) -> str:
@@ -178,17 +178,22 @@ def _claim(claim: Judged) -> str:
     return (
         f'<details class="{CLASSES[claim.status]}" id="{claim.anchor}"><summary>{_badge(claim.status)}'
         f'<span class="says">{claim.number}. {_text(claim.text)}</span>'
-        f'<span class="value"><span class="label">report: </span>{_text(claim.published)}</span>'
-        f'<span class="value"><span class="label">here: </span>{_text(claim.measured)}</span></summary>\n'
-        f'<div class="inside"><p>{_text(claim.evidence)}</p>{rule}<p>More: {about}</p></div></details>\n'
+        f'<span class="value"><span class="label">report: </span>{_lines(claim.published)}</span>'
+        f'<span class="value"><span class="label">here: </span>{_lines(claim.measured)}</span></summary>\n'
+        f'<div class="inside"><p>{_text(claim.evidence)}</p>{rule}<p class="more">More: {about}</p></div></details>\n'
     )
+
+
+def _lines(numbers: str) -> str:
+    """Several numbers, each on a line of its own."""
+    return "<br>".join(_text(number).replace(" seeds)", "&nbsp;seeds)") for number in numbers.split(" / "))
 
 
 def _picture(picture: Picture, images: Mapping[str, bytes]) -> str:
     shown = []
     for name, alt in picture.files:
         if picture.narrow:
-            narrow = f'<source media="(max-width: 40rem)" srcset="{_data(images[picture.narrow])}">'
+            narrow = f'<source media="(max-width: 40rem)" srcset="{_data(picture.narrow)}">'
             shown.append(f"<picture>{narrow}{_image(images[name], alt)}</picture>")
         else:
             label = html.escape(f"{picture.label} {alt}".strip())

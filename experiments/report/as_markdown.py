@@ -74,7 +74,8 @@ def _block(block: Block) -> str:
                 rows.append((str(claim.number), claim.text, claim.published, claim.measured, claim.status, says))
             return _table(rows)
         case References():
-            return "".join(f"- {MARKS[claim.status]} {_text(reference(claim))}\n" for claim in block.claims)
+            items = "".join(f"- {MARKS[claim.status]} {_text(reference(claim))}\n" for claim in block.claims)
+            return f"**What the report claims of it**\n\n{items}"
 
 
 def headline(claim: Judged) -> str:

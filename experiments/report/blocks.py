@@ -62,13 +62,13 @@ class Picture:
     """A figure: its label ("Figure 2", or ""), its caption, and its pictures' file names and texts in their place.
 
     Args:
-        narrow: file of the picture for a narrow screen; "" where it is the same.
+        narrow: the PNG for a narrow screen; empty where it is the same.
     """
 
     label: str
     caption: str
     files: tuple[tuple[str, str], ...]
-    narrow: str = ""
+    narrow: bytes = b""
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,10 @@ def value_text(value: float, unit: str, half: float = math.nan) -> str:
     Args:
         unit: the metric's; shares, whose unit is `points`, are written in percent.
 
-    >>> value_text(0.9672, "points"), value_text(0.9672, "points", 0.0003), value_text(0.0503, "nats")
-    ('96.7 %', '96.72 % ± 0.03', '0.0503')
+    >>> value_text(0.9672, "points"), value_text(0.9672, "points", 0.0003)
+    ('96.7 %', '96.72 % ± 0.03')
+    >>> value_text(0.0503, "nats"), value_text(1.1, "nats"), value_text(1.1, "nats", 0.003)
+    ('0.0503', '1.10', '1.100 ± 0.003')
     """
     if not math.isfinite(value):
         return NONE
@@ -27,9 +29,17 @@ def value_text(value: float, unit: str, half: float = math.nan) -> str:
         digits = 2 if 100 * half < 0.1 else 1
         text, shown = f"{100 * value:.{digits}f} %", f"{100 * half:.{digits}f}"
     else:
-        text = significant(value, 5 if abs(value) >= 1000 else 3)
-        shown = f"{half:.{len(text.partition('.')[2])}f}"
+        digits = max(_decimals(value, 2), _decimals(half, 0))
+        plain = value == 0 or 1e-3 <= abs(value) < 1000
+        text, shown = f"{value:.{digits}f}" if plain else significant(value), f"{half:.{digits}f}"
     return f"{text} ± {shown}" if math.isfinite(half) else text
+
+
+def _decimals(value: float, further: int) -> int:
+    """Decimals up to the first digit that is not 0, and `further` ones; four at most."""
+    if not math.isfinite(value) or value == 0:
+        return 0
+    return min(max(further - math.floor(math.log10(abs(value))), 0), 4)
 
 
 def best_text(outcome: Outcome, metric: str, unit: str) -> str:

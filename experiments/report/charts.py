@@ -47,13 +47,14 @@ def answer(claims: Sequence[Judged], beside: Sequence[Compared], *, narrow: bool
         narrow: for a narrow screen.
     """
     width = 4.6 if narrow else 9.0
-    row = 0.42 if narrow else 0.29
-    heights = [0.85, 0.75 + row * len(beside)] if beside else [0.85]
+    row = 0.42 if narrow else 0.235
+    heights = [0.7, 0.6 + row * len(beside)] if beside else [0.7]
     figure = Figure(figsize=(width, sum(heights)), dpi=130, layout="constrained")
-    counts, *below = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
-    _counts(counts, claims, narrow)
-    for axes in below:
-        _beside(axes, beside, narrow)
+    # Apart from each other, so that the bar is as wide as the figure.
+    counts, *below = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
+    _counts(counts.subplots(), claims, narrow)
+    for part in below:
+        _beside(part.subplots(), beside, narrow)
     return figure
 
 

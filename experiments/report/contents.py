@@ -15,9 +15,10 @@ from experiments.report.blocks import (
     Picture,
     Table,
 )
+from experiments.report.cells import value_text
 from experiments.report.claims import CLAIMS
 from experiments.report.judging import Claim, Records
-from experiments.report.pictures import Album
+from experiments.report.pictures import Album, png
 from experiments.report.plan import BEYOND, PARTS, SECTIONS, TITLE, title_of
 from experiments.report.quantities import NOT_REPRODUCED, NOT_TESTABLE, REPRODUCED, STATUSES, Finding
 from experiments.report.sections import section
@@ -39,8 +40,8 @@ def blocks(records: Records, circumstances: Mapping[str, str], seconds: float, a
         _findings(claims),
         _answer_picture(claims, records, album),
         Heading(2, "The claims", "claims"),
-        Claims(claims),
         Folded("How claims are judged", [Paragraph(_how_judged(records))]),
+        Claims(claims),
         Folded("Every published number beside ours", [_numbers_table(found, records)]),
     ]
     for part in PARTS:
@@ -54,7 +55,8 @@ def blocks(records: Records, circumstances: Mapping[str, str], seconds: float, a
 def _judged(number: int, claim: Claim, verdict: Finding, records: Records) -> Judged:
     here = ""
     if len(claim.numbers) == 1 and (one := claim.numbers[0]).shown(records) != "–":
-        here = one.unit.text(one.measured(records))
+        value = one.measured(records)
+        here = value_text(value, "points") if one.metric.endswith("accuracy") else one.unit.text(value)
     return Judged(
         number=number,
         text=claim.text,
@@ -80,14 +82,12 @@ def _what_is_here(records: Records) -> str:
     changed = sum(bool(judging.unlike(record)) for record in found)
     if not changed:
         return (
-            "Here its experiments are run anew at its own settings: each figure is drawn again under its number, each "
-            "published number stands beside the measured one, and each claim is judged."
+            "Here its experiments are run anew at its own settings, each figure under its number and each claim judged."
         )
     many = "all of them" if changed == len(found) else f"{changed} of {len(found)}"
     return (
-        f"Here its experiments are run anew, {many} on other data or shorter than in the report. Published numbers are "
-        "compared, and claims judged, only where data and settings are the report's; what depends on neither, the "
-        "number of parameters, is compared everywhere."
+        f"Here its experiments are run anew, {many} on other data or shorter than in the report; published numbers are "
+        "compared, and claims judged, only where data and settings are the report's."
     )
 
 
@@ -139,7 +139,7 @@ def _answer_picture(claims: Sequence[Judged], records: Records, album: Album) ->
             f"{', means over the seeds with their 95 % intervals' * several}, in the colour of the claim's outcome"
         )
     name = album.add("answer.png", charts.answer(claims, beside))
-    narrow = album.add("answer_narrow.png", charts.answer(claims, beside, narrow=True))
+    narrow = png(charts.answer(claims, beside, narrow=True))
     return Picture("", f"{caption}.", ((name, "claims by outcome, and the report's accuracies beside ours"),), narrow)
 
 
@@ -151,7 +151,10 @@ def _how_judged(records: Records) -> str:
         "Numbers of accuracy and loss are those of the last epoch, as in the report; where it calls something the "
         "best, the best validation accuracy over the epochs counts"
     )
-    seconds = "Seconds are not testable where the hardware is not named; relations of times are."
+    seconds = (
+        "Seconds are not testable where the hardware is not named; relations of times are. The number of parameters "
+        "depends on neither data nor epochs and is compared everywhere."
+    )
     if all(len(record.seeds) < 2 for record in records.values()):
         return f"{last}. {seconds}"
     return (

@@ -143,14 +143,14 @@ def rough(claim: Claim, records: Records) -> Seen:
         apart = {f"{first} minus twice {mode}": rough[first] - 2 * rough[mode] for mode in MODES if mode != first}
     else:
         apart = {f"{mode} minus {last}": rough[mode] - rough[last] for mode in MODES if mode != last}
-    measured = " / ".join(significant(value, 2) for value in rough.values())
+    measured = " / ".join(f"{mode} {significant(value, 2)}" for mode, value in rough.items())
     listed = ", ".join(f"{mode} {significant(value, 2)}" for mode, value in rough.items())
     of = "second half of the epochs, roughness of the validation loss (nats)"
     says = f"{title_of('batch_modes')}, {of}: {listed}."
     if not all(map(math.isfinite, rough.values())):
         apart = dict.fromkeys(apart, math.nan)
         says += " A training has too few finite losses for a measure."
-    shown = tuple(Quantity(what=mode, value=value, unit=SHORT) for mode, value in rough.items())
+    shown = tuple(Quantity(what=mode, value=value, unit=SHORT, named=True) for mode, value in rough.items())
     others = tuple(
         Quantity(what=what, value=value, unit=SHORT, low=0, allowed="above 0") for what, value in apart.items()
     )
