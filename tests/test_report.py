@@ -76,8 +76,6 @@ def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     names = [
         "learning_curves",
         "comparison_curves",
-        "training_times",
-        "overview_times",
         "predictions",
         "learning_rates",
     ]
@@ -288,7 +286,7 @@ def test_a_failure_leaves_the_earlier_report(tmp_path: Path, monkeypatch: pytest
     def raises(*arguments: object) -> figures.Figure:
         raise MemoryError("no room")
 
-    monkeypatch.setattr(figures, "overview_times", raises)
+    monkeypatch.setattr(charts, "times", raises)
     with pytest.raises(MemoryError):
         write(FULL, tmp_path)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
@@ -372,9 +370,8 @@ def test_several_seeds_have_figures_of_their_own(five: tuple[Path, Path]) -> Non
 
 def test_the_overview_says_of_which_comparison_a_time_is(five: tuple[Path, Path]) -> None:
     """Two comparisons have a baseline: the fastest and the slowest are named with theirs."""
-    assert re.search(
-        r"Per epoch .+?: .+? is the fastest with [\d.]+ s, .+?: .+? the slowest with .* as long", read(five[0]).text
-    )
+    says = r"An epoch takes [\d.]+ s with the fastest, “.+?” \(.+?\), and [\d.]+ s with the slowest, “.+?” \(.+?\), "
+    assert re.search(says + r"[\d.]+ times as long, means over 5 seeds\.", read(five[0]).text)
 
 
 SNAKE = re.compile(r"\b[a-z0-9]+(?:_[a-z0-9]+)+\b")

@@ -54,8 +54,14 @@ def last_text(outcome: Outcome, metric: str, unit: str) -> str:
 
 
 def seconds_text(value: float) -> str:
-    """Seconds, a dash where none were measured."""
-    return f"{significant(value)} s" if math.isfinite(value) and value > 0 else NONE
+    """Seconds, a dash where none were measured.
+
+    >>> seconds_text(2.0), seconds_text(7577.7), seconds_text(0.0)
+    ('2.00 s', '7,578 s', '–')
+    """
+    if not math.isfinite(value) or value <= 0:
+        return NONE
+    return f"{value:,.{_decimals(value, 2)}f} s" if value >= 0.01 else f"{significant(value)} s"
 
 
 def epoch_seconds(outcome: Outcome) -> float:

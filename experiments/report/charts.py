@@ -99,30 +99,43 @@ def _name(number: Number, width: int) -> str:
     return folded(f"{number.variant} ({what})", width)
 
 
-def times(variants: Sequence[Outcome], data: str) -> Figure:
-    """Seconds of training of each variant, those of an epoch beside them: of equal epochs it is one picture."""
-    names = [folded(outcome.variant.name, 32) for outcome in variants]
-    figure = new_figure("Training time by variant", data, 10, 1.5 + 0.45 * len(names))
+@dataclass(frozen=True)
+class Bar:
+    """A variant's training time as it is shown: its name, its colour, and its trainings."""
+
+    name: str
+    colour: str
+    outcome: Outcome
+
+
+def bars(variants: Sequence[Outcome], before: str = "") -> list[Bar]:
+    """The bars of a comparison's variants, each in the colour that it has in all figures."""
+    colours = [colour for colour, _ in looks([outcome.variant.name for outcome in variants])]
+    named = [before + outcome.variant.name for outcome in variants]
+    return [Bar(*each) for each in zip(named, colours, variants, strict=True)]
+
+
+def times(shown: Sequence[Bar], data: str) -> Figure:
+    """Seconds of training of each variant, with those of an epoch in words: of equal epochs it is the same picture."""
+    figure = new_figure("Training time by variant", data, 10, 1.4 + 0.42 * len(shown))
     axes = figure.subplots()
     longest = 0.0
-    for line, (outcome, (colour, _)) in enumerate(
-        zip(variants, looks([o.variant.name for o in variants]), strict=True)
-    ):
-        mean, low, high = outcome.over_seeds(lambda r: r.train_seconds or math.nan)
+    for line, bar in enumerate(shown):
+        mean, low, high = bar.outcome.over_seeds(lambda r: r.train_seconds or math.nan)
         timed = math.isfinite(mean)
-        axes.barh(line, mean if timed else 0, color=colour, height=0.6)
+        axes.barh(line, mean if timed else 0, color=bar.colour, height=0.6)
         if math.isfinite(high - low):
             axes.plot([max(low, 0), high], [line, line], color="black", linewidth=1.2, marker="|", markersize=7)
         end = max((value for value in (mean, high) if math.isfinite(value)), default=0.0)
         longest = max(longest, end)
-        each = seconds_text(epoch_seconds(outcome))
+        each = seconds_text(epoch_seconds(bar.outcome))
         says = f"  {seconds_text(mean)}, {each} an epoch" if timed else "  was not timed"
         axes.annotate(says, (end, line), va="center", fontsize=9)
     axes.set_xlim(0, 1.35 * longest or 1)
     axes.set_xlabel("training time (s)")
-    axes.set_yticks(range(len(names)), names, fontsize=9)
-    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_yticks(range(len(shown)), [folded(bar.name, 48) for bar in shown], fontsize=9)
+    axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.spines[["top", "right"]].set_visible(False)
-    if max(len(outcome.results) for outcome in variants) > 1:
+    if max(len(bar.outcome.results) for bar in shown) > 1:
         figure.supxlabel("mean of the seeds; black line: its 95 % interval", fontsize=9, color="0.3")
     return figure

@@ -13,7 +13,7 @@ from experiments.report.blocks import Picture
 from experiments.report.cells import epoch_seconds, last_text, seconds_text, target_text, value_text
 from experiments.report.judging import Records
 from experiments.report.looks import choices_text
-from experiments.report.plan import Planned
+from experiments.report.plan import Planned, title_of
 from mlplab import figures, results, search_figures, verdict_figures
 from mlplab.comparison import Comparison
 from mlplab.loading import Overview
@@ -83,18 +83,21 @@ def _drawings(kind: str, variant: str, record: Record, records: Records) -> list
         chosen = [outcome for outcome in record.outcomes if variant in ("", outcome.variant.name)]
         return [_curves(outcome, data) for outcome in chosen]
     if kind == "predictions" and record.predictions:
-        shown = record.predictions
+        answers = record.predictions
         caption = "The loaded model's answers on test images, with the probability that it gave each."
-        return [Drawing("test images with true and predicted class", caption, lambda: figures.predictions(shown, data))]
+        return [
+            Drawing("test images with true and predicted class", caption, lambda: figures.predictions(answers, data))
+        ]
     if kind in SEARCH_PICTURES and record.search:
         return [_of_search(kind, record)]
     if kind == "overview" and isinstance(record.experiment, Overview):
         of = shown_in(record.experiment, records)
-        caption = "Seconds of training in all and an epoch; trainings are of unequal length."
-        return [Drawing("training times by variant", caption, lambda: figures.overview_times(of))] if of else []
+        shown = [bar for one in of for bar in charts.bars(one.outcomes, f"{title_of(one.experiment.name)}: ")]
+        caption = f"Seconds of training{over([bar.outcome for bar in shown])}; trainings are of unequal length."
+        return [Drawing("training times by variant", caption, lambda: charts.times(shown, data))] if of else []
     if kind == "time" and found:
         caption = f"Seconds of training{over(record.outcomes)}, compiling and evaluation apart."
-        return [Drawing("training times by variant", caption, lambda: charts.times(record.outcomes, data))]
+        return [Drawing("training times by variant", caption, lambda: charts.times(charts.bars(record.outcomes), data))]
     if kind in LAST and found:
         caption = _last_caption(kind, record.outcomes)
         return [Drawing(f"{kind} by variant", caption, lambda: figures.comparison_curves(kind, found, data))]
@@ -199,17 +202,15 @@ def count(number: int, word: str) -> str:
 
 
 def says_times(found: Sequence[tuple[str, Outcome]]) -> str:
-    """The fastest and the slowest of variants by an epoch, each with what stands before its name; "" of fewer."""
-    known = [
-        (seconds, before + outcome.variant.name) for before, outcome in found if (seconds := epoch_seconds(outcome)) > 0
-    ]
+    """The fastest and the slowest of variants by an epoch, each with the experiment that it is of; "" of fewer."""
+    known = [(seconds, outcome.variant.name, of) for of, outcome in found if (seconds := epoch_seconds(outcome)) > 0]
     if len(known) < 2:
         return ""
-    (fast, fastest), (slow, slowest) = min(known), max(known)
+    (fast, fastest, its), (slow, slowest, other) = min(known), max(known)
     means = over([outcome for _, outcome in found])
     return (
-        f"Per epoch {fastest} is the fastest with {seconds_text(fast)}, {slowest} the slowest with "
-        f"{seconds_text(slow)}, {significant(slow / fast)} times as long{means}."
+        f"An epoch takes {seconds_text(fast)} with the fastest, “{fastest}” ({its}), and {seconds_text(slow)} with the "
+        f"slowest, “{slowest}” ({other}), {significant(slow / fast)} times as long{means}."
     )
 
 

@@ -84,7 +84,7 @@ def _answer(record: Record, records: Records) -> list[Block]:
     experiment = record.experiment
     if isinstance(experiment, Overview):
         of = shown_in(experiment, records)
-        says = says_times([(f"{title_of(one.experiment.name)}: ", outcome) for one in of for outcome in one.outcomes])
+        says = says_times([(title_of(one.experiment.name), outcome) for one in of for outcome in one.outcomes])
     elif isinstance(experiment, Comparison):
         if _decided(record):
             answer = answer_of(experiment, record.results, record.verdicts)
@@ -127,7 +127,7 @@ def _seen(comparison: Comparison, record: Record) -> str:
         return f"{says}{f'; {others[-1][0]} came to {others[-1][1]}' * (len(others) > 1)}{means}."
     only = with_value[0]
     epoch, epochs = only.mean(lambda r: r.best_epoch or math.nan), only.mean(lambda r: r.epochs)
-    says = f"The {select.words} was best in epoch {epoch:,.0f} of {epochs:,.0f}, {best}"
+    says = f"The {select.words} was best in epoch {epoch:,.0f} of {epochs:,.0f}: {best}"
     if select.name != "val_accuracy" and math.isfinite(only.best("val_accuracy")):
         says += f", where the validation accuracy was {cells.value_text(only.best('val_accuracy'), 'points')}"
     return f"{says}{means}."
