@@ -185,8 +185,9 @@ def _claim(claim: Judged) -> str:
 
 
 def _lines(numbers: str) -> str:
-    """Several numbers, each on a line of its own."""
-    return "<br>".join(_text(number).replace(" seeds)", "&nbsp;seeds)") for number in numbers.split(" / "))
+    """Several numbers, each on a line of its own, an interval never broken."""
+    unbroken = re.sub(r" (?=seeds\)|[-+\d.,]+\])", "\xa0", numbers)
+    return "<br>".join(map(_text, unbroken.split(" / ")))
 
 
 def _picture(picture: Picture, images: Mapping[str, bytes]) -> str:

@@ -7,7 +7,7 @@ from experiments.report.plan import title_of
 from mlplab.comparison import Comparison
 from mlplab.records import Record, SearchResult, choice_text, choice_words
 from mlplab.results import Outcome, Target, rank, significant
-from mlplab.tables import heading, shown_metrics
+from mlplab.tables import shown_metrics
 
 NONE = "–"
 
@@ -75,7 +75,7 @@ def of_comparison(comparison: Comparison, record: Record) -> list[list[str]]:
     first = metrics[0]
     base = first.base.removeprefix("train_eval_")
     word = base.replace("_", " ")
-    headers = [heading(metric.name) for metric in metrics]
+    headers = [metric.words for metric in metrics]
     cells = [["variant", *headers, f"training {word}", f"test {word}", "best epoch", "training time", "an epoch"]]
     for outcome in rank(comparison, record.results):
         best, epochs = outcome.mean(lambda r: r.best_epoch or math.nan), outcome.mean(lambda r: r.epochs)

@@ -267,8 +267,8 @@ def gap_shrinks(claim: Claim, records: Records) -> Seen:
     if not abs(abs(penalized) - abs(without)) >= SEED_POINTS:
         says += f" The gaps differ by less than the {as_points(SEED_POINTS)} that one seed can decide."
     gaps = (
-        Quantity(what="without the penalty", value=without, unit=GAP),
-        Quantity(what="with it", value=penalized, unit=GAP),
+        Quantity(what="without the penalty", value=without, unit=GAP, named=True),
+        Quantity(what="with it", value=penalized, unit=GAP, named=True),
     )
     shrunk = Quantity(
         what="smaller by",

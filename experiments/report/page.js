@@ -34,13 +34,19 @@ menu.addEventListener("click", (event) => {
 });
 fold();
 const links = new Map([...menu.querySelectorAll("a")].map((link) => [link.hash.slice(1), link]));
-const seen = new IntersectionObserver((entries) => {
-  for (const entry of entries.filter((entry) => entry.isIntersecting)) {
-    for (const link of links.values()) link.removeAttribute("aria-current");
-    links.get(entry.target.id)?.setAttribute("aria-current", "true");
-  }
-}, { rootMargin: "0px 0px -75% 0px" });
-for (const heading of document.querySelectorAll("h2[id], h3[id]")) seen.observe(heading);
+const headings = [...document.querySelectorAll("h2[id], h3[id]")];
+let asked = false;
+const mark = () => {
+  asked = false;
+  const above = headings.filter((heading) => heading.getBoundingClientRect().top < innerHeight / 4);
+  for (const link of links.values()) link.removeAttribute("aria-current");
+  links.get((above.at(-1) ?? headings[0]).id)?.setAttribute("aria-current", "true");
+};
+addEventListener("scroll", () => {
+  if (!asked) requestAnimationFrame(mark);
+  asked = true;
+}, { passive: true });
+mark();
 
 // In print nothing is folded.
 let folded = [];

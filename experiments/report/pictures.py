@@ -15,6 +15,7 @@ from experiments.report.judging import Records
 from experiments.report.looks import choices_text
 from experiments.report.plan import Planned, title_of
 from mlplab import figures, results, search_figures, verdict_figures
+from mlplab.amounts import within
 from mlplab.comparison import Comparison
 from mlplab.loading import Overview
 from mlplab.records import Record
@@ -132,10 +133,10 @@ def _of_comparison(kind: str, record: Record, comparison: Comparison) -> list[Dr
         return [Drawing(f"{select.words} by learning rate", caption, lambda: rates)]
     verdicts = [v for v in record.verdicts if v.measure == select.name and math.isfinite(v.low)]
     if kind == "differences" and 0 < len(verdicts) <= MANY_VERDICTS:
-        unit, scale = ("points", 100) if select.unit == "points" else (select.unit, 1)
+        limit = within(verdicts[0].unit, verdicts[0].margin)
         caption = (
             f"Differences of {select.words} between variants on the same seed, means with their 95 % intervals. Within "
-            f"{scale * (select.margin or 0):g} {unit} they count as practically none."
+            f"{limit} they count as practically none."
         )
         return [Drawing(f"differences of {select.words}", caption, lambda: verdict_figures.differences(verdicts, data))]
     return _reached(record, comparison) if kind == "reached" else []
