@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from experiments.report.__main__ import reported
 from experiments.report.claims import CLAIMS
-from experiments.report.judging import NOT_REPRODUCED, NOT_TESTABLE, REPRODUCED, STATUSES, Claim, assess
+from experiments.report.judging import Claim, assess
 from experiments.report.looks import FOUND, roughness
+from experiments.report.quantities import NOT_REPRODUCED, NOT_TESTABLE, REPRODUCED, STATUSES
 from mlplab.calls import Call
 from mlplab.comparison import Comparison
 from mlplab.loading import Options, Overview, Prediction, load_experiment

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from experiments.report import looks
+from experiments.report import explanations, looks
 from experiments.report.judging import GAP_EPOCHS, SEED_POINTS, Claim, Number, as_points
 
 WITHIN = "within 1 point at the last epoch"
@@ -53,6 +53,7 @@ CLAIMS = (
         look=looks.rough,
         saying="oscillates",
         trainings=tuple(("batch_modes", mode) for mode in looks.MODES),
+        headline="training with batch size 1 oscillates",
     ),
     Claim(
         key="batch-smoothest",
@@ -102,7 +103,8 @@ CLAIMS = (
         look=looks.agreement,
         numbers=(_reached(looks.DECAYS[1], 0.87, "87 %"),),
         trainings=(("decay_momentum", looks.DECAYS[0]),),
-        explain=looks.decay,
+        explain=explanations.decay,
+        headline="a decay of 1e-6 brings the accuracy down to 87 %",
     ),
     Claim(
         key="momentum-accuracy",
@@ -111,7 +113,8 @@ CLAIMS = (
         rule=WITHIN,
         look=looks.agreement,
         numbers=(_reached(looks.DECAYS[2], 0.92, "92 %"),),
-        explain=looks.momentum,
+        explain=explanations.momentum,
+        headline="a decay with momentum reaches 92 %",
     ),
     Claim(
         key="decay-times",
@@ -149,7 +152,8 @@ CLAIMS = (
                 10.0,
             ),
         ),
-        explain=looks.single,
+        explain=explanations.single,
+        headline="with batch size 1, decay and momentum the accuracy ends at 20 %",
     ),
     Claim(
         key="stuck",
@@ -181,7 +185,7 @@ CLAIMS = (
         text="SGD ends at accuracies of 0.98 (training) and 0.97 (validation).",
         rule="both within 1 point at the last epoch",
         look=looks.agreement,
-        numbers=_last("optimizers", "SGD", {"accuracy": (0.98, "0.98"), "val_accuracy": (0.97, "0.97")}, 1.0),
+        numbers=_last("optimizers", "SGD", {"accuracy": (0.98, "98 %"), "val_accuracy": (0.97, "97 %")}, 1.0),
     ),
     Claim(
         key="rmsprop-losses",
@@ -208,6 +212,7 @@ CLAIMS = (
         look=looks.best_variant("optimizers", "RMSprop"),
         saying="RMSprop is the best",
         trainings=tuple(("optimizers", name) for name in ("SGD", "Adam", "RMSprop")),
+        headline="RMSprop is the best optimizer",
     ),
     Claim(
         key="prediction",
@@ -228,6 +233,7 @@ CLAIMS = (
         look=looks.gap_shrinks,
         saying="shrinks",
         trainings=(("l2", "baseline"), ("l2", "L2")),
+        headline="L2 shrinks the gap between training and validation",
     ),
     Claim(
         key="dropout-0.2",
@@ -236,7 +242,7 @@ CLAIMS = (
         rule=WITHIN_CIFAR,
         look=looks.agreement,
         numbers=_last(
-            "dropout", "dropout 0.2", {"accuracy": (0.4978, "0.4978"), "val_accuracy": (0.4780, "0.4780")}, 2.0
+            "dropout", "dropout 0.2", {"accuracy": (0.4978, "49.78 %"), "val_accuracy": (0.4780, "47.80 %")}, 2.0
         ),
     ),
     Claim(
@@ -246,7 +252,7 @@ CLAIMS = (
         rule=WITHIN_CIFAR,
         look=looks.agreement,
         numbers=_last(
-            "dropout", "dropout 0.3", {"accuracy": (0.4890, "0.4890"), "val_accuracy": (0.4829, "0.4829")}, 2.0
+            "dropout", "dropout 0.3", {"accuracy": (0.4890, "48.90 %"), "val_accuracy": (0.4829, "48.29 %")}, 2.0
         ),
     ),
     Claim(
@@ -258,6 +264,7 @@ CLAIMS = (
         look=looks.best_variant("dropout", "dropout 0.3"),
         saying="0.3 is best",
         trainings=tuple(("dropout", f"dropout {rate}") for rate in (0.2, 0.3, 0.5)),
+        headline="a dropout rate of 0.3 is best",
     ),
     Claim(
         key="stopped-at",
@@ -266,6 +273,7 @@ CLAIMS = (
         rule="within 20 %: epochs 160 to 238",
         look=looks.agreement,
         numbers=(Number("last epoch", "early_stopping", "early stopping", "epochs", 199, "199"),),
+        headline="early stopping ends at epoch 199",
     ),
     Claim(
         key="batch-norm",
@@ -275,6 +283,7 @@ CLAIMS = (
         look=looks.same,
         saying="pretty much the same",
         trainings=tuple(("batch_norm", name) for name in looks.BATCH_NORM),
+        headline="batch normalization changes little",
     ),
     Claim(
         key="search-best",
@@ -283,8 +292,9 @@ CLAIMS = (
         rule="the same candidate has the highest mean accuracy",
         alone=BY_FAR,
         look=looks.found,
-        saying="learning_rate 0.01, dropout_rate 0.2, batch_size 64",
+        saying="learning rate 0.01, dropout 0.2, batch size 64",
         trainings=(("random_search", ""),),
+        headline="random search finds learning rate 0.01, dropout 0.2 and batch size 64",
     ),
     Claim(
         key="training-times",

@@ -20,17 +20,28 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from experiments.report.plan import title_of
+from experiments.report.quantities import (
+    EDGE,
+    EXACT,
+    NOT_TESTABLE,
+    PERCENT,
+    PLAIN,
+    SECONDS,
+    UNDECIDED,
+    WHOLE,
+    Estimate,
+    Finding,
+    Quantity,
+    Seen,
+    Unit,
+    estimated,
+)
 from mlplab.comparison import Comparison
 from mlplab.loading import Prediction, load_experiment
 from mlplab.records import Record
 from mlplab.results import DIVERGED, FAILED, Outcome, Result, significant
 from mlplab.space import Search
-from mlplab.statistics import exp, mean_interval
-
-REPRODUCED, NOT_REPRODUCED, NOT_TESTABLE = "reproduced", "not reproduced", "not testable"
-STATUSES = (REPRODUCED, NOT_REPRODUCED, NOT_TESTABLE)
-HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
-"""What the interval of one number says of a claim."""
 
 SEED_POINTS = 0.3
 """Differences of accuracy below this many points are what another seed may turn around, where there is but one."""
@@ -40,132 +51,7 @@ SHARE = 0.2
 """Losses and the epoch of early stopping agree within this share of the published number."""
 GAP_EPOCHS = 10
 """The gap between training and validation accuracy is averaged over this many last epochs."""
-EDGE = 1e-9
-"""Limits that still count as within are this much wider: numbers are rounded."""
-
 Records = Mapping[str, Record]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Whether a claim holds.
-
-    Attributes:
-        status: one of `STATUSES`.
-        measured: our numbers as short text, "–" if there are none.
-        evidence: sentences with the numbers, the experiment and the epochs that they are from.
-        seeds: how many it stands on.
-    """
-
-    status: str
-    measured: str
-    evidence: str
-    seeds: int = 1
-
-
-@dataclass(frozen=True)
-class Unit:
-    """How a number is shown: `scale` times its distance from `zero`, formatted, and what it is counted in.
-
-    A form such as ".3g" stands for as many significant digits without an exponent. What is `exact` has no interval: it
-    is the same with every seed.
-    """
-
-    form: str
-    suffix: str = ""
-    scale: float = 1.0
-    zero: float = 0.0
-    exact: bool = False
-
-    def _bare(self, value: float) -> str:
-        shown = self.scale * (value - self.zero)
-        return significant(shown, int(self.form[1:-1])) if self.form.endswith("g") else format(shown, self.form)
-
-    def text(self, value: float) -> str:
-        """`value` as text, "–" where it is not finite."""
-        return f"{self._bare(value)}{self.suffix}" if math.isfinite(value) else "–"
-
-    def spread(self, mean: float, low: float, high: float) -> str:
-        """A mean with its interval, such as "97.90 % [97.80, 98.00]"; alone where there is none."""
-        ends = f" [{self._bare(low)}, {self._bare(high)}]" if math.isfinite(high - low) and not self.exact else ""
-        return f"{self.text(mean)}{ends}"
-
-
-PERCENT, POINTS, SECONDS = Unit(".2f", " %", 100), Unit("+z.2f", " points"), Unit(",.1f", " s")
-PLAIN, SHORT, EPOCH_SECONDS = Unit(".4f"), Unit(".2g"), Unit(".3g", " s")
-WHOLE, EXACT = Unit(",.0f"), Unit(",.0f", exact=True)
-GAP, TIMES, MORE = Unit(".2f", " points"), Unit(".2f", " times"), Unit("+z.0f", " %", 100, zero=1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Quantity:
-    """A number that the trainings of one seed give, and what a claim allows it to be.
-
-    Args:
-        what: it is, in words.
-        value: NaN where there is none; infinite where it is far from anything the claim allows.
-        unit: how it is shown.
-        low, high: the claim holds where it lies between them.
-        allowed: the same in words; "" where the claim is not judged by it.
-        doubt: how far another seed may move it; counts where there is one seed alone.
-        ratio: whether seeds are averaged by their logarithms.
-        named: whether its name belongs to it wherever it is shown.
-    """
-
-    what: str
-    value: float
-    unit: Unit
-    low: float = -math.inf
-    high: float = math.inf
-    allowed: str = ""
-    doubt: float = 0.0
-    ratio: bool = False
-    named: bool = False
-
-    def says(self, low: float, high: float) -> str:
-        """What the interval from `low` to `high` says of the claim; a limit itself is beyond."""
-        if self.low < low and high < self.high:
-            return HOLDS
-        return FAILS if high <= self.low or low >= self.high else UNDECIDED
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What one seed shows of a claim.
-
-    Attributes:
-        measured, evidence: as a verdict has them, if this seed is the only one.
-        shown: the numbers that stand beside the published ones.
-        others: further numbers that are evidence, or that the claim is judged by.
-        of: what the numbers are, as far as their names do not say it.
-        note: a sentence that holds for any number of seeds.
-        confirms: whether the claim is reproduced where all holds; else it can only be refuted.
-    """
-
-    measured: str
-    evidence: str
-    shown: tuple[Quantity, ...] = ()
-    others: tuple[Quantity, ...] = ()
-    of: str = ""
-    note: str = ""
-    confirms: bool = True
-
-    @property
-    def quantities(self) -> tuple[Quantity, ...]:
-        """All of them."""
-        return self.shown + self.others
-
-    @property
-    def status(self) -> str:
-        """The verdict of this seed alone."""
-        judged = [quantity for quantity in self.quantities if quantity.allowed]
-        return self.conclude([one.says(one.value - one.doubt, one.value + one.doubt) for one in judged])
-
-    def conclude(self, words: Sequence[str]) -> str:
-        """The status, where the numbers that are judged say `words`."""
-        if FAILS in words:
-            return NOT_REPRODUCED
-        return REPRODUCED if words and self.confirms and UNDECIDED not in words else NOT_TESTABLE
 
 
 @dataclass(frozen=True)
@@ -191,13 +77,13 @@ class Number:
 
     def measured(self, records: Records) -> float:
         """Ours, the mean over the seeds; NaN where there is none that can be compared with the report's."""
-        return self._spread(records)[0]
+        return self.spread(records)[0]
 
     def shown(self, records: Records) -> str:
         """Ours as text, with its interval if there are several seeds."""
         outcome = _outcome(records, self.experiment, self.variant)
         many = f" ({len(outcome.results)} seeds)" if outcome and len(outcome.results) > 1 else ""
-        text = self.unit.spread(*self._spread(records))
+        text = self.unit.spread(*self.spread(records))
         return text if text == "–" else f"{text}{many}"
 
     def unlike(self, records: Records) -> str:
@@ -205,7 +91,8 @@ class Number:
         record = records.get(self.experiment)
         return unlike(record) if record and self.metric != "parameters" else ""
 
-    def _spread(self, records: Records) -> tuple[float, float, float]:
+    def spread(self, records: Records) -> tuple[float, float, float]:
+        """Ours, the mean over the seeds with the ends of its interval; NaN where none can be compared."""
         outcome = _outcome(records, self.experiment, self.variant)
         if outcome is None or self.unlike(records):
             return math.nan, math.nan, math.nan
@@ -289,6 +176,7 @@ class Claim:
         trainings: experiment and variant of each training that it needs besides those of `numbers`; a variant "" means
             the experiment as a whole.
         explain: a sentence more of evidence, whatever the verdict.
+        headline: the claim in few words, where it is one of the main ones, which the page names first.
         always: whether it can be judged on stand-in data and on fewer epochs, too.
     """
 
@@ -302,6 +190,7 @@ class Claim:
     alone: str = ""
     trainings: tuple[tuple[str, str], ...] = ()
     explain: Callable[[Records], str] | None = None
+    headline: str = ""
     always: bool = False
 
     @property
@@ -328,7 +217,7 @@ def assess(claim: Claim, records: Records) -> Finding:
     """Whether `claim` holds on `records` (name of an experiment -> its record; any may be missing)."""
     each = {seed: _look(claim, shown) for seed, shown in _by_seed(claim, records).items()}
     if not each:
-        return Finding(NOT_TESTABLE, "–", f"{' and '.join(claim.experiments)} have no seed in common.")
+        return Finding(NOT_TESTABLE, "–", f"{' and '.join(map(title_of, claim.experiments))} have no seed in common.")
     if len(each) > 1:
         verdict = _combined(claim, records, each)
     else:
@@ -407,22 +296,23 @@ def _obstacle(claim: Claim, records: Records, experiment: str, variant: str) -> 
     """Why a claim cannot be judged by a training, as a sentence; "" if it can."""
     record = records.get(experiment)
     if record is None:
-        return f"{experiment} left no record."
+        return f"{title_of(experiment)} left no record."
     if variant:
         result = _result(records, experiment, variant)
         if result is None:
-            return f"{experiment} was run without the variant {variant!r}."
+            return f"{title_of(experiment)} was run without the variant {variant!r}."
         if result.status == FAILED:
             why = (result.error.strip().splitlines() or ["without a message"])[-1]
-            return f"The training {variant!r} of {experiment} failed: {why}"
+            return f"The training {variant!r} of {title_of(experiment)} failed: {why}"
         if not result.epochs:
-            return f"The training {variant!r} of {experiment} completed no epoch."
+            return f"The training {variant!r} of {title_of(experiment)} completed no epoch."
     elif isinstance(record.experiment, Search) and not record.search:
-        return f"The search {experiment} has no result."
+        return f"{title_of(experiment)} has no result."
     if claim.always:
         return ""
     if changed := unlike(record):
-        return f"{experiment} was not run as in the report ({changed}): its numbers say nothing about the report's."
+        says = f"{title_of(experiment)} was not run as in the report ({changed})"
+        return f"{says}: its numbers say nothing about the report's."
     return ""
 
 
@@ -437,7 +327,7 @@ def place_of(experiment: str, result: Result) -> str:
     ended = f"epoch {result.epochs:,}"
     if result.status == DIVERGED:
         ended += ", where it diverged"
-    return f"{experiment}, {result.variant.name!r}, {ended}"
+    return f"{title_of(experiment)}, {result.variant.name!r}, {ended}"
 
 
 def as_points(value: float) -> str:
@@ -472,56 +362,6 @@ def epoch_seconds(result: Result) -> float:
 # ----------------------------------------------------------------------------------------------------- several seeds
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A quantity over the seeds: its mean, with the interval, of the finite ones; how many of how many these are.
-
-    Attributes:
-        lost: seeds whose number is not finite. What is left is then a selection, which cannot bear a claim out.
-    """
-
-    quantity: Quantity
-    mean: float
-    low: float
-    high: float
-    count: int
-    seeds: int
-    lost: int
-
-    @property
-    def says(self) -> str:
-        """What it says of the claim."""
-        word = self.quantity.says(self.low, self.high)
-        return UNDECIDED if word == HOLDS and self.lost else word
-
-    @property
-    def number(self) -> str:
-        """Mean and interval as text, and of how many seeds if not of all."""
-        some = f" ({self.count} of {self.seeds} seeds)" if self.count < self.seeds > 1 else ""
-        return f"{self.quantity.unit.spread(self.mean, self.low, self.high)}{some}"
-
-    @property
-    def sentence(self) -> str:
-        """What it is and, where the claim is judged by it, what it says, as part of a sentence."""
-        says = f"{self.quantity.what} {self.number}"
-        return f"{says}: {self.says} ({self.quantity.allowed})" if self.quantity.allowed else says
-
-
-def estimated(each: Sequence[Quantity], seeds: int) -> Estimate:
-    """One quantity over the seeds that have it."""
-    first, values = each[0], [one.value for one in each]
-    finite = [value for value in values if math.isfinite(value) and (value > 0 or not first.ratio)]
-    lost = len(values) - len(finite)
-    if not finite:
-        nothing = math.inf if all(value == math.inf for value in values) else math.nan
-        return Estimate(first, nothing, nothing, nothing, 0, seeds, lost)
-    scale = list(map(math.log, finite)) if first.ratio else finite
-    mean, low, high = mean_interval(scale)
-    if first.ratio:
-        mean, low, high = exp(mean), exp(low), exp(high)
-    return Estimate(first, mean, low, high, len(finite), seeds, lost)
-
-
 def _combined(claim: Claim, records: Records, each: Mapping[int, Seen | str]) -> Finding:
     """The verdict of several seeds: the one place where a claim's numbers meet."""
     seen = [one for one in each.values() if isinstance(one, Seen)]
@@ -535,8 +375,9 @@ def _combined(claim: Claim, records: Records, each: Mapping[int, Seen | str]) ->
     judged = [estimate for estimate in estimates.values() if estimate.quantity.allowed]
     shown = [estimates[what] for what in dict.fromkeys(quantity.what for one in seen for quantity in one.shown)]
     measured = " / ".join(f"{e.quantity.what} {e.number}" if e.quantity.named else e.number for e in shown)
+    about = ", ".join([*map(title_of, claim.experiments), *filter(None, [seen[0].of])])
     says = [
-        f"{', '.join(claim.experiments)}{', ' if seen[0].of else ''}{seen[0].of}, means over {len(each)} seeds with "
+        f"{about}, means over {len(each)} seeds with "
         f"their 95 % intervals: {'; '.join(estimate.sentence for estimate in estimates.values())}."
     ]
     if any(estimate.says == UNDECIDED for estimate in judged):
@@ -564,5 +405,5 @@ def _diverged(claim: Claim, records: Records, seeds: Sequence[int]) -> list[str]
         outcome = _outcome(records, experiment, variant)
         results = [result for result in outcome.results if result.seed in seeds] if outcome else []
         if many := sum(result.status == DIVERGED for result in results):
-            says.append(f"{experiment}, {variant!r}: {many} of {len(results)} seeds diverged.")
+            says.append(f"{title_of(experiment)}, {variant!r}: {many} of {len(results)} seeds diverged.")
     return says

@@ -1,41 +1,43 @@
-"""What the trainings of one seed show of a claim, and what explains it."""
+"""What the trainings of one seed show of a claim."""
 
 import math
 import statistics
 from collections.abc import Callable, Mapping
 
 from experiments.report.judging import (
-    EDGE,
-    EPOCH_SECONDS,
-    GAP,
     GAP_EPOCHS,
-    HOLDS,
-    MORE,
-    PERCENT,
-    PLAIN,
-    POINTS,
-    SECONDS,
     SEED_POINTS,
-    SHORT,
-    TIMES,
     Claim,
-    Estimate,
-    Quantity,
     Records,
-    Seen,
-    Unit,
     as_percent,
     as_points,
     as_speed,
     epoch_seconds,
-    estimated,
     or_far,
     place_of,
     result_of,
     shortened,
     shown_of,
 )
-from mlplab.calls import Call
+from experiments.report.plan import title_of
+from experiments.report.quantities import (
+    EDGE,
+    EPOCH_SECONDS,
+    GAP,
+    HOLDS,
+    MORE,
+    PERCENT,
+    PLAIN,
+    POINTS,
+    SECONDS,
+    SHORT,
+    TIMES,
+    Estimate,
+    Quantity,
+    Seen,
+    Unit,
+    estimated,
+)
 from mlplab.records import Record, choice_text, choice_words
 from mlplab.results import FAILED, Result, significant
 
@@ -113,7 +115,7 @@ def best_variant(experiment: str, claimed: str) -> Callable[[Claim, Records], Se
         scores = {r.variant.name: r.best("val_accuracy") for r in records[experiment].results if r.status != FAILED}
         measured = " / ".join(f"{name} {as_percent(score)}" for name, score in scores.items())
         of = "best validation accuracies"
-        return _winner(measured, scores, claimed, f"{experiment}, {of}: {measured}", of)
+        return _winner(measured, scores, claimed, f"{title_of(experiment)}, {of}: {measured}", of)
 
     return look
 
@@ -141,14 +143,14 @@ def rough(claim: Claim, records: Records) -> Seen:
         apart = {f"{first} minus twice {mode}": rough[first] - 2 * rough[mode] for mode in MODES if mode != first}
     else:
         apart = {f"{mode} minus {last}": rough[mode] - rough[last] for mode in MODES if mode != last}
-    measured = " / ".join(significant(value, 2) for value in rough.values())
+    measured = " / ".join(f"{mode} {significant(value, 2)}" for mode, value in rough.items())
     listed = ", ".join(f"{mode} {significant(value, 2)}" for mode, value in rough.items())
     of = "second half of the epochs, roughness of the validation loss (nats)"
-    says = f"batch_modes, {of}: {listed}."
+    says = f"{title_of('batch_modes')}, {of}: {listed}."
     if not all(map(math.isfinite, rough.values())):
         apart = dict.fromkeys(apart, math.nan)
         says += " A training has too few finite losses for a measure."
-    shown = tuple(Quantity(what=mode, value=value, unit=SHORT) for mode, value in rough.items())
+    shown = tuple(Quantity(what=mode, value=value, unit=SHORT, named=True) for mode, value in rough.items())
     others = tuple(
         Quantity(what=what, value=value, unit=SHORT, low=0, allowed="above 0") for what, value in apart.items()
     )
@@ -196,11 +198,12 @@ def decay_costs_time(claim: Claim, records: Records) -> Seen:
     )
     longer_both = Quantity(what="with decay and momentum against without", value=both / plain, unit=MORE, ratio=True)
     if not math.isfinite(more):
-        return Seen("–", "decay_momentum has no training times.", (longer, longer_both))
+        return Seen("–", f"{title_of('decay_momentum')} has no training times.", (longer, longer_both))
     note = "Decay is one division a step."
     says = (
-        f"decay_momentum, seconds of training an epoch: {significant(plain)} without, {significant(decay)} with decay "
-        f"({more:+z.0f} %), {significant(both)} with decay and momentum ({more_both:+z.0f} %). {note}"
+        f"{title_of('decay_momentum')}, seconds of training an epoch: {significant(plain)} without, "
+        f"{significant(decay)} with decay ({more:+z.0f} %), {significant(both)} with decay and momentum "
+        f"({more_both:+z.0f} %). {note}"
     )
     return Seen(f"{more:+z.0f} % / {more_both:+z.0f} %", says, (longer, longer_both), note=note)
 
@@ -223,15 +226,16 @@ def pictures(claim: Claim, records: Records) -> Seen:
     """Holds if as many of the pictures are recognised as the report says."""
     found = records["predict"].predictions
     if found is None or not found.labels:
-        return Seen("–", "predict has no predictions.")
+        return Seen("–", f"{title_of('predict')}: there are none.")
     right = sum(label == predicted for label, predicted in zip(found.labels, found.predicted, strict=True))
     asked = result_of(records, "optimizers", "RMSprop")
     trained = asked.test.get("accuracy", math.nan)
     apart = or_far(abs(trained - found.test_accuracy))
     measured = f"{right} of {len(found.labels)} right"
     says = (
-        f"predict: {measured}; on all test images the loaded model has {as_percent(found.test_accuracy)}, the trained "
-        f"one had {as_percent(trained)}: {'the same model' if apart < 0.001 else 'not the same model'}."
+        f"{title_of('predict')}: {measured}; on all test images the loaded model has "
+        f"{as_percent(found.test_accuracy)}, the trained one had {as_percent(trained)}: "
+        f"{'the same model' if apart < 0.001 else 'not the same model'}."
     )
     if len(records["optimizers"].seeds) > 1:
         says += f" It is the model of one seed, {asked.seed}: an interval would say nothing of it."
@@ -256,15 +260,15 @@ def gap_shrinks(claim: Claim, records: Records) -> Seen:
     measured = f"{without:.2f} → {penalized:.2f} points"
     of = f"training minus validation accuracy, mean of the last {GAP_EPOCHS} epochs"
     says = (
-        f"l2, {of}: {measured}. Best validation "
+        f"{title_of('l2')}, {of}: {measured}. Best validation "
         f"accuracies: {as_percent(result_of(records, 'l2', 'baseline').best('val_accuracy'))} without, "
         f"{as_percent(result_of(records, 'l2', 'L2').best('val_accuracy'))} with the penalty."
     )
     if not abs(abs(penalized) - abs(without)) >= SEED_POINTS:
         says += f" The gaps differ by less than the {as_points(SEED_POINTS)} that one seed can decide."
     gaps = (
-        Quantity(what="without the penalty", value=without, unit=GAP),
-        Quantity(what="with it", value=penalized, unit=GAP),
+        Quantity(what="without the penalty", value=without, unit=GAP, named=True),
+        Quantity(what="with it", value=penalized, unit=GAP, named=True),
     )
     shrunk = Quantity(
         what="smaller by",
@@ -290,10 +294,10 @@ def same(claim: Claim, records: Records) -> Seen:
         allowed="within 1 point of 0",
     )
     if not math.isfinite(difference):
-        return Seen("–", "batch_norm has no validation accuracies to compare.", (apart,))
+        return Seen("–", f"{title_of('batch_norm')} has no validation accuracies to compare.", (apart,))
     says = (
-        f"batch_norm, best validation accuracies: {as_percent(plain.best('val_accuracy'))} without (epoch "
-        f"{plain.best_epoch}), {as_percent(normed.best('val_accuracy'))} with it (epoch {normed.best_epoch}): "
+        f"{title_of('batch_norm')}, best validation accuracies: {as_percent(plain.best('val_accuracy'))} without "
+        f"(epoch {plain.best_epoch}), {as_percent(normed.best('val_accuracy'))} with it (epoch {normed.best_epoch}): "
         f"{difference:+z.2f} points. Last training accuracies: {as_percent(plain.last('accuracy'))} without, "
         f"{as_percent(normed.last('accuracy'))} with it."
     )
@@ -311,8 +315,8 @@ def found(claim: Claim, records: Records) -> Seen:
     best, wanted = search.best, choices_text(FOUND)
     scores = {choices_text(candidate.choices): candidate.mean for candidate in search.candidates}
     measured = choices_text(best.choices)
-    says = f"random_search, best of {len(scores)}: {measured}, mean accuracy over the folds {as_percent(best.mean)} "
-    says += f"(standard deviation {as_percent(best.std)}); the report's choice"
+    says = f"{title_of('random_search')}, best of {len(scores)}: {measured}, mean accuracy over the folds "
+    says += f"{as_percent(best.mean)} (standard deviation {as_percent(best.std)}); the report's choice"
     if wanted not in scores:
         return Seen(measured, f"{says} ({wanted}) was not among those drawn.{_in_full(records)}")
     place = 1 + sum(score > scores[wanted] for score in scores.values())
@@ -325,11 +329,11 @@ def _in_full(records: Records) -> str:
     best = {o.variant.name: o.best("val_accuracy") for o in found.outcomes} if found else {}
     if found is None or len(best) < 2 or shortened(found) or not all(map(math.isfinite, best.values())):
         return ""
-    says = " Trained in full (best_found) their best validation accuracies are "
+    says = " Trained in full their best validation accuracies are "
     says += ", ".join(f"{name} {as_percent(value)}" for name, value in best.items())
     if len(found.seeds) > 1:
         one, other = best
-        apart = _apart(found, lambda result: result.best("val_accuracy"), one, other)
+        apart = points_apart(found, lambda result: result.best("val_accuracy"), one, other)
         return f"{says}, means over {len(found.seeds)} seeds; {one} minus {other}: {apart.number}."
     apart_points = 100 * (max(best.values()) - min(best.values()))
     decided = "more" if apart_points >= SEED_POINTS else "less"
@@ -337,7 +341,7 @@ def _in_full(records: Records) -> str:
     return f"{says}: {apart_points:.2f} points apart, {decided} than the {limit} that one seed can decide."
 
 
-def _apart(record: Record, value: Callable[[Result], float], one: str, other: str) -> Estimate:
+def points_apart(record: Record, value: Callable[[Result], float], one: str, other: str) -> Estimate:
     """How many points `one` is from `other`, over the seeds that have both."""
     each = []
     for seed in record.seeds:
@@ -377,7 +381,7 @@ def no_big_difference(claim: Claim, records: Records) -> Seen:
     measured = f"{ratio:.2f} times"
     listed = ", ".join(f"{variant} {significant(seconds)}" for variant, seconds in each.items())
     says = (
-        f"training_times, seconds of training an epoch at batch size 128: {listed}; the "
+        f"{title_of('training_times')}, seconds of training an epoch at batch size 128: {listed}; the "
         f"slowest ({slow}) takes {measured} as long as the fastest ({fast})."
     )
     longer = Quantity(
@@ -393,60 +397,3 @@ def no_big_difference(claim: Claim, records: Records) -> Seen:
         for variant, seconds in each.items()
     )
     return Seen(measured, says, (longer,), seconds_each)
-
-
-# ------------------------------------------------------------------------------------------------------ explanations
-
-
-def _rate(result: Result) -> str:
-    """What a variant's decay does to its learning rate, by the formula and as recorded."""
-    schedule, steps = result.variant.learning_rate, result.epochs * result.steps_per_epoch
-    assert isinstance(schedule, Call)
-    rate, lowered = schedule.arguments["initial_learning_rate"], schedule.arguments["decay_rate"]
-    implied = rate / (1 + lowered * steps)
-    recorded = result.last("learning_rate")
-    seen = f"recorded: {recorded:.6f}" if math.isfinite(recorded) else "not recorded"
-    start, decay = f"{rate:g}", f"{lowered:g}".replace("e-0", "e-")
-    return (
-        f"A decay of {decay} lowers the learning rate in {result.epochs} epochs of {result.steps_per_epoch:,} steps "
-        f"from {start} to {start} / (1 + {decay} · {steps:,}) = {implied:.6f} ({seen}), by "
-        f"{100 * (1 - implied / rate):.1f} %"
-    )
-
-
-def decay(records: Records) -> str:
-    """What so small a decay can cost."""
-    decay = result_of(records, "decay_momentum", DECAYS[1])
-    change = _apart(records["decay_momentum"], lambda result: result.last("val_accuracy"), DECAYS[1], DECAYS[0])
-    cost = f"here the last validation accuracy with decay is {change.number} from that without"
-    if not change.mean <= -5:
-        return f"{_rate(decay)}, which cannot cost ten points: {cost}."
-    return f"{_rate(decay)}; {cost}, more than so small a change explains."
-
-
-def momentum(records: Records) -> str:
-    """What momentum and decay make of the steps."""
-    return f"{_rate(result_of(records, 'decay_momentum', DECAYS[2]))}. {_step(records, 'decay_momentum', DECAYS[2])}"
-
-
-def single(records: Records) -> str:
-    """What momentum makes of steps of single images."""
-    result = result_of(records, "sgd_decay_momentum", SGD_DECAY_MOMENTUM)
-    return f"{_step(records, 'sgd_decay_momentum', SGD_DECAY_MOMENTUM)} {_rate(result)}."
-
-
-def _step(records: Records, experiment: str, name: str) -> str:
-    """What a variant's momentum makes of its learning rate."""
-    result = result_of(records, experiment, name)
-    variant, rate = result.variant, result.variant.learning_rate
-    if isinstance(rate, Call):
-        rate = rate.arguments["initial_learning_rate"]
-    momentum = variant.optimizer.arguments.get("momentum", 0.0)
-    if momentum >= 1:
-        return "Its momentum never lets a step fade."
-    factor = 1 / (1 - momentum)
-    size = "every single image" if variant.batch_size == 1 else f"every batch of {variant.batch_size}"
-    return (
-        f"A momentum of {momentum:g} adds up to {significant(factor)} times the learning rate, "
-        f"{significant(factor * rate)} for {size}, {result.steps_per_epoch:,} times an epoch."
-    )
