@@ -18,10 +18,11 @@ from mlflow.entities import Dataset as DatasetEntity
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.entities import Run as StoredRun
 
+from mlplab.addresses import is_server, shown
 from mlplab.checks import UndeliveredError
 from mlplab.marks import PLUMBING, plumbing, with_key
 from mlplab.spool import Operation, RunState, Session, child_key
-from mlplab.stores import Client, brief, experiment_id, inner_retries, is_server, is_transient, open_for_training, shown
+from mlplab.stores import Client, brief, experiment_id, inner_retries, is_transient, open_for_training
 
 FLUSH_SECONDS = 1.0
 METRICS_PER_CALL, PARAMS_PER_CALL, TAGS_PER_CALL = 1_000, 100, 100

@@ -19,7 +19,7 @@ import pytest
 from conftest import PATIENCE, ROOT
 
 from mlplab import __main__ as command_line
-from mlplab import keras_names, terminal
+from mlplab import keras_names, progress, terminal
 from mlplab.loading import experiment_names, load_experiment
 from mlplab.seeds import Until
 
@@ -355,8 +355,9 @@ def interrupting(number: int) -> Callable[..., None]:
         (
             signal.SIGINT,
             130,
-            (terminal.Progress, "epoch"),
-            "The runs that were open are marked KILLED. Given again, the command goes on with them.",
+            (progress.Progress, "epoch"),
+            "Finished trainings are kept, the one under way up to its last checkpoint: the same command goes on from "
+            "there; the runs that were open are marked KILLED.",
             {"KILLED"},
         ),
         (

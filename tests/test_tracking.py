@@ -78,7 +78,7 @@ def test_what_is_not_finite_is_stored_as_nan(store, dataset):
     assert all(math.isnan(value) for value in values)
 
 
-@pytest.mark.parametrize(("command", "again"), [("one", "goes on with them"), (None, "begins anew")])
+@pytest.mark.parametrize(("command", "again"), [("one", "goes on from there"), (None, "begins anew")])
 def test_an_interrupt_says_what_the_command_does_when_it_is_given_again(store, command, again):
     """A comparison goes on with its runs; a registration or a replay begins anew, and says so."""
     with pytest.raises(KeyboardInterrupt) as caught, tracking.parent_run("interrupted", {}, command=command):
