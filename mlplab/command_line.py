@@ -284,7 +284,8 @@ def open_lab(options: argparse.Namespace, changes: Options, experiments: Sequenc
     from mlplab.tracking import check
 
     check(screen.notice)
-    import_tensorflow()
+    with out.status("Loading TensorFlow …") if out.is_terminal else contextlib.nullcontext():
+        import_tensorflow()
     from mlplab.run import Lab
 
     return Lab(get, screen, changes, options.jobs, options.cluster), out

@@ -213,7 +213,11 @@ class Progress:
             return Group(*parts, self._bar.get_renderable())
 
     def _heads(self) -> list[str]:
-        return ["best so far"] if self._phase.kind != "seeds" else [tables.heading(name) for name in self._metrics()]
+        if self._phase.kind == "folds":
+            return ["best mean score"]
+        if self._phase.kind == "trials":
+            return [f"best {tables.heading(self._metric.name)}" if self._metric else "best"]
+        return [tables.heading(name) for name in self._metrics()]
 
     def _values(self, work: Work) -> list[str]:
         if self._phase.kind != "seeds":

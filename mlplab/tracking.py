@@ -272,12 +272,11 @@ def _cut_off(session: Session, status: str, why: str) -> None:
 def _state(session: Session) -> str:
     """What has become of the runs of a command that was interrupted."""
     killed = any(told.status == "KILLED" and not told.foreign for told in list(session.runs.values()))
-    kept = "Finished trainings are kept, the one under way up to its last checkpoint"
-    again = (
-        f"{kept}: the same command goes on from there"
-        if session.about["command"] is not None
-        else "Given again, the command begins anew"
-    )
+    again = "Given again, the command begins anew"
+    if session.about["command"] is not None:
+        again = (
+            "Finished trainings are kept, the one under way up to its last checkpoint: the same command goes on there"
+        )
     if session.broken:
         return f"The disk did not take the record ({session.broken}): what the store does not have is lost."
     if not session.waiting:

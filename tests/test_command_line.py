@@ -356,7 +356,7 @@ def interrupting(number: int) -> Callable[..., None]:
             signal.SIGINT,
             130,
             (progress.Progress, "epoch"),
-            "Finished trainings are kept, the one under way up to its last checkpoint: the same command goes on from "
+            "Finished trainings are kept, the one under way up to its last checkpoint: the same command goes on "
             "there; the runs that were open are marked KILLED.",
             {"KILLED"},
         ),
