@@ -174,8 +174,8 @@ class Progress:
         share, counted, left = self._overall()
         says = ""
         if work:
-            values = zip(self._heads(), self._values(work), strict=True)
-            says = ": " + ", ".join([work.name, self._doing(work), *(f"{head} {value}" for head, value in values)])
+            values = [f"{head} {value}" for head, value in zip(self._heads(), self._values(work), strict=True)]
+            says = ": " + ", ".join([work.name, self._doing(work), *(v for v in values if not v.endswith("–"))])
         self.out.print(f"{share:.0%} ({counted}){f', {left}' if left else ''}{says}")
 
     def _overall(self) -> tuple[float, str, str]:
