@@ -268,7 +268,8 @@ def _key(result: Result) -> tuple[str, int]:
 
 def _phase(experiment: Comparison | Search, examples: int, variants: Sequence[Training]) -> Phase:
     """What an experiment does next, as far as it is to be done."""
-    phase = phases_of(experiment)[0]
+    # A comparison that is tuned is the same in both of its phases: what is trained tells them apart.
+    phase = phases_of(experiment)[-1 if variants and not is_trial(variants[0]) else 0]
     phase.examples = examples
     if phase.kind == "seeds":  # what waited for the winner of a search may have turned out to be one of the others
         phase.works = {variant.name: phase.works[variant.name] for variant in variants}

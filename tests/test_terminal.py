@@ -138,6 +138,8 @@ def test_the_bar_is_of_the_whole_command() -> None:
         assert any("Adam" in line and "trial 5/6, epoch 2/4" in line for line in lines)
         assert any(line.startswith("  SGD") and "5/6 trials" in line and "0.8750" in line for line in lines)
         assert lines[-1].startswith(f"{(12 + 1) * 4 + 2} of 264 epochs")
+    with progress.watching(one, DATA, one.resolved()):
+        assert any(line.split()[:3] == ["Adam", "0/5", "seeds"] for line in shown(progress))
 
 
 def test_seeds_that_are_not_wanted_any_more_are_counted_out() -> None:
@@ -353,11 +355,12 @@ def test_a_comparison_at_a_terminal_of_80_columns(machine: Machine) -> None:
         "variant ",
         "reached by",
         "– ",
-        "The page:     /",
-        "Open the UI:  mlflow ui",
-        "This run:     http://",
+        "The page: /",
+        "Open the UI: mlflow ui",
+        "This run: http://",
     ]
     flat = " ".join(text.split())
+    assert [each for each in order if each not in flat] == []
     places = [flat.rindex(each) for each in order]
     assert places == sorted(places)
     (head,) = {line for line in lines if "test accuracy" in line and "variant" in line}
