@@ -29,7 +29,7 @@ LAYERS = (
     # What is shown.
     {"figures", "search_figures", "verdict_figures", "across_figures"},
     {"across"},
-    {"tables"},
+    {"tables", "curves"},
     # One training, one search, one run of the store, one registered model.
     {"trial", "search", "registry"},
     {"records", "labels", "tracking", "lookup", "upkeep", "workload"},
