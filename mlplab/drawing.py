@@ -93,7 +93,8 @@ def _label_ends(axes: Axes, lines: Sequence[Line2D]) -> bool:
     assert isinstance(axes.figure, Figure)
     each = 1.3 * LINE / 72 / (0.62 * axes.figure.get_figheight())  # of the axes' height, which the layout will decide
     heights = [each * (1 + name.count("\n")) for name in names]
-    if None in ends or sum(heights) > 1 or max(len(line) for name in names for line in name.split("\n")) > LABEL:
+    longest = max((len(line) for name in names for line in name.split("\n")), default=0)
+    if None in ends or sum(heights) > 1 or longest > LABEL or any(name.count("\n") > 3 for name in names):
         return False
     to_share = axes.transScale + axes.transLimits
     at = [tuple(np.clip(to_share.transform(end), 0, 1)) for end in ends if end]

@@ -191,7 +191,7 @@ def _times(variants: Sequence[tuple[str, Outcome]], shown: Sequence[tuple[str, s
             says = f"  {significant(mean)} s, {significant(epoch)} s an epoch"
             says += f"\n  (and {compiling:.1f} s compiling, {evaluating:.1f} s evaluation)"
         axes.annotate(says, (end, row), va="center", fontsize=LINE)
-    axes.set_xlim(0, 1.9 * longest or 1)
+    axes.set_xlim(0, 2.2 * longest or 1)
     axes.set_xlabel("training time (s)")
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_yticks(range(len(variants)), names, fontsize=LINE)
@@ -328,7 +328,7 @@ def _titled(outcome: Outcome) -> str:
 
 
 def _name(outcome: Outcome, before: str = "") -> str:
-    return folded(before + _titled(outcome), 40 if before else 32)
+    return folded(before + _titled(outcome), 24)
 
 
 def _differences(variants: Sequence[Training]) -> list[str]:

@@ -23,6 +23,7 @@ from mlplab.drawing import (
     folded,
     limit_y,
     looks,
+    name_lines,
     new_figure,
 )
 from mlplab.records import Candidate, SearchResult, Tuning, choice_text, choice_words
