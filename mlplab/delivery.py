@@ -141,7 +141,7 @@ class Writer:
         waiting = self.session.waiting
         outermost = self.session.runs.get(self.session.key)
         names = ", ".join(told.run_id or "one that could not be created" for told in waiting[:5])
-        why = f"{type(self.error).__name__}: {self.error}" if self.error else "it was too slow"
+        why = brief(self.error) if self.error else "it was too slow"
         for told in {told.key: told for told in [*waiting, *([outermost] if outermost else [])]}.values():
             if told.run_id and not (outermost and outermost.status == "KILLED") and not self.silent:
                 with contextlib.suppress(Exception):
@@ -159,7 +159,7 @@ class Writer:
         return UndeliveredError(
             f"the tracking store {shown(self.store)} did not take everything: {sum(len(t.pending) for t in waiting)} "
             f"writes ({self.session.points_waiting} metric points) of {len(waiting)} runs ({names}) wait {where}, the "
-            f"first because of {why}. Those runs are incomplete in the store. {remedy}",
+            f"first because: {why}. Those runs are incomplete in the store. {remedy}",
             refused=refused,
         )
 
