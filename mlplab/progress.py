@@ -37,6 +37,7 @@ class Progress:
         self.out, self.phases, self._clock = out, list(phases), clock
         self._lock = threading.RLock()
         self._begun = self._printed = clock()
+        self.since: float | None = None  # when the first training began
         self._phase = Phase("", "seeds", {}, closed=True)
         self._latest: dict[str, Result] = {}
         self._metric: Metric | None = None
@@ -113,6 +114,7 @@ class Progress:
         with self._lock:
             work = self._work(result)
             first = not any(other.begun for other in self._phase.works.values())
+            self.since = self._clock() if self.since is None else self.since
             work.begin(_key(result), self._clock())
             self._latest[work.name] = result
             self._tell(work, force=first)
@@ -181,7 +183,7 @@ class Progress:
     def _overall(self) -> tuple[float, str, str]:
         done, total = sum(phase.done for phase in self.phases), sum(phase.total for phase in self.phases)
         most = "up to " * any(phase.at_most and not phase.closed for phase in self.phases)
-        seconds = seconds_left(self.phases, self._clock())
+        seconds = math.nan if self.since is None else seconds_left(self.phases, self._clock(), self.since)
         left = f"{_clock_text(seconds)} left" if math.isfinite(seconds) and done < total else ""
         return done / total if total else 0.0, f"{done:,} of {most}{total:,} epochs", left
 

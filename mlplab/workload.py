@@ -198,14 +198,24 @@ def planned(experiment: Experiment, options: Options) -> list[Comparison | Searc
     return list({one.name: one for one in found}.values())
 
 
-def seconds_left(phases: Sequence[Phase], now: float) -> float:
-    """How long the rest of all phases takes, with as many trainings at a time as there are now; NaN while unknown."""
-    running = sum(len(work.running) for phase in phases for work in phase.works.values())
-    seconds = 0.0
-    for phase in phases:
-        for work in phase.works.values() if not phase.closed else ():
-            seconds += work.seconds_left(now, _usual(work.name, phase, phases))
-    return seconds / max(1, running)
+def seconds_left(phases: Sequence[Phase], now: float, since: float) -> float:
+    """How long the rest of all phases takes; NaN while that is unknown.
+
+    Trainings may have gone on side by side, and there were pauses between them: it is taken to go on like that.
+
+    Args:
+        since: when the first training began.
+    """
+    every = [work for phase in phases for work in phase.works.values()]
+    spent = sum(mean.total for work in every for mean in (work.compiling, work.first, work.each, work.last))
+    spent += sum(now - one.since for work in every for one in work.running.values())
+    seconds = sum(
+        work.seconds_left(now, _usual(work.name, phase, phases))
+        for phase in phases
+        if not phase.closed
+        for work in phase.works.values()
+    )
+    return seconds * (now - since) / spent if spent else math.nan
 
 
 def _usual(name: str, phase: Phase, phases: Sequence[Phase]) -> Work:

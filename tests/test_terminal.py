@@ -109,11 +109,11 @@ def test_the_time_left_falls_and_knows_that_variants_are_of_unlike_speed() -> No
     variants = spec.resolved()
     lefts = []
     with progress.watching(spec, DATA, variants):
-        assert math.isnan(seconds_left(progress.phases, clock.now))
+        assert math.isnan(seconds_left(progress.phases, clock.now, clock.now))
         for seed in range(5):
             for variant, seconds in zip(variants, (1.0, 2.0, 10.0), strict=True):
                 train(progress, clock, variant, seed, seconds)
-                lefts.append(seconds_left(progress.phases, clock.now))
+                lefts.append(seconds_left(progress.phases, clock.now, 100.0))
     # All but the first of each variant, which compiles and of which it is not known before.
     assert lefts[2:] == sorted(lefts[2:], reverse=True)
     assert lefts[-1] == 0
@@ -386,3 +386,24 @@ def test_an_artifact_is_where_the_store_keeps_it(store: Any, dataset: Any) -> No
     with tracking.parent_run("place", {}) as run:
         run.text("<p>page</p>", "comparison.html")
     assert Path(tracking.artifact_place(run, "comparison.html")).read_text() == "<p>page</p>"
+
+
+def test_the_time_left_takes_trainings_side_by_side_as_they_come() -> None:
+    """Two at a time take half as long, and pauses between trainings are taken to go on."""
+    spec, clock = comparison(variants={"SGD": {}}, base=mlp(epochs=10), seeds=4), Clock()
+    progress = Progress(window(), phases_of(spec), clock)
+    (variant,) = spec.resolved()
+    with progress.watching(spec, DATA, [variant]):
+        pair = [Result(variant=variant, seed=seed, steps_per_epoch=10) for seed in (1, 2)]
+        for result in pair:
+            progress.started(result)
+        for _ in range(10):
+            clock.now += 4
+            for result in pair:
+                result.add({"loss": 0.5})
+                progress.epoch(result)
+        for result in pair:
+            progress.ended(result)
+        assert seconds_left(progress.phases, clock.now, 100.0) == pytest.approx(40)
+        clock.now += 40  # in which nothing is trained
+        assert seconds_left(progress.phases, clock.now, 100.0) == pytest.approx(80)
