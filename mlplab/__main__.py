@@ -238,7 +238,9 @@ def _replay(options: argparse.Namespace) -> int:
     from mlplab import replay, terminal
     from mlplab.backend import import_tensorflow
     from mlplab.data import load
+    from mlplab.progress import Progress
     from mlplab.tracking import address, check, parent_run
+    from mlplab.workload import Phase, Work
 
     check()
     recorded = replay.read(options.run_id)
@@ -249,9 +251,10 @@ def _replay(options: argparse.Namespace) -> int:
         data = load(wanted, dataset=recorded["dataset"]["name"] if stands_in else "auto", progress=download)
     import_tensorflow()
     variant = replay.training_of(recorded).variant
+    work = Work(variant.name, 1, variant.epochs)
     tags = {"mlplab.kind": "replay", "replay.of": options.run_id}
     with parent_run("replay", tags, data, say=out.print) as run:
-        with terminal.Progress(out, [variant]) as progress:
+        with Progress(out).phase(Phase("replay", "seeds", {variant.name: work})) as progress:
             outcome, result = replay.replay(recorded, data, progress)
         for epoch in range(result.epochs):
             run.metrics({name: values[epoch] for name, values in result.history.items()}, step=epoch + 1)
@@ -319,7 +322,7 @@ def _data(options: argparse.Namespace) -> int:
             found.detail,
         ]
         cells.append(row)
-    terminal.console().print(terminal.table(cells, numbers=False))
+    terminal.console().print(terminal.table(cells, texts=len(cells[0])))
     return 0
 
 

@@ -2,20 +2,18 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter, StrMethodFormatter
 
 from mlplab.across import Across, Improvement, Profile
 from mlplab.aggregates import R_MAX, Estimate
 from mlplab.amounts import shower
-from mlplab.drawing import add_explanation, folded, looks, new_figure
+from mlplab.drawing import add_explanation, folded, looks, name_lines, new_figure
 from mlplab.verdicts import Verdict
-
-APART = 0.06
-"""Least distance of two labels beside the curves, as a share of the axis' height."""
 
 
 def every(over: Across, verdicts: Sequence[Verdict]) -> dict[str, Figure]:
@@ -51,10 +49,10 @@ def differences(
     """
     words, unit = verdicts[0].words, verdicts[0].unit
     ratio, scale = unit == "times", 100 if unit == "points" else 1
-    names = [*(folded(label, 30) for label in data), f"all {len(data)}", "resampled"]
+    names = [*(folded(label, 22) for label in data), f"all {len(data)}", "resampled"]
     height = 1.3 + len(verdicts) * (0.6 + 0.27 * len(names))
     title = f"{'Ratios' if ratio else 'Differences'} of {words}"
-    figure = new_figure(title, f"{len(data)} data sets", 11, height)
+    figure = new_figure(title, f"{len(data)} data sets", height)
     panels = figure.subplots(len(verdicts), 1, sharex=True, squeeze=False)[:, 0]
     margin = scale * verdicts[0].margin
     edges = (1 / (1 + margin), 1 + margin) if ratio else (-margin, margin)
@@ -70,14 +68,14 @@ def differences(
         axes.set_yticks(range(len(names)), names, fontsize=9)
         axes.set_ylim(len(names) - 0.5, -0.5)
         pair = f"{verdict.a} {'/' if ratio else '−'} {verdict.b}: {verdict.decision}"
-        axes.set_title(folded(pair, 100), fontsize=10, loc="left")
+        axes.set_title(folded(pair, 75), fontsize=10, loc="left")
         axes.spines[["top", "right"]].set_visible(False)
     if ratio:
         _on_ratios(panels[-1])
     panels[-1].set_xlabel(f"{words}, first {'/' if ratio else 'minus'} second" + f" ({unit})" * bool(unit))
     seeds = verdicts[0].seeds
     means = "the seeds' means over the data sets, which decide; resampled: seeds drawn anew within data sets"
-    cautions = dict.fromkeys(folded(verdict.caution, 130) for verdict in verdicts if verdict.caution)
+    cautions = dict.fromkeys(folded(verdict.caution, 100) for verdict in verdicts if verdict.caution)
     add_explanation(
         figure,
         f"{seeds} seed{'s' * (seeds != 1)}; lines: 95 % intervals over seeds; all {len(data)}: {means};\n"
@@ -130,28 +128,16 @@ def profiles(found: Sequence[Profile], target: str, data: int) -> Figure:
         target: it, for readers.
         data: how many data sets there are.
     """
-    names = [folded(one.variant, 30) for one in found]
-    figure = new_figure(f"Performance profile: how soon {target} was reached", f"{data} data sets", 10, 4.6)
+    figure = new_figure(f"Performance profile: how soon {target} was reached", f"{data} data sets", 4.4)
     axes = figure.subplots()
+    lines: list[Line2D] = []
     for place, (one, (colour, dash)) in enumerate(zip(found, looks([one.variant for one in found]), strict=True)):
         steps = sorted({1.0, *(ratio for ratio in one.ratios if 1 < ratio < R_MAX)})
         shares = [one.share(tau) for tau in steps]
         width = 1.5 + 2 * (len(found) - 1 - place) / len(found)  # of those that coincide all are seen
-        axes.step([*steps, R_MAX], [*shares, shares[-1]], where="post", color=colour, linestyle=dash, linewidth=width)
-    ends = [one.share(R_MAX) for one in found]
-    for one, name, (colour, _), height in zip(
-        found, names, looks([one.variant for one in found]), _spread(ends), strict=True
-    ):
-        says = f"{name}: score {one.score:.3f}"
-        axes.annotate(
-            says,
-            (1.01, height),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            color=colour,
-            fontsize=10,
-            weight="bold",
-        )
+        style: dict[str, Any] = {"color": colour, "linestyle": dash, "linewidth": width}
+        label = f"{folded(one.variant, 20)}\nscore {one.score:.3f}"
+        lines += axes.step([*steps, R_MAX], [*shares, shares[-1]], where="post", label=label, **style)
     axes.set(xlim=(1, R_MAX), ylim=(-0.04, 1.04))
     axes.set_xlabel("time to the target, as a multiple of the fastest variant's on the data set")
     axes.set_ylabel("share of the data sets")
@@ -159,24 +145,10 @@ def profiles(found: Sequence[Profile], target: str, data: int) -> Figure:
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     units = dict.fromkeys(unit for one in found for unit in one.units)
-    add_explanation(
-        figure,
+    name_lines(
+        axes,
+        lines,
         f"{' or '.join(units)} until half of the seeds had reached it; score: the mean height from 1 to {R_MAX:g}, as "
         "AlgoPerf has it",
     )
     return figure
-
-
-def _spread(heights: Sequence[float]) -> list[float]:
-    """Heights of labels: in the order of the curves' ends, and apart enough to be read."""
-    order = sorted(range(len(heights)), key=lambda place: heights[place])
-    placed = np.array([heights[place] for place in order])
-    for above in range(1, len(placed)):
-        placed[above] = max(placed[above], placed[above - 1] + APART)
-    placed -= max(0.0, float(placed.max()) - 1.0)
-    for below in range(len(placed) - 2, -1, -1):
-        placed[below] = min(placed[below], placed[below + 1] - APART)
-    found = [0.0] * len(placed)
-    for place, height in zip(order, placed, strict=True):
-        found[place] = float(height)
-    return found

@@ -23,6 +23,7 @@ from mlplab.sources import Data
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from mlplab.data import Dataset
     from mlplab.records import Record
     from mlplab.run import Lab
 
@@ -262,30 +263,29 @@ def open_lab(options: argparse.Namespace, changes: Options, experiments: Sequenc
     # Not before the spec and the options are known to be right: TensorFlow takes seconds to load. A person who waits
     # for it reads meanwhile what is asked, and of which data.
     from mlplab import terminal
-    from mlplab.data import Dataset, load
 
     out = terminal.console()
-    screen = terminal.Screen(out)
+    screen = terminal.Screen(out, changes)
     found: dict[Data, Dataset] = {}
 
-    def get(wanted: Data) -> Dataset:
+    def get(wanted: Data) -> "Dataset":
+        from mlplab.data import load  # NumPy takes its time
+
         if wanted not in found:
             with terminal.Download(out) as download:
                 found[wanted] = load(wanted, dataset=options.dataset, progress=download)
         return found[wanted]
 
-    if len(experiments) == 1:
-        screen.announce(experiments[0], get)
-    else:
-        out.print(f"{len(experiments)} experiments; those on record are not run again.")
+    screen.announce(experiments, get)
     for experiment in experiments:
         for wanted in data_of(experiment):
             get(wanted)
     from mlplab.backend import import_tensorflow
     from mlplab.tracking import check
 
-    check()
-    import_tensorflow()
+    check(screen.notice)
+    with out.status("Loading TensorFlow …") if out.is_terminal else contextlib.nullcontext():
+        import_tensorflow()
     from mlplab.run import Lab
 
     return Lab(get, screen, changes, options.jobs, options.cluster), out

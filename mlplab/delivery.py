@@ -18,10 +18,11 @@ from mlflow.entities import Dataset as DatasetEntity
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.entities import Run as StoredRun
 
+from mlplab.addresses import is_server, shown
 from mlplab.checks import UndeliveredError
 from mlplab.marks import PLUMBING, plumbing, with_key
 from mlplab.spool import Operation, RunState, Session, child_key
-from mlplab.stores import Client, brief, experiment_id, inner_retries, is_server, is_transient, open_for_training, shown
+from mlplab.stores import Client, brief, experiment_id, inner_retries, is_transient, open_for_training
 
 FLUSH_SECONDS = 1.0
 METRICS_PER_CALL, PARAMS_PER_CALL, TAGS_PER_CALL = 1_000, 100, 100
@@ -140,7 +141,7 @@ class Writer:
         waiting = self.session.waiting
         outermost = self.session.runs.get(self.session.key)
         names = ", ".join(told.run_id or "one that could not be created" for told in waiting[:5])
-        why = f"{type(self.error).__name__}: {self.error}" if self.error else "it was too slow"
+        why = brief(self.error) if self.error else "it was too slow"
         for told in {told.key: told for told in [*waiting, *([outermost] if outermost else [])]}.values():
             if told.run_id and not (outermost and outermost.status == "KILLED") and not self.silent:
                 with contextlib.suppress(Exception):
@@ -158,7 +159,7 @@ class Writer:
         return UndeliveredError(
             f"the tracking store {shown(self.store)} did not take everything: {sum(len(t.pending) for t in waiting)} "
             f"writes ({self.session.points_waiting} metric points) of {len(waiting)} runs ({names}) wait {where}, the "
-            f"first because of {why}. Those runs are incomplete in the store. {remedy}",
+            f"first because: {why}. Those runs are incomplete in the store. {remedy}",
             refused=refused,
         )
 

@@ -2,31 +2,27 @@
 
 import itertools
 import math
-import re
 import statistics
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
-import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from mlplab import tables
-from mlplab.calls import Call
-from mlplab.checks import UsageError
+from mlplab.curves import draw, finish, histories, mean_of, sound, unit_of, with_unit
 from mlplab.drawing import (
     COLOURS,
     CROWD,
     DASHES,
+    LINE,
     SPIKE,
     add_explanation,
     add_legend,
     folded,
     limit_y,
     looks,
+    name_lines,
     new_figure,
 )
 from mlplab.records import Predictions, Record, choice_words
@@ -46,12 +42,12 @@ def learning_curves(results: Result | Sequence[Result], data: str, metrics: Sequ
     """
     (outcome,) = outcomes([results] if isinstance(results, Result) else results)
     chosen = metrics or [*tables.logged(outcome.results)[: MOST_PANELS - 1], "loss"]
-    shown = [_metric(metric, outcome.results) for metric in chosen[:MOST_PANELS]]
+    shown = [with_unit(metric, outcome.results) for metric in chosen[:MOST_PANELS]]
     penalized = any("penalty" in result.history for result in outcome.results)
     labels = ("training", "validation", f"training, evaluated{' (loss without penalty)' if penalized else ''}")
     validated = any("val_loss" in result.history for result in outcome.results)
     rows = -(-len(shown) // 2)
-    figure = new_figure(f"{_titled(outcome)}: learning curves", data, 10, 0.8 + 3.4 * rows)
+    figure = new_figure(f"{_titled(outcome)}: learning curves", data, 0.9 + 2.9 * rows)
     panels = figure.subplots(rows, min(2, len(shown)), squeeze=False).flat
     for axes in panels[len(shown) :]:
         axes.remove()
@@ -60,20 +56,20 @@ def learning_curves(results: Result | Sequence[Result], data: str, metrics: Sequ
         names = [metric.base, f"val_{metric.base}", f"train_eval_{metric.base}"]
         measured = [any(result.history.get(name) for result in outcome.results) for name in names]
         lines = [
-            _curves(axes, outcome, name, label, COLOURS[place], DASHES[place])
+            draw(axes, outcome, name, label, COLOURS[place], DASHES[place])
             for place, (name, label) in enumerate(zip(names, labels, strict=True))
             if measured[place]
         ]
         if measured[2]:
             lines[-1].set(linewidth=1.2)
         # Without validation no epoch was chosen.
-        best = [result.best_epoch for result in _sound(outcome) if result.best_epoch and validated]
+        best = [result.best_epoch for result in sound(outcome) if result.best_epoch and validated]
         if best:
             middle = statistics.median(best)
             says = f"best epoch ({middle:g})" if len(best) == 1 else f"best epoch (median {middle:g})"
             lines.append(axes.axvline(middle, color="0.6", linewidth=1, linestyle=":", label=says))
         marks = {**{str(line.get_label()): line for line in lines}, **marks}
-        _finish(axes, metric, _every(outcome.results, names), outcome.results)
+        finish(axes, metric, histories(outcome.results, names), outcome.results)
     if marks:
         says = _means([outcome], bands=True) if validated else "validation was not measured while it trained"
         # The best epoch last.
@@ -88,27 +84,65 @@ def comparison_curves(metric: Metric | str, results: Sequence[Result], data: str
     Args:
         metric: with or without `val_`, such as `tables.shown_metrics` has it.
     """
-    metric = _metric(metric, results)
+    metric = with_unit(metric, results)
     variants = outcomes(results)
-    rows = sum(1 + _name(outcome).count("\n") for outcome in variants)
     title = f"{metric.base[0].upper()}{metric.base[1:].replace('_', ' ')} by variant"
-    figure = new_figure(title, data, 12, max(4.2, 1.2 + 0.2 * rows))
-    every = _every(results, [metric.base, f"val_{metric.base}"])
-    bands = len(variants) <= CROWD
+    every = histories(results, [metric.base, f"val_{metric.base}"])
+    if len(variants) > CROWD:
+        return _small_multiples(new_figure(title, data, _rows_high(len(variants))), metric, variants, every)
+    rows = sum(1 + _name(outcome).count("\n") for outcome in variants)
+    figure = new_figure(title, data, max(3.9, 1.2 + 0.2 * rows))
     lines: list[Line2D] = []
     for axes, side in zip(figure.subplots(1, 2, sharey=True), ("training", "validation"), strict=True):
         name = metric.base if side == "training" else f"val_{metric.base}"
         lines = []
         for place, (outcome, look) in enumerate(zip(variants, looks([o.variant.name for o in variants]), strict=True)):
-            line = _curves(axes, outcome, name, _name(outcome), *look, bands=bands)
+            line = draw(axes, outcome, name, _name(outcome), *look)
             # Where curves coincide, the later ones leave an edge of the earlier to be seen.
             line.set_linewidth(1.5 + 2 * (len(variants) - 1 - place) / len(variants))
             lines.append(line)
         axes.set_title(side, fontsize=10)
-        _finish(axes, metric, every, results)
-    add_explanation(figure, _means(variants, bands=bands))
-    add_legend(figure, lines, below=False)
+        finish(axes, metric, every, results)
+    name_lines(axes, lines, _means(variants, bands=True))
     return figure
+
+
+def _small_multiples(
+    figure: Figure, metric: Metric, variants: Sequence[Outcome], every: Sequence[Sequence[float]]
+) -> Figure:
+    """A panel for each variant, all with the same axes, and the others' validation curves in grey behind its own."""
+    found = [result for outcome in variants for result in outcome.results]
+    panels = figure.subplots(-(-len(variants) // COLUMNS), COLUMNS, sharex=True, sharey=True, squeeze=False)
+    names = [outcome.variant.name for outcome in variants]
+    sides = ((metric.base, "training", 1), (f"val_{metric.base}", "validation", 0))
+    marks: list[Line2D] = []
+    for axes, outcome, (colour, _) in zip(panels.flat, variants, looks(names), strict=False):
+        for other in variants:
+            draw(axes, other, f"val_{metric.base}", "", "0.8", "-", bands=False).set(linewidth=0.7, zorder=1.2)
+        marks = [draw(axes, outcome, name, label, colour, DASHES[dash], bands=False) for name, label, dash in sides]
+        finish(axes, metric, every, found)
+        axes.set_title(folded(_titled(outcome), 20), fontsize=LINE, color=colour, weight="bold")
+        axes.label_outer()
+        axes.set(xlabel="", ylabel="")
+    for place in range(len(variants), panels.size):
+        panels.flat[place].remove()
+    for column in range(min(COLUMNS, len(variants))):
+        lowest = panels.flat[(len(variants) - 1 - column) // COLUMNS * COLUMNS + column]
+        lowest.set_xlabel("epoch")
+        lowest.tick_params(labelbottom=True)
+    figure.supylabel(f"{metric.base.replace('_', ' ')}{unit_of(metric, found)}", fontsize=10)
+    keys = [Line2D([], [], color="0.3", linestyle=line.get_linestyle(), label=line.get_label()) for line in marks]
+    keys.append(Line2D([], [], color="0.8", label="the others' validation"))
+    add_legend(figure, keys, below=True, title=_means(variants, bands=False))
+    return figure
+
+
+COLUMNS = 4
+"""Panels beside each other, where there is one for each of many variants."""
+
+
+def _rows_high(many: int) -> float:
+    return 1.3 + 1.35 * -(-many // COLUMNS)
 
 
 def overview_times(records: Sequence[Record]) -> Figure:
@@ -121,7 +155,7 @@ def overview_times(records: Sequence[Record]) -> Figure:
 
 
 def training_times(results: Sequence[Result], data: str) -> Figure:
-    """Seconds of training of each variant, in all and an epoch; compiling and evaluation are named, not compared."""
+    """Seconds of training of each variant; those of an epoch, compiling and evaluation are named, not compared."""
     every = outcomes(results)
     return _times([("", outcome) for outcome in every], looks([outcome.variant.name for outcome in every]), data)
 
@@ -129,35 +163,39 @@ def training_times(results: Sequence[Result], data: str) -> Figure:
 def _times(variants: Sequence[tuple[str, Outcome]], shown: Sequence[tuple[str, str]], data: str) -> Figure:
     names = [_name(outcome, before) for before, outcome in variants]
     figure = new_figure(
-        "Training time by variant", data, 12, 1.6 + sum(max(0.5, 0.2 * (1 + name.count("\n"))) for name in names)
+        "Training time by variant", data, 1.5 + sum(max(0.55, 0.2 * (1 + name.count("\n"))) for name in names)
     )
-    total, per_epoch = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
-    for axes, what, room in ((total, "training time", 1.8), (per_epoch, "training time per epoch", 1.4)):
-        longest = 0.0
-        for row, (_, outcome) in enumerate(variants):
-            # What failed beside other seeds was never timed.
-            trained = [r for r in outcome.results if r.epochs and math.isfinite(r.train_seconds)]
-            seconds = [r.train_seconds / (1 if axes is total else r.epochs) for r in trained]
-            mean, low, high = mean_interval(seconds) if seconds else (0.0, math.nan, math.nan)
-            axes.barh(row, mean, color=shown[row][0], height=0.6)
-            if len(seconds) > 1:
-                # The seeds beside their interval, which they would hide.
-                axes.plot([low, high], [row - 0.12] * 2, color="black", linewidth=1.2, marker="|", markersize=7)
-                axes.plot(seconds, [row + 0.15] * len(seconds), ".", color="black", alpha=0.6, markersize=4)
-            end = max(value for value in (mean, high, *seconds) if math.isfinite(value))
-            longest = max(longest, end)
-            untimed = "was not timed" if any(r.epochs for r in outcome.results) else "no epoch was completed"
-            says = f"  {significant(mean)} s" if seconds else f"  {untimed}"
-            if trained and axes is total:
-                compiling = statistics.fmean(result.compile_seconds for result in trained)
-                evaluating = statistics.fmean(result.evaluate_seconds for result in trained)
-                says += f"\n  (and {compiling:.1f} s compiling, {evaluating:.1f} s evaluation)"
-            axes.annotate(says, (end, row), va="center", fontsize=8)
-        axes.set_xlim(0, room * longest or 1)
-        axes.set_xlabel(f"{what} (s)")
-        axes.spines[["top", "right"]].set_visible(False)
-    total.set_yticks(range(len(variants)), names, fontsize=9)
-    total.set_ylim(len(variants) - 0.5, -0.5)
+    axes = figure.subplots()
+    longest = 0.0
+    for row, (_, outcome) in enumerate(variants):
+        # What failed beside other seeds was never timed.
+        trained = [r for r in outcome.results if r.epochs and math.isfinite(r.train_seconds)]
+        seconds = [result.train_seconds for result in trained]
+        mean, low, high = mean_interval(seconds) if seconds else (0.0, math.nan, math.nan)
+        axes.barh(row, mean, color=shown[row][0], height=0.6)
+        if len(seconds) > 1:
+            # The seeds beside their interval, which they would hide.
+            axes.plot([low, high], [row - 0.12] * 2, color="black", linewidth=1.2, marker="|", markersize=7)
+            axes.plot(seconds, [row + 0.15] * len(seconds), ".", color="black", alpha=0.6, markersize=4)
+        end = max(value for value in (mean, high, *seconds) if math.isfinite(value))
+        longest = max(longest, end)
+        untimed = "was not timed" if any(r.epochs for r in outcome.results) else "no epoch was completed"
+        says = f"  {untimed}"
+        if trained:
+            epoch, compiling, evaluating = (
+                statistics.fmean(values)
+                for values in zip(
+                    *((r.train_seconds / r.epochs, r.compile_seconds, r.evaluate_seconds) for r in trained), strict=True
+                )
+            )
+            says = f"  {significant(mean)} s, {significant(epoch)} s an epoch"
+            says += f"\n  (and {compiling:.1f} s compiling, {evaluating:.1f} s evaluation)"
+        axes.annotate(says, (end, row), va="center", fontsize=LINE)
+    axes.set_xlim(0, 2.2 * longest or 1)
+    axes.set_xlabel("training time (s)")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_yticks(range(len(variants)), names, fontsize=LINE)
+    axes.set_ylim(len(variants) - 0.5, -0.5)
     seeds = max(len(outcome.results) for _, outcome in variants)
     left = [sum(result.epochs > 0 for result in outcome.results) for _, outcome in variants]
     if max(left) > 1:
@@ -174,7 +212,7 @@ def learning_rates(results: Sequence[Result], select: Metric | str, data: str) -
     Returns:
         None if no three variants differ in the learning rate alone.
     """
-    metric = _metric(select, results)
+    metric = with_unit(select, results)
     every: dict[Training, list[Outcome]] = {}
     for outcome in outcomes(results):
         if isinstance(outcome.variant.learning_rate, int | float):  # a schedule has no one rate
@@ -190,7 +228,7 @@ def learning_rates(results: Sequence[Result], select: Metric | str, data: str) -
     lost = any(result.status == DIVERGED for outcome in found for result in outcome.results)
     names = _differences(list(families))
     strip = (0.1 + 0.25 * len(families)) * lost
-    figure = new_figure("Sensitivity to the learning rate", data, 10, 4.8 + 1.2 * strip)
+    figure = new_figure("Sensitivity to the learning rate", data, 4.4 + 1.2 * strip)
     heights = [4.0, strip] if lost else [4.0]
     axes, *below = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
     lines = []
@@ -200,7 +238,7 @@ def learning_rates(results: Sequence[Result], select: Metric | str, data: str) -
         # What diverged has no final value; how many did is said below.
         final = [[math.nan if r.status == DIVERGED else r.last(metric.name) for r in o.results] for o in family]
         seeds = list(itertools.zip_longest(*final, fillvalue=math.nan))
-        mean, low, high = _mean_interval(seeds)
+        mean, low, high = mean_of(seeds)
         style: dict[str, Any] = {"color": look[0], "linestyle": look[1], "marker": "o", "markersize": 5}
         lines += axes.plot(rates, mean, label=folded(name, 32), linewidth=1.8, **style)
         if len(seeds) > 1:
@@ -213,18 +251,18 @@ def learning_rates(results: Sequence[Result], select: Metric | str, data: str) -
                 at = (outcome.variant.learning_rate, row)
                 below[0].plot(*at, "x", color=look[0], markersize=7, markeredgewidth=1.8)
                 says = f"{some} of {len(outcome.results)}"
-                below[0].annotate(says, at, (6, 0), textcoords="offset points", va="center", fontsize=8)
+                below[0].annotate(says, at, (6, 0), textcoords="offset points", va="center", fontsize=LINE)
     axes.set_xscale("log")
     axes.margins(x=0.1)
     if not metric.maximizes and shown and max(shown) > SPIKE * min(shown) > 0:
         axes.set_yscale("log")
     if shown:
         limit_y(axes, shown)
-    axes.set_ylabel(f"{metric.words}\nafter the last epoch{_unit(metric, results)}")
+    axes.set_ylabel(f"{metric.words}\nafter the last epoch{unit_of(metric, results)}")
     axes.grid(alpha=0.3)
     for panel in below:
         rows = ["diverged" if len(names) == 1 else f"{folded(name, 32)} diverged" for name in names]
-        panel.set_yticks(range(len(names)), rows, fontsize=8)
+        panel.set_yticks(range(len(names)), rows, fontsize=LINE)
         panel.set_ylim(len(names) - 0.4, -0.6)
     for panel in (axes, *below):
         panel.spines[["top", "right"]].set_visible(False)
@@ -240,8 +278,7 @@ def learning_rates(results: Sequence[Result], select: Metric | str, data: str) -
         without = " and ".join(["did not diverge"] * lost + ["did not fail"] * (failures > 0))
         which = f", of those that {without}" * bool(without)
         notes.insert(0, f"mean of {many} seeds{which}; band: 95 % interval of the mean; dots: each seed")
-    add_explanation(figure, "; ".join(notes))
-    add_legend(figure, lines, below=False)
+    name_lines(axes, lines, "; ".join(notes))
     return figure
 
 
@@ -250,9 +287,7 @@ def predictions(found: Predictions, data: str) -> Figure:
     columns = min(5, len(found.images))
     rows = -(-len(found.images) // columns)
     share = f"{found.test_accuracy:.2%} of the test images right"
-    # Wide enough for the title.
-    width = max(10.0, 2.0 * columns)
-    figure = new_figure(f"Predictions of the exported model ({share})", data, width, 0.8 + 2.2 * rows)
+    figure = new_figure(f"Predictions of the exported model ({share})", data, 0.8 + 1.95 * rows)
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in panels:
         axes.set_axis_off()
@@ -262,148 +297,24 @@ def predictions(found: Predictions, data: str) -> Figure:
         says, true = found.class_names[predicted], found.class_names[label]
         right = predicted == label
         axes.set_title(
-            f"predicted {says} ({probability:.0%})\ntrue {true}", fontsize=9, color="black" if right else "#bd1f01"
+            f"{says} ({probability:.0%})" + f"\ntrue: {true}" * (not right),
+            fontsize=LINE,
+            color="black" if right else COLOURS[4],
         )
     return figure
-
-
-def _curves(
-    axes: Axes, outcome: Outcome, metric: str, label: str, colour: str, dash: str, bands: bool = True
-) -> Line2D:
-    """Draws a metric over the epochs: of one seed its curve; of several their mean, its interval, and each one."""
-    curves = [result.history.get(metric, []) for result in outcome.results]
-    lost = [result.status == DIVERGED for result in outcome.results]
-    if len(curves) == 1:
-        return _curve(axes, curves[0], label, colour, dash, lost[0])
-    mean, low, high = _mean_interval([result.history.get(metric, []) for result in _sound(outcome)])
-    if bands:
-        axes.fill_between(range(1, len(mean) + 1), low, high, color=colour, alpha=0.18, linewidth=0, zorder=1.4)
-        for values, diverged in zip(curves, lost, strict=True):
-            _curve(axes, values, "", colour, dash, diverged).set(linewidth=0.8, alpha=0.45, zorder=1.5)
-    return _curve(axes, mean.tolist(), label, colour, dash, all(lost))
-
-
-def _sound(outcome: Outcome) -> Sequence[Result]:
-    """The trainings that curves are means of: those that diverged leave theirs, unless all did."""
-    return [result for result in outcome.results if result.status != DIVERGED] or outcome.results
-
-
-def _curve(axes: Axes, values: Sequence[float], label: str, colour: str, dash: str, diverged: bool) -> Line2D:
-    """Draws values over the epochs; a cross where a training diverged, a dot where one epoch makes no line."""
-    finite = [index for index, value in enumerate(values) if math.isfinite(value)]
-    marker = "x" if diverged else "o" if len(finite) == 1 else ""
-    shown = [value if math.isfinite(value) else math.nan for value in values]
-    (line,) = axes.plot(range(1, len(values) + 1), shown, color=colour, linestyle=dash, label=label, linewidth=1.8)
-    line.set(marker=marker, markevery=finite[-1:], markersize=7 if marker == "x" else 5)
-    return line
-
-
-def _mean_interval(rows: Sequence[Sequence[float]]) -> np.ndarray:
-    """Mean over rows of finite values, and the ends of its 95 % interval, shape (3, the longest row's length)."""
-    table = np.full((len(rows), max(map(len, rows))), math.nan)
-    for line, row in zip(table, rows, strict=True):
-        line[: len(row)] = row
-    return np.array(mean_interval(table))
-
-
-def _finish(axes: Axes, metric: Metric, curves: Sequence[Sequence[float]], results: Sequence[Result]) -> None:
-    """Labels the axes of `metric` and fits them to all `curves` that share them."""
-    axes.set_xlabel("epoch")
-    axes.set_ylabel(metric.base.replace("_", " ") + _unit(metric, results))
-    axes.tick_params(labelleft=True)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    finite = [[value for value in curve if math.isfinite(value)] for curve in curves]
-    finite = [curve for curve in finite if curve]
-    if finite:
-        _fit(axes, metric, finite)
-    else:
-        axes.set(xticks=[], yticks=[])
-        axes.text(0.5, 0.5, "no epoch has a value", transform=axes.transAxes, ha="center", color="0.4")
-
-
-def _fit(axes: Axes, metric: Metric, curves: Sequence[Sequence[float]]) -> None:
-    """Keeps a spiking curve from flattening the rest: cut off beyond their values, or logarithmic if all spike."""
-    values = np.concatenate(curves)
-    share = metric.unit == "points"
-    start = statistics.median_low(curve[0] for curve in curves)
-    if metric.maximizes:
-        # Such as R², which may begin anywhere and has no worst value; of shares none can spike.
-        limit = -math.inf if share else start - SPIKE * max(1.0, abs(start))
-        spikes, beyond, worst = [min(curve) < limit for curve in curves], values < limit, values.min()
-    else:
-        # Of a loss that begins below 0, as far from there as one above 0 would go.
-        limit = start + (SPIKE - 1) * abs(start) or math.inf
-        spikes, beyond, worst = [max(curve) > limit for curve in curves], values > limit, values.max()
-    if any(spikes) and not all(spikes):
-        limit_y(axes, values[~beyond], reach=0)
-        says = f"cut off: values reach {significant(worst, 2)}"
-        height, side = (0.02, "bottom") if metric.maximizes else (0.98, "top")
-        axes.text(0.99, height, says, transform=axes.transAxes, ha="right", va=side, color="0.4", fontsize=8)
-        return
-    if any(spikes) and values.min() > 0:
-        axes.set_yscale("log")
-    limit_y(axes, values)
-    if share:
-        # A band may leave 0 to 1, no share does.
-        low, high = axes.get_ylim()
-        axes.set_ylim(max(low, -0.05), min(high, 1.05))
-
-
-def _metric(metric: Metric | str, results: Sequence[Result]) -> Metric:
-    """A metric given by its name, with its unit; of validation, whether its name said so or not."""
-    if isinstance(metric, str):
-        name = metric if metric.startswith("val_") else f"val_{metric}"
-        try:
-            metric = Metric(name)
-        except UsageError:  # which direction is better matters for what would be cut off alone
-            metric = Metric(name, best="max")
-    if metric.unit or metric.base != "loss":
-        return metric
-    return replace(metric, unit="nats" if all("entropy" in _loss(r.variant).lower() for r in results) else "")
-
-
-def _loss(variant: Training) -> str:
-    return (
-        variant.loss.name if isinstance(variant.loss, Call) else variant.loss if isinstance(variant.loss, str) else ""
-    )
-
-
-def _unit(metric: Metric, results: Sequence[Result]) -> str:
-    """What a metric's values are measured in, in parentheses; "" where its name says it all."""
-    if metric.base == "loss":
-        names = {_loss(result.variant) for result in results}
-        says = [names.pop().replace("_", " ")] if len(names) == 1 else []
-        if metric.unit == "nats":
-            says = ["cross-entropy"]
-        penalized = any("penalty" in result.history for result in results)
-        of = " and ".join(filter(None, [*says, "penalty" * penalized]))
-    else:
-        of = ""
-    if metric.unit == "points":
-        unit = "share of examples" if re.sub(r"_\d+$", "", metric.base).endswith(("accuracy", "acc")) else "0 to 1"
-    else:
-        unit = "" if metric.unit == "%" else metric.unit
-    said = ", ".join(filter(None, [of, unit]))
-    return f" ({said})" if said else ""
-
-
-def _every(results: Sequence[Result], metrics: Sequence[str]) -> list[list[float]]:
-    return [result.history.get(metric, []) for result in results for metric in metrics]
 
 
 def _means(variants: Sequence[Outcome], *, bands: bool) -> str:
     """What curves over several seeds show; "" where there are none."""
     seeds = max(len(outcome.results) for outcome in variants)
-    drawn = max(sum(result.epochs > 0 for result in _sound(outcome)) for outcome in variants)
+    drawn = max(sum(result.epochs > 0 for result in sound(outcome)) for outcome in variants)
     if seeds == 1 or not drawn:
         return ""
     diverged, failed = (
         any(0 < sum(r.status == status for r in o.results) < len(o.results) for o in variants)
         for status in (DIVERGED, FAILED)
     )
-    uneven = any(len({result.epochs for result in _sound(o) if result.epochs}) > 1 for o in variants)
+    uneven = any(len({result.epochs for result in sound(o) if result.epochs}) > 1 for o in variants)
     held = ["did not diverge"] * diverged + ["did not fail"] * failed
     which = " and ".join(held + ["are still in training"] * uneven)
     if drawn == 1:
@@ -417,7 +328,7 @@ def _titled(outcome: Outcome) -> str:
 
 
 def _name(outcome: Outcome, before: str = "") -> str:
-    return folded(before + _titled(outcome), 40 if before else 32)
+    return folded(before + _titled(outcome), 24)
 
 
 def _differences(variants: Sequence[Training]) -> list[str]:

@@ -10,8 +10,9 @@ import mlflow
 from mlflow.entities import Run as StoredRun
 
 from mlplab import stores
+from mlplab.addresses import shown
 from mlplab.checks import UnavailableError, UsageError
-from mlplab.stores import NOT_THERE, Client, brief, inner_retries, shown, unusable
+from mlplab.stores import NOT_THERE, Client, brief, inner_retries, unusable
 
 
 def existing_run(client: Any, run_id: str) -> StoredRun:

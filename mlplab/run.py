@@ -28,7 +28,7 @@ class Screen(Protocol):
     """Whom a lab tells what it does."""
 
     def experiment(
-        self, experiment: Experiment, data: Dataset, variants: Sequence[Training]
+        self, experiment: Comparison | Search, data: Dataset, variants: Sequence[Training]
     ) -> AbstractContextManager[ProgressListener]:
         """An experiment begins; what is yielded watches its trainings."""
 
@@ -40,6 +40,9 @@ class Screen(Protocol):
 
     def notice(self, text: str) -> None:
         """Something a person should know of where the record goes."""
+
+    def page(self, place: str) -> None:
+        """A comparison's page is recorded, and is there."""
 
 
 class Lab:
@@ -86,6 +89,8 @@ class Lab:
         tags = labels.of_kind(experiment)
         with tracking.parent_run(experiment.name, tags, None, command, self._screen.notice) as run:
             record = self._perform(experiment, run)
+        if isinstance(experiment, Comparison):
+            self._screen.page(tracking.artifact_place(run, "comparison.html"))
         for each in self.records.values():
             each.name_runs(run.resolved)
         return record, *tracking.address(run)

@@ -14,7 +14,18 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from mlplab.drawing import COLOURS, CROWD, SPIKE, add_explanation, add_legend, folded, limit_y, looks, new_figure
+from mlplab.drawing import (
+    COLOURS,
+    CROWD,
+    SPIKE,
+    WIDTH,
+    add_legend,
+    folded,
+    limit_y,
+    looks,
+    name_lines,
+    new_figure,
+)
 from mlplab.records import Candidate, SearchResult, Tuning, choice_text, choice_words
 from mlplab.results import PRUNED, significant
 from mlplab.statistics import best_band, expected_best
@@ -35,7 +46,7 @@ def budget(search: SearchResult, data: str) -> Figure:
 
     A band of 95 % of bootstrap samples of k is drawn from `BAND_FROM` candidates on.
     """
-    figure = new_figure(f"Random search: {search.score} by budget", data, 10)
+    figure = new_figure(f"Random search: {search.score} by budget", data)
     axes = figure.subplots()
     scores = np.array([candidate.mean for candidate in _scored(search)])
     if len(scores):
@@ -77,11 +88,11 @@ def tuned_budget(tuning: Tuning, data: str) -> Figure:
     A variant's name stands at the end of its curve, in its colour.
     """
     metric = tuning.metric
-    figure = new_figure(f"Tuning: best {metric.words} by budget", data, 10, 4.8)
+    figure = new_figure(f"Tuning: best {metric.words} by budget", data, 4.4)
     axes = figure.subplots()
     names = list(tuning.trials)
     shown: list[float] = []
-    ends: list[tuple[float, str, str]] = []
+    lines: list[Line2D] = []
     for name, (colour, dash) in zip(names, looks(names), strict=True):
         if not (scores := tuning.scores(name)):
             continue
@@ -90,19 +101,11 @@ def tuned_budget(tuning: Tuning, data: str) -> Figure:
         if len(scores) > 1 and len(names) <= CROWD:
             axes.fill_between(many, *best_band(scores, metric.maximizes), color=colour, alpha=0.15, linewidth=0)
         style: dict[str, Any] = {"marker": "o" if len(scores) <= 50 else "", "markersize": 4, "linewidth": 1.8}
-        axes.plot(many, expected, dash, color=colour, label=name, **style)
+        lines += axes.plot(many, expected, dash, color=colour, label=_shortened(name).replace("$", r"\$"), **style)
         # One trial is mostly luck: fitted to that, the axis would show no difference among well tuned variants.
         shown += expected[len(expected) // FROM_SHARE :].tolist()
-        ends.append((float(expected[-1]), name, colour))
     if shown:
         limit_y(axes, np.array(shown), reach=0.15)
-        low, high = axes.get_ylim()
-        above = math.inf
-        # From the highest down, each no closer to the one before than a line is high.
-        for at, name, colour in sorted(ends, reverse=True):
-            above = min(at, above - 0.05 * (high - low))
-            height = (above - low) / (high - low)
-            axes.text(1.01, height, _shortened(name), transform=axes.transAxes, color=colour, fontsize=9, va="center")
         axes.set_xlim(0.5, max(map(len, map(tuning.scores, names))) + 0.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     axes.set_xlabel("trials of each variant")
@@ -112,7 +115,7 @@ def tuned_budget(tuning: Tuning, data: str) -> Figure:
     stopped = sum(trial.status == PRUNED for each in tuning.trials.values() for trial in each)
     notes = [f"{failed} trials without a score are left out"] * (failed > 0)
     notes += [f"{stopped} trials that halving stopped count as they stood then"] * (stopped > 0)
-    add_explanation(figure, folded(" ".join(filter(None, [tuning.sentence, "; ".join([*says, *notes])])), 130))
+    name_lines(axes, lines, " ".join(filter(None, [tuning.sentence, "; ".join([*says, *notes])])))
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
@@ -124,7 +127,7 @@ def parallel(search: SearchResult, data: str) -> Figure:
     A line stops at either side of an axis' names, so that it crosses none.
     """
     choices = search.choices
-    figure = new_figure("Random search: every candidate", data, max(8, 1.8 * len(choices) + 4), 4.8)
+    figure = new_figure("Random search: every candidate", data, 4.6, max(WIDTH, 1.7 * len(choices) + 3.4))
     axes = figure.subplots()
     scored = sorted(_scored(search), key=lambda candidate: candidate.mean)
     scales = [_Scale([c.choices[name] for c in search.candidates if name in c.choices]) for name in choices]
@@ -134,7 +137,7 @@ def parallel(search: SearchResult, data: str) -> Figure:
     missing = [any(name not in candidate.choices for candidate in scored) for name in choices]
     for names, lacks in zip(ticks, missing, strict=False):
         names += [(NOT_APPLYING, "–")] * lacks
-    widths = [0.08 + 0.045 * max(len(text) for _, text in names) for names in ticks]
+    widths = [0.08 + 0.05 * max(len(text) for _, text in names) for names in ticks]
     # The names of the first axis are left of it, of the last one right: no line goes there.
     left = [0.0, *(column - width / 2 for column, width in enumerate(widths[1:-1], start=1)), len(choices)]
     right = [0.0, *(column + width / 2 for column, width in enumerate(widths[1:-1], start=1)), len(choices)]
@@ -178,7 +181,7 @@ def slices(search: SearchResult, data: str) -> Figure:
     choices = search.choices
     rows = -(-len(choices) // 3)
     columns = -(-len(choices) // rows)
-    figure = new_figure(f"Random search: {search.score} by choice", data, max(6, 4 * columns), 0.8 + 3.4 * rows)
+    figure = new_figure(f"Random search: {search.score} by choice", data, 0.9 + 2.9 * rows)
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
     for axes in panels.flat[len(choices) :]:
         axes.remove()
@@ -291,7 +294,7 @@ def _cut_off(axes: Axes, search: SearchResult) -> None:
         best = max(max(candidate.scores) for candidate in _scored(search))
         axes.set_ylim(floor, best + 0.05 * (best - floor))
         says = f"cut off: {len(lower)} candidate{'s' * (len(lower) > 1)} reach{'es' * (len(lower) == 1)} below"
-        axes.text(0.99, 0.02, says, transform=axes.transAxes, ha="right", color="0.4", fontsize=8)
+        axes.text(0.99, 0.02, says, transform=axes.transAxes, ha="right", color="0.4", fontsize=9)
 
 
 def _shortened(text: str) -> str:

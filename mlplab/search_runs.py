@@ -23,9 +23,7 @@ from mlplab.seed_group import SeedGroup
 from mlplab.space import Search
 from mlplab.spec import Metric, Training
 from mlplab.trial import Device, ProgressListener
-
-WINNER = "best found"
-"""The name of the run of the winner's training on all training examples."""
+from mlplab.workload import WINNER
 
 
 def run_search(
@@ -128,6 +126,8 @@ class _Trainer:
             known = self._recorded(variant, fingerprint)
             unknown = Candidate(choices=spec.choices(variant), scores=[math.nan] * spec.folds)
             self.candidates.append(known or unknown)
+            if known:
+                watch.scored(variant.name, known.mean)
             group = None
             if known is None:
                 group = SeedGroup.open(run, variant, self.comparison, data)
@@ -220,6 +220,7 @@ class _Trainer:
             group.run.tags(marks.fingerprinted(self.prints[place]))
             group.run.keep("candidate", candidate.to_dict())
         group.conclude()
+        self.watch.scored(self.variants[place].name, candidate.mean)
 
     def seconds(self, place: int) -> float:
         """Seconds of training of a candidate, over its folds."""

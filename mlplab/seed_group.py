@@ -298,6 +298,9 @@ class _TellingListener:
     def ended(self, result: Result) -> None:
         """That it is over its outcome says."""
 
+    def scored(self, candidate: str, mean: float) -> None:
+        """Nothing is scored on a worker."""
+
 
 def _train(task: _Task) -> tuple[dict[str, Any], list[np.ndarray]]:
     """On a worker: trains in a run under the one that the task names; the result as `_keep` keeps it."""

@@ -20,6 +20,7 @@ from mlflow.entities import Experiment as StoredExperiment
 from mlflow.utils.file_utils import get_local_path_or_none
 
 from mlplab import backend
+from mlplab.addresses import absolute, is_server, shown
 from mlplab.checks import UnavailableError
 
 backend.mlflow_imported()
@@ -122,24 +123,6 @@ def _first_use(uri: str) -> Iterator[None]:
         yield
     finally:
         os.close(held)
-
-
-def is_server(uri: str) -> bool:
-    """Whether a store is behind a tracking server, and not a database of ours."""
-    return uri.startswith(("http://", "https://"))
-
-
-def absolute(uri: str) -> str:
-    """The address of a store, as it is from any folder."""
-    if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
-        here = str(Path.cwd()).replace("%", "%25").replace("?", "%3F")
-        return f"sqlite:///{Path(here) / uri.removeprefix('sqlite:///')}"
-    return uri
-
-
-def shown(uri: str) -> str:
-    """The address of a store for people: as it is from any folder, without a password."""
-    return re.sub(r"(://[^:/@]*):[^/]*@", r"\1:***@", absolute(uri))
 
 
 def database_file(uri: str) -> Path | None:

@@ -134,6 +134,20 @@ def to_cells(comparison: Comparison, results: Sequence[Result]) -> list[list[str
     return cells
 
 
+def dispensable(header: Sequence[str]) -> list[int]:
+    """The columns of a table for readers that may be left out where there is no room, the first one first.
+
+    Speed goes first, then what the training examples say, the clocks, other metrics and the test set; the name, what
+    was chosen and the first metric stay.
+    """
+    first = next((name for name in header if name.startswith("val. ")), "")
+    validation = [name.removeprefix("val. ") for name in header if name.startswith("val. ")]
+    order = ["steps/s", "folds", *validation, "best epoch", "train (s)", "std"]
+    order += [name for name in header[::-1] if name.startswith("val. ") and name != first]
+    order += [name for name in header if name.startswith("test ")]
+    return [header.index(name) for name in dict.fromkeys(order) if name in header]
+
+
 def heading(name: str) -> str:
     """What a metric is called above a column.
 
@@ -172,7 +186,7 @@ def number_text(value: float) -> str:
 def target_cells(found: Sequence[Target]) -> list[list[str]]:
     """How soon the variants reached the targets, for readers: a header, then a row for each variant and target."""
     many = any(len(target.after) > 1 for target in found)
-    counted = ["seeds that reached it", "half of all seeds reached it after"]
+    counted = ["reached by", "half after"]
     cells = [["variant", "target", *(counted if many else ["reached after"])]]
     for target in found:
         sign = "≥" if target.maximizes else "≤"

@@ -6,6 +6,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -13,8 +14,10 @@ import mlflow
 from mlflow.entities import Run as StoredRun
 from mlflow.entities import RunTag
 from mlflow.tracking.context.registry import resolve_tags
+from mlflow.utils.file_utils import get_local_path_or_none
 
 from mlplab import stores
+from mlplab.addresses import absolute, is_server, shown
 from mlplab.checks import UnavailableError, UndeliveredError
 from mlplab.data import Dataset
 from mlplab.delivery import Writer
@@ -23,14 +26,11 @@ from mlplab.recording import ParentRef, Run
 from mlplab.spool import RunState, Session, open_session
 from mlplab.stores import (
     Client,
-    absolute,
     brief,
     check_writable,
     database_file,
     experiment_of,
-    is_server,
     is_transient,
-    shown,
     unusable,
 )
 
@@ -45,13 +45,27 @@ Destination = tuple[dict[str, str], str | None, Exception | None]
 _checked: dict[tuple[str | None, ...], Destination] = {}
 
 
-def check() -> None:
+def check(say: Callable[[str], None] = lambda line: None) -> None:
     """Sees that the store takes the runs of this command, before anything is loaded for them; it is not asked again.
+
+    Args:
+        say: is told of a server that does not answer, which is not said again.
 
     Raises:
         UnavailableError: it does not. A server that does not answer is no error.
     """
-    _checked[_asked()] = _destination()
+    where, experiment, silence = _destination()
+    _say_silent(silence, say)
+    _checked[_asked()] = where, experiment, None
+
+
+def _say_silent(silence: Exception | None, say: Callable[[str], None]) -> None:
+    if silence:
+        say(
+            f"The tracking server {shown(mlflow.get_tracking_uri())} does not answer ({brief(silence)}): check "
+            "MLFLOW_TRACKING_URI. Training goes on; what it records waits on this machine's disk until the server is "
+            "back."
+        )
 
 
 def _asked() -> tuple[str | None, ...]:
@@ -135,11 +149,7 @@ def parent_run(
     """
     uri, project_run = mlflow.get_tracking_uri(), os.environ.get("MLFLOW_RUN_ID")
     where, experiment, silence = _checked.pop(_asked()) if _asked() in _checked else _destination()
-    if silence:
-        say(
-            f"The tracking server {shown(uri)} does not answer ({brief(silence)}): check MLFLOW_TRACKING_URI. Training "
-            "goes on; what it records waits on this machine's disk until the server is back."
-        )
+    _say_silent(silence, say)
 
     def usable(session: Session) -> bool:
         run_id = session.runs[session.key].run_id if session.key in session.runs else None
@@ -262,18 +272,22 @@ def _cut_off(session: Session, status: str, why: str) -> None:
 def _state(session: Session) -> str:
     """What has become of the runs of a command that was interrupted."""
     killed = any(told.status == "KILLED" and not told.foreign for told in list(session.runs.values()))
-    again = "goes on with them" if session.about["command"] is not None else "begins anew"
+    again = "Given again, the command begins anew"
+    if session.about["command"] is not None:
+        again = (
+            "Finished trainings are kept, the one under way up to its last checkpoint: the same command goes on there"
+        )
     if session.broken:
         return f"The disk did not take the record ({session.broken}): what the store does not have is lost."
     if not session.waiting:
         if killed:
-            return f"The runs that were open are marked KILLED. Given again, the command {again}."
+            return f"{again}; the runs that were open are marked KILLED."
         return "All was over by then, and is on record."
     left = f"{shown(str(session.about['store']))} has not taken all of it. The rest waits in {session.folder}"
     if killed:
         return (
-            f"The runs that were open end as KILLED, but the tracking store {left}; deliver it: python -m mlplab sync. "
-            f"Given again, the command {again}."
+            f"{again}; the runs that were open end as KILLED, but the tracking store {left}; deliver it: python -m "
+            "mlplab sync."
         )
     return f"All trainings were over, but the tracking store {left}; deliver it: python -m mlplab sync"
 
@@ -332,3 +346,13 @@ def address(run: Run) -> tuple[str, str]:
     if is_server(uri):
         return "", f"{uri.rstrip('/')}/{page}"
     return f"mlflow ui --backend-store-uri '{absolute(uri)}'", f"http://127.0.0.1:5000/{page}"
+
+
+def artifact_place(run: Run, name: str) -> str:
+    """Where a run's artifact is: its path, where the store keeps it on this machine, else its page in the UI."""
+    uri = mlflow.get_tracking_uri()
+    kept = Client(uri).get_run(run.run_id).info.artifact_uri
+    if (folder := get_local_path_or_none(kept)) is not None:
+        return str(Path(folder).absolute() / name)
+    page = f"#/experiments/{run.experiment_id}/runs/{run.run_id}/artifacts/{quote(name)}"
+    return f"{uri.rstrip('/') if is_server(uri) else 'http://127.0.0.1:5000'}/{page}"

@@ -70,6 +70,9 @@ class ProgressListener(Protocol):
     def ended(self, result: Result) -> None:
         """A variant is over: finished, diverged or failed."""
 
+    def scored(self, candidate: str, mean: float) -> None:
+        """A candidate of a search gets no further folds, and has this mean score over those it had."""
+
 
 @dataclass(frozen=True)
 class Device:

@@ -248,6 +248,9 @@ class _Halving:
         self._end(result)
         self.watch.ended(result)
 
+    def scored(self, candidate: str, mean: float) -> None:
+        """No trial is scored over folds."""
+
     def _tell(self, result: Result) -> bool:
         """Tells of the epochs that are new, the best so far of each; whether the trial is to end after the last."""
         values, prune = result.history.get(self.metric.name, []), False

@@ -12,16 +12,16 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from mlplab.amounts import shower
-from mlplab.drawing import add_explanation, add_legend, folded, looks, new_figure
+from mlplab.drawing import COLOURS, add_legend, folded, looks, name_lines, new_figure
 from mlplab.results import Target
 from mlplab.spec import Metric
 from mlplab.verdicts import BETTER, EQUIVALENT, ONE_SEED, UNDECIDED, Verdict
 
 DECISIONS = {
-    BETTER: ("#3f90da", "o", "#3f90da", "better"),
-    EQUIVALENT: ("#717581", "s", "#717581", "practically equivalent"),
-    UNDECIDED: ("#e76300", "D", "white", "undecided"),
-    ONE_SEED: ("#717581", "o", "white", "one seed: no verdict"),
+    BETTER: (COLOURS[0], "o", COLOURS[0], "better"),
+    EQUIVALENT: (COLOURS[5], "s", COLOURS[5], "practically equivalent"),
+    UNDECIDED: (COLOURS[1], "D", "white", "undecided"),
+    ONE_SEED: (COLOURS[5], "o", "white", "one seed: no verdict"),
 }
 """Decision of a verdict -> colour, marker, what fills the marker, and name."""
 
@@ -35,8 +35,8 @@ def differences(verdicts: Sequence[Verdict], data: str) -> Figure:
     ratio, scale = unit == "times", 100 if unit == "points" else 1
     rows = [verdict for verdict in verdicts if math.isfinite(verdict.difference)]
     names = [_pair(verdict, "/" if ratio else "−") for verdict in rows]
-    height = 2.2 + sum(max(0.35, 0.2 * (1 + name.count("\n"))) for name in names)
-    figure = new_figure(f"{'Ratios' if ratio else 'Differences'} of {what}", data, 11, height)
+    height = 2.3 + sum(max(0.42, 0.165 * (1 + name.count("\n"))) for name in names)
+    figure = new_figure(f"{'Ratios' if ratio else 'Differences'} of {what}", data, height)
     axes = figure.subplots()
     margin = scale * verdicts[0].margin
     edges = (1 / (1 + margin), 1 + margin) if ratio else (-margin, margin)
@@ -62,9 +62,9 @@ def differences(verdicts: Sequence[Verdict], data: str) -> Figure:
             corrected += wider
         style: dict[str, Any] = {"color": colour, "markerfacecolor": face, "markersize": 7, "markeredgewidth": 1.6}
         axes.plot(place, row, marker, zorder=3, **style)
-        says = f"{says}, {verdict.seeds} seed{'s' * (verdict.seeds != 1)}".replace("-", "−")
-        says += f"\n({verdict.dropped} left out)" * (verdict.dropped > 0)
-        says += "\n(all equal)" * math.isinf(verdict.high_corrected)
+        says = f"{says}\n{verdict.seeds} seed{'s' * (verdict.seeds != 1)}".replace("-", "−")
+        says += f" ({verdict.dropped} left out)" * (verdict.dropped > 0)
+        says += " (all equal)" * math.isinf(verdict.high_corrected)
         axes.annotate(says, (1.02, row), xycoords=("axes fraction", "data"), va="center", fontsize=9)
     if ratio:
         axes.set_xscale("log")
@@ -92,7 +92,7 @@ def differences(verdicts: Sequence[Verdict], data: str) -> Figure:
     if corrected:
         after = f"thin: after correction for {rows[0].verdicts} verdicts, which decides what is better"
         means.append(after + ", cut off at the edge" * cut)
-    cautions = dict.fromkeys(folded(verdict.caution, 120) for verdict in rows if verdict.caution)
+    cautions = dict.fromkeys(verdict.caution for verdict in rows if verdict.caution)
     add_legend(figure, [*marks, band], below=True, title="\n".join(filter(None, ["; ".join(means), *cautions])))
     return figure
 
@@ -116,18 +116,18 @@ def _favours(verdicts: Sequence[Verdict], none: float) -> list[str]:
 
 
 def _pair(verdict: Verdict, sign: str) -> str:
-    apart = "\n" if len(verdict.a) + len(verdict.b) > 40 else " "
-    return f"{folded(f'{verdict.a} {sign}', 44)}{apart}{folded(verdict.b, 44)}"
+    apart = "\n" if len(verdict.a) + len(verdict.b) > 22 else " "
+    return f"{folded(f'{verdict.a} {sign}', 26)}{apart}{folded(verdict.b, 26)}"
 
 
 def reached(targets: Sequence[Target], data: str) -> Figure:
     """Share of all seeds of each variant that have reached a target, against how long they had been trained."""
     first = targets[0]
     sign, words = "≥" if first.maximizes else "≤", Metric(first.metric, "max" if first.maximizes else "min").words
-    names = [folded(target.variant, 26) for target in targets]
+    names = [folded(target.variant, 22) for target in targets]
     seeds = max(len(target.after) for target in targets)
-    height = max(4.2, 1.6 + 0.2 * sum(2 + name.count("\n") for name in names))
-    figure = new_figure(f"How soon {words} {sign} {first.target:g} was reached", data, 12, height)
+    height = max(4.2, 1.6 + 0.25 * sum(2 + name.count("\n") for name in names))
+    figure = new_figure(f"How soon {words} {sign} {first.target:g} was reached", data, height)
     axes = figure.subplots()
     ends = [np.where(np.isnan(target.after), target.trained, target.after) for target in targets]
     end = 1.03 * float(np.concatenate(ends).max()) or 1.0
@@ -139,7 +139,7 @@ def reached(targets: Sequence[Target], data: str) -> Figure:
         # After the last seed has arrived nothing changes; else nothing is known beyond what was trained.
         until = max(target.trained) if missed else end
         half = ("half after " if seeds > 1 else "after ") * math.isfinite(target.half)
-        says = f"{names[place]}\n{f'{target.count}, ' * (seeds > 1)}{half}{target.says}"
+        says = "\n".join([names[place], *[target.count] * (seeds > 1), half + target.says])
         style: dict[str, Any] = {"color": look[0], "linestyle": look[1], "label": says}
         style["linewidth"] = 1.5 + 2 * (len(targets) - 1 - place) / len(targets)
         lines += axes.step([0.0, *arrivals, until], [*share, share[-1]], where="post", **style)
@@ -156,8 +156,7 @@ def reached(targets: Sequence[Target], data: str) -> Figure:
         axes.set_yticks([0, 1], ["not yet", "reached"])
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    add_legend(figure, lines, below=False, title="seeds that reached it" * (seeds > 1))
     missing = any(math.isnan(after) for target in targets for after in target.after)
     tick = "; tick: a training ended without reaching it" * missing
-    add_explanation(figure, f"{seeds} seed{'s' * (seeds > 1)}{tick}")
+    name_lines(axes, lines, f"{seeds} seed{'s' * (seeds > 1)}{tick}", "seeds that reached it" * (seeds > 1))
     return figure

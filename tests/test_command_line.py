@@ -19,7 +19,7 @@ import pytest
 from conftest import PATIENCE, ROOT
 
 from mlplab import __main__ as command_line
-from mlplab import keras_names, terminal
+from mlplab import keras_names, progress, terminal
 from mlplab.comparison import Comparison
 from mlplab.loading import experiment_names, load_experiment
 from mlplab.seeds import Until
@@ -362,8 +362,9 @@ def interrupting(number: int) -> Callable[..., None]:
         (
             signal.SIGINT,
             130,
-            (terminal.Progress, "epoch"),
-            "The runs that were open are marked KILLED. Given again, the command goes on with them.",
+            (progress.Progress, "epoch"),
+            "Finished trainings are kept, the one under way up to its last checkpoint: the same command goes on "
+            "there; the runs that were open are marked KILLED.",
             {"KILLED"},
         ),
         (
@@ -433,7 +434,8 @@ def test_missing_data_is_said_with_places_and_remedies(machine: Machine) -> None
         assert str(place) in done.err
     for remedy in ("set MLPLAB_DATA_DIR to a folder that holds mnist.npz", "'digits'", "'auto'"):
         assert remedy in done.err
-    assert done.out == f"{load_experiment('optimizers').question}\n"
+    said = f"To do: 3 variants × 1 seed × 50 epochs on mnist\nRecord: sqlite:///{machine.store}, experiment Default\n"
+    assert done.out == f"{load_experiment('optimizers').question}\n{said}"
     assert not done.imported & {"tensorflow", "mlflow"}
     assert not machine.store.exists()
 
@@ -478,7 +480,8 @@ def test_an_experiment_runs_to_its_table(machine: Machine) -> None:
     """`run` trains, records parent and child, and prints data, table and the UI's command; stderr stays empty."""
     done = machine.mlplab("run", "optimizers", "--dataset", "digits", "--epochs", "2", "--variant", "Adam")
     assert (done.code, done.err) == (0, "")
-    assert done.out.startswith(f"{load_experiment('optimizers').question}\nData: digits (stand-in for MNIST), ")
+    assert done.out.startswith(f"{load_experiment('optimizers').question}\nTo do: ")
+    assert "\nData: digits (stand-in for MNIST), " in done.out
     assert "1,197 training, 300 validation and 300 test images" in done.out
     assert "Note: This ran on scikit-learn's" in done.out
     assert "optimizers on digits (stand-in for MNIST), best by val_accuracy first" in done.out
@@ -495,7 +498,8 @@ def test_the_question_and_the_data_are_shown_before_tensorflow_is_imported(machi
     (machine.folder / "hook" / "tensorflow.py").write_text("raise SystemExit(7)")
     done = machine.mlplab("run", "optimizers", "--dataset", "digits")
     assert done.code == 7
-    assert done.out.startswith(f"{load_experiment('optimizers').question}\nData: digits (stand-in for MNIST), ")
+    assert done.out.startswith(f"{load_experiment('optimizers').question}\nTo do: ")
+    assert "\nData: digits (stand-in for MNIST), " in done.out
 
 
 MINE = """from mlplab import Comparison, Training, call

@@ -24,15 +24,15 @@ LAYERS = (
     {"comparison_runs", "search_runs", "across_runs", "tuning"},
     {"conclusion"},
     {"seed_group", "of_records"},
-    {"cluster", "replay"},
+    {"cluster", "replay", "progress"},
     {"worker"},
     # What is shown.
     {"figures", "search_figures", "verdict_figures", "across_figures"},
     {"across"},
-    {"tables"},
+    {"tables", "curves"},
     # One training, one search, one run of the store, one registered model.
     {"trial", "search", "registry"},
-    {"records", "labels", "tracking", "lookup", "upkeep"},
+    {"records", "labels", "tracking", "lookup", "upkeep", "workload"},
     {"building", "judging", "recording"},
     # Keras' fit, faster.
     {"wrappers"},
@@ -52,7 +52,7 @@ LAYERS = (
     # What needs nothing else.
     {"keras_names", "user_code", "models", "initial", "splits", "verdicts", "aggregates", "spool", "backend"},
     {"checks", "statistics", "sequential", "racing", "arrays", "ranges", "sharing", "drawing", "export", "machine"},
-    {"marks", "amounts"},
+    {"marks", "amounts", "addresses", "layout"},
     # The public names, which it imports on use alone, and the folders of the cache and the state.
     {"__init__"},
 )

@@ -271,7 +271,7 @@ def test_figure_table_and_json_say_the_same_of_a_target(
     assert kept["half"] == pytest.approx(middle, nan_ok=True)
     # The table.
     header, row = target_cells([found])
-    assert header == ["variant", "target", "seeds that reached it", "half of all seeds reached it after"]
+    assert header == ["variant", "target", "reached by", "half after"]
     said = f"{middle:.3g} s" if unit == "seconds" else f"{half} epochs"
     if half is None:
         longest = f"{max(kept['trained']):.3g} s" if unit == "seconds" else "10 epochs"

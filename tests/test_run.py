@@ -55,6 +55,9 @@ class Quiet:
     def ended(self, result):
         self.seen.append(("ended", result.variant.name, result.status))
 
+    def scored(self, candidate, mean):
+        self.seen.append(("scored", candidate, mean))
+
 
 class InterruptedWhen(Quiet):
     """Is interrupted after an epoch of a result for which `when` is true."""
@@ -84,6 +87,9 @@ class Screen:
 
     def notice(self, text):
         self.errors.append(text)
+
+    def page(self, place):
+        self.place = place
 
     def failed(self, name, error):
         self.errors.append(error)

@@ -78,13 +78,16 @@ def test_what_is_not_finite_is_stored_as_nan(store, dataset):
     assert all(math.isnan(value) for value in values)
 
 
-@pytest.mark.parametrize(("command", "again"), [("one", "goes on with them"), (None, "begins anew")])
+@pytest.mark.parametrize(
+    ("command", "again"), [("one", "the same command goes on there"), (None, "Given again, the command begins anew")]
+)
 def test_an_interrupt_says_what_the_command_does_when_it_is_given_again(store, command, again):
     """A comparison goes on with its runs; a registration or a replay begins anew, and says so."""
     with pytest.raises(KeyboardInterrupt) as caught, tracking.parent_run("interrupted", {}, command=command):
         raise KeyboardInterrupt
-    said = f"The runs that were open are marked KILLED. Given again, the command {again}."
-    assert caught.value.__notes__ == [said]
+    (said,) = caught.value.__notes__
+    assert said.endswith(f"{again}; the runs that were open are marked KILLED.")
+    assert said.startswith("Finished trainings are kept") is (command is not None)
 
 
 @pytest.mark.parametrize(("raised", "status"), [(RuntimeError("x"), "FAILED"), (KeyboardInterrupt(), "KILLED")])
@@ -440,7 +443,7 @@ def test_an_interrupt_while_the_server_is_dead_says_what_waits(over, late, tmp_p
     (note,) = caught.value.__notes__
     assert said in (None, note)
     (session,) = spool.interrupted()
-    assert note.startswith("All trainings were over" if over else "The runs that were open end as KILLED")
+    assert note.startswith("All trainings were over" if over else "Finished trainings are kept")
     assert str(session.folder) in note
     assert "python -m mlplab sync" in note
     assert [told.status for told in session.runs.values()] == ["FINISHED" if over else "KILLED", "FINISHED"]

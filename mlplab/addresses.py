@@ -1,0 +1,37 @@
+"""The address of a tracking store, as text: what kind it is, how it is shown, and which one a command will take."""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+
+def is_server(uri: str) -> bool:
+    """Whether a store is behind a tracking server, and not a database of ours."""
+    return uri.startswith(("http://", "https://"))
+
+
+def absolute(uri: str) -> str:
+    """The address of a store, as it is from any folder."""
+    if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
+        here = str(Path.cwd()).replace("%", "%25").replace("?", "%3F")
+        return f"sqlite:///{Path(here) / uri.removeprefix('sqlite:///')}"
+    return uri
+
+
+def shown(uri: str) -> str:
+    """The address of a store for people: as it is from any folder, without a password."""
+    return re.sub(r"(://[^:/@]*):[^/]*@", r"\1:***@", absolute(uri))
+
+
+def destination() -> tuple[str, str]:
+    """Where the runs of this command will go, told before MLflow is imported, which takes seconds.
+
+    Returns:
+        The store's address for people, and the experiment there.
+    """
+    # A notebook may have named the store to MLflow itself.
+    mlflow = sys.modules.get("mlflow")
+    uri = mlflow.get_tracking_uri() if mlflow else os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    number, name = (os.environ.get(f"MLFLOW_EXPERIMENT_{what}") for what in ("ID", "NAME"))
+    return shown(str(uri)), name if name and not number else "Default" if number in (None, "", "0") else number
