@@ -10,7 +10,7 @@ import urllib.request
 
 import mlflow
 import pytest
-from conftest import PATIENCE, ROOT, free_port, readme_blocks, wait_until
+from conftest import PATIENCE, ROOT, free_port, plain_name, readme_blocks, wait_until
 
 COMMANDS = [
     line.split("   #")[0].strip()
@@ -53,11 +53,11 @@ def test_every_other_command_does_what_the_readme_says(project, environment):
 
     runs = mlflow.MlflowClient(f"sqlite:///{project}/mlflow.db").search_runs(["0"])
     assert {run.info.status for run in runs} == {"FINISHED"}
-    names = {run.info.run_id: run.info.run_name for run in runs}
+    names = {run.info.run_id: plain_name(run) for run in runs}
     families = {run.info.run_id: [] for run in runs if "mlflow.parentRunId" not in run.data.tags}
     for run in runs:
         if run.data.tags.get("mlflow.parentRunId") in families:
-            families[run.data.tags["mlflow.parentRunId"]].append(run.info.run_name)
+            families[run.data.tags["mlflow.parentRunId"]].append(plain_name(run))
     assert sorted((names[parent], sorted(children)) for parent, children in families.items()) == [
         ("mine", ["0.3", "Lion", "none"]),
         ("optimizers", ["Adam", "RMSprop"]),
