@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 
-from mlplab import across_figures, labels, marks, recording, tables, tracking
+from mlplab import across_figures, labels, marks, recording, tables, tracking, views
 from mlplab.across import Across
 from mlplab.checks import UsageError
 from mlplab.comparison import Comparison
@@ -66,6 +66,7 @@ def run_across(
     for name, figure in across_figures.every(over, verdicts).items():
         run.figure(figure, f"{name}.png")
     run.tags({"mlflow.note.content": _note(over, verdicts, run), "answer": over.answer(verdicts)})
+    run.view(views.ANSWERS, "Answers", views.answers(comparison.metric.name))
     run.tags({"winners": _winners(comparison, records)})
     winner, select = over.ranked()[0], comparison.metric.name
     if math.isfinite(mean := over.mean_over(winner)[0]):
@@ -93,8 +94,7 @@ def _note(over: Across, verdicts: Sequence[Verdict], run: recording.Run) -> str:
     profiles = over.profiles()
     pages = [f"[{record.data}]({tracking.page_address(run, record.run_id)})" for record in over.records]
     parts = [
-        over.answer(verdicts),
-        links(run),
+        f"{over.answer(verdicts)} {links(run)}",
         tables.wide_markdown(over.cells()),
         f"**{over.comparison.question}**",
         over.best if not math.isfinite(mean) or told_apart(select, over.ranked(), verdicts) else "",

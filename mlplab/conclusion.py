@@ -44,7 +44,7 @@ def look(
         say(text)
     parent.metrics({"open_verdicts": len(left)}, step=seeds)
     open_pairs = f"Open: {', '.join(f'{one.a} and {one.b}' for one in left)}." if left else ""
-    live = [f"Running. {says[0]} {open_pairs}".strip(), links(parent, curves=True), f"**{comparison.question}**"]
+    live = [f"Running. {says[0]} {open_pairs} {links(parent, curves=True)}", f"**{comparison.question}**"]
     parent.tags({"mlflow.note.content": "\n\n".join(live)})
     return {name for verdict in left for name in (verdict.a, verdict.b)}
 
@@ -79,7 +79,9 @@ def conclude(
         says.append(f"Best by {select}: **{ranked[0].variant.name}**.")
     if tuning and tuning.sentence:
         says.append(tuning.sentence)
-    note = _note(parent, comparison, data, found, answer, says if ranked else ["No variant has a result."], targets)
+    if not ranked:
+        says.append("No variant has a result.")
+    note = _note(parent, comparison, data, found, answer, says, targets)
     parent.tags({"mlflow.note.content": note, "answer": answer})
     runs = {result.run_id: run for result, run in trained}
     _describe(comparison, ranked, runs, {family.variant.name: family.run for family in families})
@@ -162,8 +164,7 @@ def _note(
     full are on the page and in verdicts.json. It has no `<details>`, which the UI takes out of a description.
     """
     parts = [
-        answer,
-        links(parent, curves=True),
+        f"{answer} {links(parent, curves=True)}",  # a line of their own would be below what is shown
         tables.wide_markdown(tables.to_cells(comparison, found)),
         f"**{comparison.question}**",
         *says,
@@ -187,12 +188,12 @@ PAGE = "comparison.html"
 
 
 def links(run: recording.Run, curves: bool = False) -> str:
-    """The ways from a run's description to all that is behind its answer.
+    """The ways from a run's description to what is behind its answer.
 
     Args:
         curves: whether the view of the curves is saved, see `save_views`.
     """
-    ways = {"Page with figures and verdicts": tracking.artifact_address(run, PAGE)}
+    ways = {"Page": tracking.artifact_address(run, PAGE)}
     if curves:
         ways["Curves"] = tracking.view_address(run, run.run_id, charts=True)
     ways["All answers"] = tracking.view_address(run, views.ANSWERS)
