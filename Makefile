@@ -3,6 +3,10 @@
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 export MLFLOW_DISABLE_TELEMETRY ?= true
+# `mlflow run` makes its run before it asks the project, in MLflow's Default where nobody names another experiment.
+ifndef MLFLOW_EXPERIMENT_ID
+export MLFLOW_EXPERIMENT_NAME ?= mlplab
+endif
 # For `mlflow run --env-manager local`, which takes the first python it finds.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 

@@ -214,7 +214,8 @@ def _register(options: argparse.Namespace) -> int:
     import_tensorflow()
     from mlplab.registry import register
 
-    with parent_run("register", {"mlplab.kind": "registration"}, say=out.print) as run:
+    of = f"version of {options.name or comparison or 'mnist-mlp'}"
+    with parent_run(f"register · {of}", {"mlplab.kind": "registration"}, say=out.print) as run:
         done = register(
             data,
             name=options.name,
@@ -250,10 +251,11 @@ def _replay(options: argparse.Namespace) -> int:
         stands_in = wanted.kind == "ready" and recorded["dataset"]["name"] != wanted.source
         data = load(wanted, dataset=recorded["dataset"]["name"] if stands_in else "auto", progress=download)
     import_tensorflow()
-    variant = replay.training_of(recorded).variant
+    trained = replay.training_of(recorded)
+    variant, of = trained.variant, f"{trained.variant.name}, seed {trained.seed}"
     work = Work(variant.name, 1, variant.epochs)
     tags = {"mlplab.kind": "replay", "replay.of": options.run_id}
-    with parent_run("replay", tags, data, say=out.print) as run:
+    with parent_run(f"replay · {of}", tags, data, say=out.print) as run:
         with Progress(out).phase(Phase("replay", "seeds", {variant.name: work})) as progress:
             outcome, result = replay.replay(recorded, data, progress)
         for epoch in range(result.epochs):

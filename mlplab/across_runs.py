@@ -5,11 +5,11 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 
-from mlplab import across_figures, marks, origin, recording, tables, tracking
+from mlplab import across_figures, labels, marks, recording, tables, tracking, views
 from mlplab.across import Across
 from mlplab.checks import UsageError
 from mlplab.comparison import Comparison
-from mlplab.conclusion import MOST_SENTENCES, finite
+from mlplab.conclusion import finite, links, told_apart
 from mlplab.data import Dataset
 from mlplab.loading import Experiment
 from mlplab.records import Record
@@ -58,7 +58,7 @@ def run_across(
     verdicts = over.verdicts()
     for data in comparison.datasets:
         run.data(load(data))
-    run.tags({"dataset": ", ".join(over.labels), **origin.tags(), **marks.fingerprinted(fingerprint)})
+    run.tags({**labels.above(", ".join(over.labels)), **marks.fingerprinted(fingerprint)})
     run.text(comparison.to_json(), "comparison.json")
     run.text(over.csv(), "comparison.csv")
     run.text(tables.markdown(over.cells()), "comparison.md")
@@ -66,11 +66,12 @@ def run_across(
     for name, figure in across_figures.every(over, verdicts).items():
         run.figure(figure, f"{name}.png")
     run.tags({"mlflow.note.content": _note(over, verdicts, run), "answer": over.answer(verdicts)})
+    run.view(views.ANSWERS, "Answers", views.answers(comparison.metric.name))
     run.tags({"winners": _winners(comparison, records)})
     winner, select = over.ranked()[0], comparison.metric.name
     if math.isfinite(mean := over.mean_over(winner)[0]):
-        run.tags({"winner": winner, "winner.metric": select})
-        run.metrics({f"winner_{select}": mean})
+        run.tags({"winner": winner})
+        run.metrics({f"best_{select}": mean})
     notice = " ".join(dict.fromkeys(record.notice for record in records if record.notice))
     label = ", ".join(over.labels)
     return Record(experiment=comparison, data=label, notice=notice, verdicts=verdicts, records=list(records))
@@ -88,17 +89,16 @@ def _winners(comparison: Comparison, records: Sequence[Record]) -> str:
 
 def _note(over: Across, verdicts: Sequence[Verdict], run: recording.Run) -> str:
     """The run's description, as Markdown for MLflow's UI."""
-    says = over.sentences(verdicts)
-    if len(says) > MOST_SENTENCES:
-        says = [f"{len(verdicts)} verdicts over all data sets are in verdicts.json.", over.caution]
+    select = over.comparison.metric.name
+    mean = over.mean_over(over.ranked()[0])[0]
     profiles = over.profiles()
     pages = [f"[{record.data}]({tracking.page_address(run, record.run_id)})" for record in over.records]
     parts = [
-        f"**{over.comparison.question}**",
-        over.answer(verdicts),
+        f"{over.answer(verdicts)} {links(run)}",
         tables.wide_markdown(over.cells()),
-        over.best,
-        "\n".join(f"- {sentence}" for sentence in says),
+        f"**{over.comparison.question}**",
+        over.best if not math.isfinite(mean) or told_apart(select, over.ranked(), verdicts) else "",
+        over.caution,
         tables.wide_markdown(over.profile_cells(profiles)) if profiles else "",
         f"On each data set: {', '.join(pages)}.",
         *(f"> **{notice}**" for notice in dict.fromkeys(record.notice for record in over.records) if notice),

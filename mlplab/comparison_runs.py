@@ -5,9 +5,9 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 
-from mlplab import lookup, marks, recording
+from mlplab import labels, lookup, marks, recording
 from mlplab.comparison import Comparison
-from mlplab.conclusion import conclude, look, verdicts_of
+from mlplab.conclusion import conclude, look, save_views, verdicts_of
 from mlplab.data import Dataset
 from mlplab.records import Record, Tuning
 from mlplab.results import FAILED
@@ -48,6 +48,7 @@ def run_comparison(
     """
     run.data(data)
     run.text(comparison.to_json(), "comparison.json")
+    save_views(run, comparison, labels.title(comparison, [data]))
     earlier = _earlier(comparison, run, question) if comparison.looks else None
     run.tags(marks.fingerprinted(question))
     groups = [

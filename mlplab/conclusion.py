@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from mlplab import figures, labels, recording, results, tables, tracking, verdict_figures
+from mlplab import figures, labels, recording, results, tables, tracking, verdict_figures, views
 from mlplab.answers import answer_of
 from mlplab.building import first_rows, restored
 from mlplab.comparison import Comparison
@@ -14,10 +14,7 @@ from mlplab.data import Dataset
 from mlplab.records import Tuning
 from mlplab.results import Outcome, Result, Target
 from mlplab.seed_group import SeedGroup
-from mlplab.verdicts import Verdict, judge, judge_looks, sentences
-
-MOST_SENTENCES = 15
-"""With more verdicts a run's description names the file that has them; MLflow cuts long descriptions off."""
+from mlplab.verdicts import BETTER, Verdict, judge, judge_looks
 
 
 def verdicts_of(comparison: Comparison, found: Sequence[Result], looks: Sequence[int] = ()) -> list[Verdict]:
@@ -46,7 +43,9 @@ def look(
     for text in says:
         say(text)
     parent.metrics({"open_verdicts": len(left)}, step=seeds)
-    parent.tags({"mlflow.note.content": "\n\n".join([f"**{comparison.question}**", *says])})
+    open_pairs = f"Open: {', '.join(f'{one.a} and {one.b}' for one in left)}." if left else ""
+    live = [f"Running. {says[0]} {open_pairs} {links(parent, curves=True)}", f"**{comparison.question}**"]
+    parent.tags({"mlflow.note.content": "\n\n".join(live)})
     return {name for verdict in left for name in (verdict.a, verdict.b)}
 
 
@@ -75,14 +74,14 @@ def conclude(
     if rates := figures.learning_rates(found, comparison.metric, data.label):
         parent.figure(rates, "learning_rates.png")
     _record_verdicts(parent, answer, verdicts, targets, data)
-    says = sentences(verdicts)
-    if len(says) > MOST_SENTENCES:
-        says = [f"{len(says)} verdicts are in verdicts.json."]
-    if refusal:
-        says = [f"No verdicts: {refusal}"]
+    says = [f"No verdicts: {refusal}"] if refusal else []
+    if told_apart(select, [outcome.variant.name for outcome in ranked], verdicts):
+        says.append(f"Best by {select}: **{ranked[0].variant.name}**.")
     if tuning and tuning.sentence:
         says.append(tuning.sentence)
-    note = _note(parent, comparison, data, found, ranked, answer, says, targets)
+    if not ranked:
+        says.append("No variant has a result.")
+    note = _note(parent, comparison, data, found, answer, says, targets)
     parent.tags({"mlflow.note.content": note, "answer": answer})
     runs = {result.run_id: run for result, run in trained}
     _describe(comparison, ranked, runs, {family.variant.name: family.run for family in families})
@@ -90,8 +89,8 @@ def conclude(
         return
     winner = ranked[0]
     leads = winner.representative.run_id
-    parent.tags({"winner": winner.variant.name, "winner.run_id": leads, "winner.metric": select})
-    parent.metrics({f"winner_{select}": winner.best(select)})
+    parent.tags({"winner": winner.variant.name, "winner.run_id": leads})
+    parent.metrics({f"best_{select}": winner.best(select)})
     for outcome in ranked:
         result = outcome.representative
         _log_model(runs[result.run_id], result, comparison, data)
@@ -155,31 +154,57 @@ def _note(
     comparison: Comparison,
     data: Dataset,
     found: Sequence[Result],
-    ranked: Sequence[Outcome],
     answer: str,
     says: Sequence[str],
     targets: Sequence[Target],
 ) -> str:
-    """The comparison's description, as Markdown for MLflow's UI: the answer first, which the UI shows without a click.
+    """The comparison's description, as Markdown for MLflow's UI.
 
-    It has no `<details>`: the UI takes that out of a description, and folds what is below its first lines itself.
+    That shows the first 120 pixels of it without a click: the answer, and the ways to what is behind it. Verdicts in
+    full are on the page and in verdicts.json. It has no `<details>`, which the UI takes out of a description.
     """
-
-    curves = tracking.curves_address(parent, f"best_{comparison.metric.name}", not comparison.metric.maximizes)
     parts = [
-        f"**{comparison.question}**",
-        answer,
+        f"{answer} {links(parent, curves=True)}",  # a line of their own would be below what is shown
         tables.wide_markdown(tables.to_cells(comparison, found)),
-        f"Best by {comparison.metric.name}: **{ranked[0].variant.name}**." if ranked else "No variant has a result.",
-        "\n".join(f"- {sentence}" for sentence in says),
+        f"**{comparison.question}**",
+        *says,
         tables.wide_markdown(tables.target_cells(targets)) if targets else "",
         f"Note: {disturbance}." if (disturbance := results.disturbance(found)) else "",
         f"Note: {apart}." if (apart := results.unpaired_weights(comparison, found)) else "",
         f"Data: {data.label}.",
-        f"[Curves of the variants]({curves})",
         f"> **{data.notice}**" if data.notice else "",
     ]
     return "\n\n".join(part.strip("\n") for part in parts if part)
+
+
+def told_apart(metric: str, ranked: Sequence[str], verdicts: Sequence[Verdict]) -> bool:
+    """Whether a verdict on a metric tells the best variant from the second."""
+    of_both = [v for v in verdicts if v.measure == metric and {v.a, v.b} == set(ranked[:2])]
+    return any(verdict.decision == BETTER for verdict in of_both)
+
+
+PAGE = "comparison.html"
+"""The artifact that shows a comparison as a page."""
+
+
+def links(run: recording.Run, curves: bool = False) -> str:
+    """The ways from a run's description to what is behind its answer.
+
+    Args:
+        curves: whether the view of the curves is saved, see `save_views`.
+    """
+    ways = {"Page": tracking.artifact_address(run, PAGE)}
+    if curves:
+        ways["Curves"] = tracking.view_address(run, run.run_id, charts=True)
+    ways["All answers"] = tracking.view_address(run, views.ANSWERS)
+    return " · ".join(f"[{name}]({address})" for name, address in ways.items())
+
+
+def save_views(run: recording.Run, comparison: Comparison, title: str) -> None:
+    """Saves the views of MLflow's UI that a comparison's description leads to: its curves, and all answers."""
+    metric = comparison.metric
+    run.view(views.ANSWERS, "Answers", views.answers(metric.name))
+    run.view(run.run_id, f"Curves: {title}", views.curves(run.run_id, metric.name, not metric.maximizes))
 
 
 def _log_model(run: recording.Run, result: Result, comparison: Comparison, data: Dataset) -> None:

@@ -18,11 +18,20 @@ from mlflow.entities import Dataset as DatasetEntity
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.entities import Run as StoredRun
 
+from mlplab import views
 from mlplab.addresses import is_server, shown
 from mlplab.checks import UndeliveredError
-from mlplab.marks import PLUMBING, plumbing, with_key
+from mlplab.marks import PLUMBING, model_name, plumbing, with_key
 from mlplab.spool import Operation, RunState, Session, child_key
-from mlplab.stores import Client, brief, experiment_id, inner_retries, is_transient, open_for_training
+from mlplab.stores import (
+    Client,
+    brief,
+    experiment_id,
+    inner_retries,
+    is_transient,
+    open_for_training,
+    tag_experiment,
+)
 
 FLUSH_SECONDS = 1.0
 METRICS_PER_CALL, PARAMS_PER_CALL, TAGS_PER_CALL = 1_000, 100, 100
@@ -51,6 +60,7 @@ class Writer:
         self.client = client or Client(self.store, seconds=0.0)
         self.error: Exception | None = None
         self.experiment: str | None = None
+        self.searched: list[str] = []
         self.experiment_key = child_key(session.key, "its experiment")
         self._say = say
         self._stage = ThreadPoolExecutor(1, thread_name_prefix="journal")
@@ -274,6 +284,11 @@ class Writer:
             self.client.update_run(run_id, status="RUNNING")
         elif kind == "inputs":
             self.client.log_inputs(run_id, [_dataset_input(each) for each in operation["inputs"]])
+        elif kind == "view":
+            assert self.experiment is not None
+            key, state = self._named(operation["key"]), self._named(operation["state"])
+            view = views.saved(self.client, self.experiment, key, operation["name"], state)
+            tag_experiment(self.client, self.experiment, *view)
         elif kind == "text":
             self.client.log_text(run_id, self._named(operation["text"]), operation["path"])
         elif kind == "artifact":
@@ -374,28 +389,27 @@ class Writer:
         self.client.set_terminated(told.run_id, operation["status"], operation["ended"])
 
     def _model(self, told: RunState, operation: Operation) -> None:
-        """Logs a model's folder as `model`, with its run's params, tags, and metrics as a whole."""
+        """Logs a model's folder under a name that tells, with its run's params, tags, and metrics as a whole."""
         from mlflow.entities import LoggedModelOutput, LoggedModelStatus
         from mlflow.models import Model
 
         path, run_id = self.session.folder / "files" / operation["file"], str(told.run_id)
-        before = []
+        run = self.client.get_run(run_id)
+        before, name = [], model_name(run.data.tags, run.info.run_name)
         tries = operation.setdefault("tries", 0)
         if tries or self.session.resumed:
-            before = list(
-                self.client.search_logged_models([self.experiment], f"source_run_id = '{run_id}' AND name = 'model'")
-            )
+            ours = f"source_run_id = '{run_id}' AND name = '{name}'"
+            before = list(self.client.search_logged_models([self.experiment], ours))
             if any(model.status == LoggedModelStatus.READY for model in before):
                 return
         operation["tries"] = tries + 1
-        metadata = {name: self._named(str(value)) for name, value in operation["metadata"].items()}
-        run = self.client.get_run(run_id)
-        tags = {name: value for name, value in run.data.tags.items() if name.startswith(("mlplab.", "dataset"))}
+        metadata = {key: self._named(str(value)) for key, value in operation["metadata"].items()}
+        tags = {tag: value for tag, value in run.data.tags.items() if tag.startswith(("mlplab.", "dataset"))}
         of = {"dataset_name": tags.get("dataset"), "dataset_digest": tags.get("dataset.digest")}
         self._modelling = tries < MODEL_TRIES
         with contextlib.ExitStack() as stack:
             stack.callback(setattr, self, "_modelling", False)
-            made = self.client.create_logged_model(run.info.experiment_id, "model", run_id, tags, run.data.params)
+            made = self.client.create_logged_model(run.info.experiment_id, name, run_id, tags, run.data.params)
             # A model's metrics are points of its run: these are as the run has them, so that it has none twice. What
             # has a step is of the training; the model is as it was after the best epoch.
             metrics = [
@@ -426,4 +440,6 @@ class Writer:
 
 
 def _dataset_input(values: Mapping[str, str]) -> DatasetInput:
-    return DatasetInput(DatasetEntity(**values), [InputTag("mlflow.data.context", "training")])
+    described = {name: value for name, value in values.items() if name != "context"}
+    context = values.get("context", "training")  # what a journal of before has not said
+    return DatasetInput(DatasetEntity(**described), [InputTag("mlflow.data.context", context)])

@@ -2,19 +2,24 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlplab import origin
 from mlplab.comparison import Comparison
 from mlplab.data import Dataset
-from mlplab.loading import Experiment
+from mlplab.loading import Experiment, Prediction
 from mlplab.space import Search
 from mlplab.spec import Training
 
 LOAD, SHARED = "machine.load", "shared"
 """The tag that says what else the machine did while a run was trained: `shared` with other trainings on purpose, or
 busy with other processes. No tag: nothing that would be felt."""
+
+
+def above(label: str) -> dict[str, str]:
+    """Which data, which code and which machine, of a run over others: what its page shows, and no more."""
+    return {"dataset": label, **origin.tags()}
 
 
 def of_data(data: Dataset) -> dict[str, str]:
@@ -25,6 +30,37 @@ def of_data(data: Dataset) -> dict[str, str]:
 def of_kind(experiment: Experiment) -> dict[str, str]:
     """Which experiment, and what kind of one, of its run."""
     return {"mlplab.experiment": experiment.name, "mlplab.kind": type(experiment).__name__.lower()}
+
+
+def title(experiment: Experiment, data: Sequence[Dataset]) -> str:
+    """The name of an experiment's run, as a list of runs has it: what, on which data, how much.
+
+    Args:
+        data: the data sets that it is about.
+    """
+    on = ", ".join(dict.fromkeys(each.name if each.is_fallback else each.label for each in data))
+    parts = [experiment.name, on]
+    if isinstance(experiment, Comparison):
+        changes = [change for change in experiment.variants.values() if isinstance(change, Mapping)]
+        epochs = [change.get("epochs", experiment.base.epochs) for change in changes] or [experiment.base.epochs]
+        few, many = min(epochs), max(epochs)
+        much = _amount(many, "epoch") if few == many else f"{few} to {many} epochs"
+        tuned = f"{_amount(experiment.tune.trials, 'trial')} each, then " if experiment.tune else ""
+        seeds = len(experiment.each_seed)
+        times = f" × {'≤ ' if experiment.looks else ''}{seeds} seeds" if seeds > 1 else ""
+        parts.append(f"{tuned}{much}{times}")
+    elif isinstance(experiment, Search):
+        much = _amount(experiment.base.epochs, "epoch")
+        parts.append(f"{much} × {_amount(experiment.candidates, 'candidate')} × {experiment.folds} folds")
+    elif isinstance(experiment, Prediction):
+        parts.append(f"{experiment.variant} of {experiment.of}")
+    else:
+        parts.append(_amount(len(experiment.of), "comparison"))
+    return " · ".join(parts)
+
+
+def _amount(count: int, of: str) -> str:
+    return f"{count:,} {of}{'' if count == 1 else 's'}"
 
 
 def fingerprint(experiment: Comparison | Search, data: Dataset, configs: Mapping[str, str] | None = None) -> str:

@@ -12,6 +12,7 @@ from mlflow.entities import Run as StoredRun
 from mlplab import stores
 from mlplab.addresses import shown
 from mlplab.checks import UnavailableError, UsageError
+from mlplab.marks import model_name
 from mlplab.stores import NOT_THERE, Client, brief, inner_retries, unusable
 
 
@@ -117,6 +118,17 @@ def artifact(run_id: str, path: str) -> Iterator[Path]:
         yield found
 
 
+def model_address(run_id: str) -> str:
+    """Where the model is that is logged in a run: `models:/m-…`, or `runs:/…/model`, as all were called before."""
+    with contextlib.suppress(mlflow.MlflowException):
+        client = Client(seconds=stores.START_SECONDS)
+        run = client.get_run(run_id)
+        named = f"source_run_id = '{run_id}' AND name = '{model_name(run.data.tags, run.info.run_name)}'"
+        for model in client.search_logged_models([run.info.experiment_id], named, max_results=1):
+            return f"models:/{model.model_id}"
+    return f"runs:/{run_id}/model"
+
+
 def load_model(run_id: str) -> tuple[str, Callable[[Any], Any]]:
     """The model logged in a run, loaded from the store: its address, and what answers for examples.
 
@@ -128,7 +140,7 @@ def load_model(run_id: str) -> tuple[str, Callable[[Any], Any]]:
     """
     from mlplab.export import answering
 
-    uri = f"runs:/{run_id}/model"
+    uri = model_address(run_id)
     try:
         with inner_retries():
             loaded = mlflow.tensorflow.load_model(uri)

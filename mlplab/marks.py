@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -19,6 +20,16 @@ def plumbing(key: str, session: str, **more: float) -> dict[str, str]:
         more: `heartbeat`, on the outermost run: its process's last sign of life, in seconds since 1970.
     """
     return {PLUMBING: json.dumps({"key": key, "session": session, "process": _process(), **more})}
+
+
+def model_name(tags: Mapping[str, str], run: str) -> str:
+    """The name of a run's logged model, by which MLflow's list of models tells it from others: experiment and variant.
+
+    Args:
+        run: the name of the run, where its tags name no variant.
+    """
+    named = [tags[tag] for tag in ("mlplab.experiment", "mlplab.variant") if tag in tags] or [run]
+    return " - ".join(named).translate(str.maketrans("/:.%\"'", "______"))[:200]  # MLflow takes none of these
 
 
 def with_key(key: str) -> str:

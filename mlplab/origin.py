@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from mlplab import cores
+from mlplab.marks import PLUMBING
 from mlplab.user_code import without_docstrings
 
 NUMBERS_COME_FROM = (
@@ -47,15 +48,16 @@ def circumstances() -> dict[str, str]:
 
 @cache
 def tags() -> dict[str, str]:
-    """The same for a reader, as tags of a run: commit, versions, machine."""
+    """The same for a reader, as tags of a run: commit, versions, machine; in sight is where the commit is not all."""
     known = circumstances()
     installed = {**versions(), "mlflow": known["version.mlflow"]}
     flags = f"; {known['flags']}" if known["flags"] != "none" else ""
+    changed = {"git.dirty": "true"} if known["git.dirty"] == "true" else {}
     return {
         "git.commit": known["git.commit"],
-        "git.dirty": known["git.dirty"],
-        "versions": ", ".join(f"{name} {number}" for name, number in installed.items()),
-        "machine": f"{known['cpu']}, {known['cpu.cores']} cores{flags}",
+        **changed,
+        f"{PLUMBING}.versions": ", ".join(f"{name} {number}" for name, number in installed.items()),
+        f"{PLUMBING}.machine": f"{known['cpu']}, {known['cpu.cores']} cores{flags}",
     }
 
 

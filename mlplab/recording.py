@@ -25,7 +25,7 @@ from mlplab.data import Dataset
 from mlplab.delivery import Writer
 from mlplab.marks import PLUMBING, plumbing
 from mlplab.spool import child_key
-from mlplab.stores import Client, experiment_id, is_transient
+from mlplab.stores import Client, experiment_id, is_transient, searched
 
 model_code = threading.Lock()
 """Held while MLflow runs the code of a model that is logged, for which it puts a module of its own in the place of
@@ -81,26 +81,35 @@ class Run:
         return self._writer.session.substituted(run_id)
 
     def child(
-        self, name: str, params: Mapping[str, Any], tags: Mapping[str, Any], data: Dataset | None = None
+        self,
+        name: str,
+        params: Mapping[str, Any],
+        tags: Mapping[str, Any],
+        data: Dataset | None = None,
+        title: str | None = None,
     ) -> "Run":
         """Creates a run under this one and says what it is: its params, tags and data set.
 
         Of a command that goes on it is the run that was created before.
+
+        Args:
+            name: tells it from the others under this run.
+            title: its name in the UI; None: `name`.
         """
-        run = self._child(name, {**resolve_tags(), **_texts(tags)}, int(time.time() * 1000))
+        run = self._child(name, {**resolve_tags(), **_texts(tags)}, int(time.time() * 1000), title)
         run.params(params)
         if data is not None:
             run.data(data)
         return run
 
-    def _child(self, name: str, tags: Mapping[str, str], start: int) -> "Run":
+    def _child(self, name: str, tags: Mapping[str, str], start: int, title: str | None = None) -> "Run":
         run, session = Run(self._writer, child_key(self.key, name)), self._writer.session
         if run.key not in session.runs:
             if session.resumed or "worker" in session.about:
                 self._writer.look_for(run.key, self.key)
             outermost = session.about.get("worker", session.key)
             every = {**tags, **plumbing(run.key, outermost)}
-            run._say("create", name=name, tags=every, start=start, parent=self.key)
+            run._say("create", name=title or name, tags=every, start=start, parent=self.key)
         elif not run.finished:
             run._say("reopen")
         return run
@@ -134,6 +143,7 @@ class Run:
         run.params(source.data.params)
         inputs = [
             {field: getattr(each.dataset, field) for field in ("name", "digest", "source_type", "source", "profile")}
+            | {"context": next((tag.value for tag in each.tags if tag.key == "mlflow.data.context"), "training")}
             for each in source.inputs.dataset_inputs
         ]
         run._say("inputs", inputs=inputs)
@@ -167,14 +177,19 @@ class Run:
     def find(self, fingerprint: str) -> Found | None:
         """The latest finished run in this experiment of MLflow's that bears a fingerprint, if there is one.
 
-        None, too, where the store does not answer.
+        Where nobody named an experiment, in either that runs then go to, see `stores.UNNAMED`. None, too, where the
+        store does not answer.
         """
-        if self._writer.silent:
+        writer = self._writer
+        if writer.silent:
             return None
-        client = Client(self._writer.store)
+        client = Client(writer.store)
         try:
+            if not writer.searched:
+                own = writer.experiment or experiment_id(client, writer.session.about["experiment"])
+                writer.searched = searched(client, own)
             runs = client.search_runs(
-                [self._writer.experiment or experiment_id(client, self._writer.session.about["experiment"])],
+                writer.searched,
                 f"tags.`{PLUMBING}.fingerprint.{fingerprint}` = 'true' and attributes.status = 'FINISHED'",
                 max_results=1,
                 order_by=["attributes.end_time DESC"],
@@ -186,12 +201,23 @@ class Run:
         return Found(runs[0].info.run_id, dict(runs[0].data.tags)) if runs else None
 
     def data(self, data: Dataset) -> None:
-        """Logs the data set as the run's input, under our own digest: MLflow's hashes the first few images only."""
-        sizes = {name: len(getattr(data, name)) for name in ("train", "validation", "test")}
-        profile = json.dumps({**sizes, "input_shape": data.input_shape, "classes": data.classes})
+        """Logs the splits as the run's inputs, under our own digest: MLflow's hashes the first few images only.
+
+        The training examples bear the data set's name, the other splits that and their own: of one name and digest a
+        store keeps one input.
+        """
         source = json.dumps({"uri": data.source})
-        values = {"name": data.label[:500], "digest": data.digest, "source_type": "local", "source": source}
-        self._say("inputs", inputs=[{**values, "profile": profile}])
+        inputs = []
+        for split, context in (("train", "training"), ("validation", "validation"), ("test", "test")):
+            shape = {"examples": len(getattr(data, split)), "input_shape": data.input_shape, "classes": data.classes}
+            name = data.label if split == "train" else f"{data.label}, {split}"
+            values = {"name": name[:500], "digest": data.digest, "source_type": "local", "source": source}
+            inputs.append({**values, "profile": json.dumps(shape), "context": context})
+        self._say("inputs", inputs=inputs)
+
+    def view(self, key: str, name: str, state: Mapping[str, Any]) -> None:
+        """Saves a view of the UI's runs page in this run's experiment, in place of what has the key; see `views`."""
+        self._say("view", key=key, name=name, state=json.dumps(state))
 
     def text(self, text: str, path: str) -> None:
         """Writes a text artifact."""

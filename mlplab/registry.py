@@ -299,7 +299,7 @@ def _trained(client: stores.Client, run: Run, data: Dataset, folder: Path) -> Tr
         tf.saved_model.save(Export(model, data.test.x), str(folder / "export"))
         return folder / "export", in_batches(lambda x: model(x, training=False))
     try:
-        logged = Path(mlflow.artifacts.download_artifacts(f"runs:/{run_id}/model", dst_path=str(folder)))
+        logged = Path(mlflow.artifacts.download_artifacts(lookup.model_address(run_id), dst_path=str(folder)))
         export = logged / mlflow.models.Model.load(str(logged)).flavors["tensorflow"]["saved_model_dir"]
         return export, answering(tf.saved_model.load(str(export)))
     except (OSError, KeyError, mlflow.MlflowException):

@@ -87,7 +87,8 @@ class Lab:
                 self._check(one)
         command = self._command(experiment)
         tags = labels.of_kind(experiment)
-        with tracking.parent_run(experiment.name, tags, None, command, self._screen.notice) as run:
+        title = self._title(experiment)
+        with tracking.parent_run(title, tags, None, command, self._screen.notice) as run:
             record = self._perform(experiment, run)
         if isinstance(experiment, Comparison):
             self._screen.page(tracking.artifact_place(run, "comparison.html"))
@@ -126,7 +127,8 @@ class Lab:
         started = time.perf_counter()
         command = self._command(*(self.options.adapt(load_experiment(each)) for each in experiments))
         tags = {"mlplab.experiment": name, "mlplab.kind": name}
-        with tracking.parent_run(name, tags, None, command, self._screen.notice) as run:
+        title = f"{name} · {len(experiments)} experiments"
+        with tracking.parent_run(title, tags, None, command, self._screen.notice) as run:
             for each in experiments:
                 try:
                     self._need(each, run)
@@ -141,6 +143,9 @@ class Lab:
         for record in self.records.values():
             record.name_runs(run.resolved)
         return self.records, *tracking.address(run)
+
+    def _title(self, experiment: Experiment) -> str:
+        return labels.title(experiment, [self.dataset(wanted) for wanted in data_of(experiment)])
 
     def _command(self, *experiments: Experiment) -> str:
         """What is to be done, in a word that differs with whatever decides the numbers."""
@@ -197,7 +202,8 @@ class Lab:
                 self.records[name] = record
                 self._screen.recorded(record)
                 return record
-        run = parent.child(name, {}, {**labels.of_kind(experiment), **origin.circumstances()})
+        tags = {**labels.of_kind(experiment), **origin.tags()}
+        run = parent.child(name, {}, tags, title=self._title(experiment))
         try:
             return self._perform(experiment, run)
         except BaseException as error:
@@ -239,7 +245,7 @@ class Lab:
 
     def _train(self, experiment: Comparison | Search, run: recording.Run) -> Record:
         data, device = self._data_of(experiment.data)
-        run.tags({**labels.of_data(data), **marks.fingerprinted(self._fingerprint(experiment))})
+        run.tags({**labels.above(data.label), **marks.fingerprinted(self._fingerprint(experiment))})
         where = functools.partial(self._screen.experiment, experiment, data), self.jobs, self.cluster
         if isinstance(experiment, Comparison):
             question = labels.digest(["question", self._fingerprint(experiment.with_seeds(experiment.each_seed[:1]))])

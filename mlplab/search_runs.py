@@ -63,14 +63,15 @@ def run_search(
     run.figure(search_figures.slices(found, data.label), "slices.png")
     run.figure(search_figures.budget(found, data.label), "budget.png")
     run.params({f"best.{name}": choice_text(value) for name, value in best.choices.items()})
-    run.metrics({"best_score": best.mean, "best_score_std": best.std})
+    run.metrics({"mean_score": best.mean, "std_score": best.std})  # as each candidate's run has it
     run.metrics({f"refit_test_{k}": v for k, v in done.refit.test.items()})
     run.metrics({f"refit_{k}": v for k, v in found.validation.items()})
     table = tables.markdown(tables.search_cells(found))
     says = ", ".join(f"{name} {choice_text(value)}" for name, value in best.choices.items())
-    verdict = f"Best of {len(variants)} candidates by mean score over {spec.folds} folds: **{says}**."
-    verdict += f" {found.raced}" if found.raced else ""
-    run.tags({"mlflow.note.content": f"**{spec.question}**\n\n{table}\n{verdict} Data: {data.label}."})
+    answer = f"Best of {len(variants)} candidates by mean score over {spec.folds} folds: {says}."
+    raced = f"{found.raced} " if found.raced else ""
+    note = f"{answer}\n\n{table}\n**{spec.question}**\n\n{raced}Data: {data.label}."
+    run.tags({"mlflow.note.content": note, "answer": answer})
     run.file("model.keras", done.model.save)
     leads = {**labels.of_data(data), "experiment": spec.name, "run_id": run.run_id}
     run.model(done.model, first_rows(data.test, 2)[0], leads)

@@ -17,7 +17,7 @@ import uuid
 import zipfile
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -267,18 +267,21 @@ class Session:
             self.broken = self.broken or error
 
 
-def open_session(about: Mapping[str, Any], usable: Callable[[Session], bool] = lambda session: True) -> Session:
+def open_session(
+    about: Mapping[str, Any], usable: Callable[[Session], bool] = lambda session: True, judged: Collection[str] = ()
+) -> Session:
     """The session of a command that was interrupted, if it was given here before and nobody has it; else a new one.
 
     Args:
         about: what the session is of, as JSON has it; one is gone on with where all of it is equal. `command` None:
             always a new one.
         usable: whether one that was found can be gone on with.
+        judged: the names in `about` that need not be equal, as `usable` judges them.
     """
     forget()
     if about["command"] is not None:
         for session in interrupted():
-            same = all(session.about.get(name) == value for name, value in about.items())
+            same = all(session.about.get(name) == value for name, value in about.items() if name not in judged)
             if same and usable(session):
                 session.about.pop("unfinished", None)
                 _replace(session.folder / "session.json", json.dumps(session.about).encode())

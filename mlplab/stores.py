@@ -29,6 +29,13 @@ START_SECONDS, PATIENCE_SECONDS, INTERRUPTED_SECONDS = 5.0, 30.0, 5.0
 """How long a store that does not answer is waited for: at the start, at the end (since it last took something), and
 where the command was interrupted."""
 
+EXPERIMENT = "mlplab"
+"""The experiment of MLflow's that runs go to where nobody names another."""
+
+UNNAMED = (EXPERIMENT, "Default")
+"""Where runs are for which nobody named an experiment: `mlflow run` puts its own into MLflow's Default, where all were
+before. What is on record in one of these is found from the other."""
+
 NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """What a store says of an id that it does not have, or that cannot be one."""
 
@@ -327,6 +334,15 @@ def experiment_id(client: Any, where: Mapping[str, str]) -> str:
     return str(experiment_of(client, where).experiment_id)
 
 
+def searched(client: Any, experiment: str) -> list[str]:
+    """The ids of the experiments in which records are looked for where runs go to the one with the id `experiment`."""
+    if client.get_experiment(experiment).name not in UNNAMED:
+        return [experiment]
+    found = [client.get_experiment_by_name(name) for name in UNNAMED]
+    others = [each.experiment_id for each in found if each is not None and each.lifecycle_stage == "active"]
+    return list(dict.fromkeys([experiment, *others]))
+
+
 def check_writable(client: Any, experiment: StoredExperiment) -> None:
     """Sees that an experiment takes what this user writes, and opens it on its runs.
 
@@ -349,10 +365,15 @@ def open_for_training(client: Any, experiment: StoredExperiment) -> None:
     """Has MLflow's UI open an experiment on its runs."""
     # Written even where it is so already: whether a store can be written to is found by writing.
     kind = experiment.tags.get("mlflow.experimentKind", "custom_model_development")
+    tag_experiment(client, experiment.experiment_id, "mlflow.experimentKind", kind)
+
+
+def tag_experiment(client: Any, experiment: str, name: str, value: str) -> None:
+    """Sets a tag of an experiment, which another command may set at the same moment."""
     try:
-        client.set_experiment_tag(experiment.experiment_id, "mlflow.experimentKind", kind)
+        client.set_experiment_tag(experiment, name, value)
     except mlflow.MlflowException as error:
         if "unique constraint" not in str(error).lower():
             raise
         # MLflow looks for a tag before it adds one: another command was quicker, and now it is there.
-        client.set_experiment_tag(experiment.experiment_id, "mlflow.experimentKind", kind)
+        client.set_experiment_tag(experiment, name, value)

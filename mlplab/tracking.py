@@ -1,16 +1,19 @@
 """The record of a command: its outermost run, begun or gone on with, and ended however the command ends."""
 
 import contextlib
+import itertools
 import os
 import shutil
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 import mlflow
+from mlflow import environment_variables
 from mlflow.entities import Run as StoredRun
 from mlflow.entities import RunTag
 from mlflow.tracking.context.registry import resolve_tags
@@ -25,12 +28,15 @@ from mlplab.marks import plumbing
 from mlplab.recording import ParentRef, Run
 from mlplab.spool import RunState, Session, open_session
 from mlplab.stores import (
+    EXPERIMENT,
     Client,
     brief,
     check_writable,
     database_file,
+    experiment_id,
     experiment_of,
     is_transient,
+    searched,
     unusable,
 )
 
@@ -81,7 +87,7 @@ def _destination() -> Destination:
         if project_run and file and not file.exists():
             raise _unknown(project_run, uri)
         client = Client(uri, seconds=stores.START_SECONDS)
-        where = {"id": fixed} if fixed else None if project_run else {"name": name} if name else {"id": "0"}
+        where = {"id": fixed} if fixed else None if project_run else {"name": name or EXPERIMENT}
         try:
             if project_run:
                 where = {"id": _active(client, project_run, uri).info.experiment_id} | (where or {})
@@ -154,18 +160,27 @@ def parent_run(
     def usable(session: Session) -> bool:
         run_id = session.runs[session.key].run_id if session.key in session.runs else None
         if run_id is None or experiment is None:
-            return session.key in session.runs
+            return session.key in session.runs and session.about["experiment"] == where
+        client = Client(uri, seconds=stores.START_SECONDS)
         try:
-            there = bool(Client(uri, seconds=stores.START_SECONDS).get_run(run_id).info.lifecycle_stage == "active")
+            info = client.get_run(run_id).info
         except mlflow.MlflowException as error:
             there = error.error_code != "RESOURCE_DOES_NOT_EXIST"
+        else:
+            if info.experiment_id not in searched(client, experiment):
+                return False
+            there = info.lifecycle_stage == "active"
         if not there:  # somebody has deleted it: the command is to begin anew
             shutil.rmtree(session.folder, ignore_errors=True)
-        return there
+        return bool(there)
 
     session = _opened({"command": command, "store": absolute(uri), "experiment": where}, usable)
     writer = Writer(session, say)
-    writer.experiment, writer.silent = experiment, experiment is None
+    writer.silent = experiment is None
+    if session.about["experiment"] == where:
+        writer.experiment = experiment
+    else:  # of a command that was interrupted in the other experiment that nobody named
+        writer.experiment = experiment_id(Client(uri), session.about["experiment"])
     writer.start()
     run = Run(writer, session.key)
     if session.resumed:
@@ -182,7 +197,8 @@ def parent_run(
         run.data(data)
     _writers.append(writer)
     try:
-        yield run
+        with _machine_watched(run, session):
+            yield run
         writer.later(lambda: _end_all(session, "FINISHED", "KILLED"))
         writer.close(stores.PATIENCE_SECONDS)
     except UndeliveredError:
@@ -208,9 +224,45 @@ def parent_run(
             _signpost(project_run, run, session)
 
 
+@contextlib.contextmanager
+def _machine_watched(run: Run, session: Session) -> Iterator[None]:
+    """Where MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING is set: logs what MLflow's own monitors read, beside the command.
+
+    It goes by the journal as all else does, so that a server that does not answer loses none and keeps nobody.
+    """
+    if not environment_variables.MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.get():
+        yield
+        return
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+    monitor = SystemMetricsMonitor(run.run_id, tracking_uri=str(session.about["store"]))
+    prefix = f"system/{monitor.node_id}/" if monitor.node_id else "system/"
+    before = session.runs[run.key].points if run.key in session.runs else ()
+    steps = itertools.count(max((step + 1 for name, step in before if name.startswith("system/")), default=0))
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.is_set():
+            for _ in range(monitor.samples_before_logging):
+                monitor.collect_metrics()
+                over.wait(monitor.sampling_interval)
+            read = monitor.aggregate_metrics()
+            for each in monitor.monitors:
+                each.clear_metrics()
+            run.metrics({prefix + name: value for name, value in read.items()}, next(steps))
+
+    thread = threading.Thread(target=watch, name="system metrics", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
 def _opened(about: Mapping[str, Any], usable: Callable[[Session], bool] = lambda session: True) -> Session:
     try:
-        return open_session(about, usable)
+        return open_session(about, usable, judged=("experiment",))
     except OSError as error:
         raise UnavailableError(
             f"the folder of what waits for the tracking store cannot be written: {error}. Nothing was trained. Make "
@@ -323,15 +375,15 @@ def _signpost(project_run: str, run: Run, session: Session) -> None:
 WORKFLOW = "workflowType=machine_learning"
 
 
-def curves_address(run: Run, metric: str, ascending: bool) -> str:
-    """The UI's page, relative to the UI, of the charts of the runs under a run, the best by `metric` first."""
-    query = {
-        "searchFilter": f'tags.mlflow.parentRunId="{run.run_id}"',
-        "orderByKey": f"metrics.`{metric}`",
-        "orderByAsc": str(ascending).lower(),
-        "compareRunsMode": "CHART",
-    }
-    return f"#/experiments/{run.experiment_id}/runs?{urlencode(query, quote_via=quote)}&{WORKFLOW}"
+def view_address(run: Run, key: str, charts: bool = False) -> str:
+    """The UI's page, relative to the UI, of a view that is saved in a run's experiment; see `views`."""
+    mode = "compareRunsMode=CHART&" if charts else ""
+    return f"#/experiments/{run.experiment_id}/runs?{mode}viewStateShareKey={key}&{WORKFLOW}"
+
+
+def artifact_address(run: Run, path: str) -> str:
+    """The UI's page, relative to the UI, of an artifact of a run."""
+    return f"#/experiments/{run.experiment_id}/runs/{run.run_id}/artifacts/{path}?{WORKFLOW}"
 
 
 def page_address(run: Run, run_id: str) -> str:

@@ -87,6 +87,7 @@ def main() -> None:
     watcher = Watcher(reference, options.poll)
     watcher.look()
     watcher.start()
+    _name_run(options.model)
     limits = Limits(options.max_body, options.sender_timeout, options.max_requests)
     # uvicorn stops gracefully and then raises the signal again, for whom it may concern.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -102,6 +103,17 @@ def main() -> None:
         server_header=False,
         timeout_graceful_shutdown=options.stop_timeout,
     )
+
+
+def _name_run(model: str) -> None:
+    """Says of the run that `mlflow run` made for this server what it is, so that lists of runs can leave it out."""
+    if run_id := os.environ.get("MLFLOW_RUN_ID"):
+        import mlflow
+
+        tags = {"mlplab.kind": "serving", "mlflow.runName": f"serve · {model}"}
+        with contextlib.suppress(Exception):  # it serves all the same
+            for name, value in tags.items():
+                mlflow.MlflowClient().set_tag(run_id, name, value)
 
 
 @contextlib.contextmanager

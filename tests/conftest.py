@@ -112,11 +112,18 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+def plain_name(run: Any) -> str:
+    """The name of a run without what follows in it of an experiment: on which data, and how much."""
+    return str(run.info.run_name).partition(" · ")[0]
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _cache_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Whatever else would be cached goes to a folder that is thrown away."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        # Tests look for runs in MLflow's Default; test_tracking.py and test_ui.py have what holds where nobody says so.
+        patch.setenv("MLFLOW_EXPERIMENT_ID", "0")
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         yield
 
@@ -165,7 +172,7 @@ def store(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     import mlflow
 
     monkeypatch.chdir(tmp_path)
-    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
+    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME"):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "mlflow.db").write_bytes(empty_store.read_bytes())
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
@@ -201,4 +208,4 @@ def environment() -> dict[str, str]:
     """What a user has in a shell where the commands of the README and the docs are typed."""
     variables = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return variables | {"PATH": path, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    return variables | {"PATH": path, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_EXPERIMENT_ID": "0"}

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PATIENCE, ROOT, free_port, wait_until
+from conftest import PATIENCE, ROOT, free_port, plain_name, wait_until
 
 TIMED = re.compile(r"seconds$")
 """Metrics that differ from one execution to the next."""
@@ -701,7 +701,7 @@ class Store:
         for run in [parent, *self.below(parent)]:
             run_id, tags = run.info.run_id, run.data.tags
             above = names.get(tags.get("mlflow.parentRunId", ""), "")
-            name = names[run_id] = f"{above}/{run.info.run_name}"
+            name = names[run_id] = f"{above}/{plain_name(run)}"
             assert name not in found, f"{name} is there twice"
             metrics = {}
             for metric in run.data.metrics:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import pytest
-from conftest import PATIENCE, ROOT
+from conftest import PATIENCE, ROOT, plain_name
 
 from mlplab import __main__ as command_line
 from mlplab import keras_names, progress, terminal
@@ -61,6 +61,7 @@ class Machine:
             "IMPORTED": str(folder / "imported"),
             "MLFLOW_TRACKING_URI": f"sqlite:///{self.store}",
             "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_EXPERIMENT_ID": "0",
             **dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), closed),
             **dict.fromkeys(("no_proxy", "NO_PROXY"), ""),
         }
@@ -318,7 +319,7 @@ def test_a_finished_training_is_a_success_whatever_becomes_of_its_output(
         code = command_line.main(["compare", "--spec", mine, "--dataset", "digits"])
     monkeypatch.undo()
     assert code == 0
-    assert {(run.info.run_name, run.info.status) for run in store.search_runs(["0"])} == {
+    assert {(plain_name(run), run.info.status) for run in store.search_runs(["0"])} == {
         ("mine", "FINISHED"),
         ("±σ", "FINISHED"),
     }

@@ -17,7 +17,7 @@ import keras
 import mlflow
 import numpy as np
 import pytest
-from conftest import PATIENCE, ROOT, wait_until
+from conftest import PATIENCE, ROOT, plain_name, wait_until
 
 from mlplab import __main__ as command_line
 from mlplab import building, replay, training, trial
@@ -387,7 +387,7 @@ def test_a_file_of_ones_own_runs_by_mlflow_from_its_folder(
     code, said = mlflow_run("-e", "compare", "-P", f"spec={folder / 'irises.py'}")
     assert code == 0, said
     (parent,) = runs_of(store, "comparison")
-    assert parent.info.run_name == "irises"
+    assert plain_name(parent) == "irises"
     trained = runs_of(store, "training")
     assert {run.info.run_name: run.info.status for run in trained} == {"narrow": "FINISHED", "wide": "FINISHED"}
     again = ("-e", "replay", "-P", f"run_id={trained[0].info.run_id}")

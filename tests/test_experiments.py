@@ -6,7 +6,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from conftest import PATIENCE
+from conftest import PATIENCE, plain_name
 from test_readme import COMMANDS, REPORT
 from test_run import Quiet, Screen, artifacts, below, read
 
@@ -55,10 +55,10 @@ def reported(project, environment, empty_store, tmp_path_factory):
         runs = client.search_runs(["0"], order_by=["attributes.start_time ASC"])
         first = {}
         for each in reversed(runs):  # the last one of a name is overwritten by the first
-            if each.info.run_name in reported_names():
-                experiment = SMOKE.adapt(load_experiment(each.info.run_name))
+            if plain_name(each) in reported_names():
+                experiment = SMOKE.adapt(load_experiment(plain_name(each)))
                 text = read(client, each.info.run_id, "record.json")
-                first[each.info.run_name] = Record.from_json(text, experiment, each.info.run_id)
+                first[plain_name(each)] = Record.from_json(text, experiment, each.info.run_id)
         reports = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
         yield first, second, screen, project / "report", client, reports
     mlflow.set_tracking_uri(None)
@@ -76,7 +76,7 @@ def test_every_experiment_runs(reported):
     # best_found had the search run under itself, predict and training_times what they are about.
     for name, record in first.items():
         child = client.get_run(record.run_id)
-        assert child.info.run_name == name
+        assert plain_name(child) == name
         assert child.info.status == "FINISHED"
         experiment = load_experiment(name)
         if isinstance(experiment, Comparison):
@@ -139,7 +139,7 @@ def test_a_report_goes_on_where_an_experiment_raises(store, tmp_path):
     assert set(records) == {"cifar_baseline"}
     assert "the disk is full" in screen.errors[0]
     assert "batch_1000" in (tmp_path / "report" / "report.html").read_text()
-    statuses = {r.info.run_name: r.info.status for r in store.search_runs(["0"])}
+    statuses = {plain_name(r): r.info.status for r in store.search_runs(["0"])}
     assert statuses["report"] == statuses["batch_1000"] == "FAILED"
     assert statuses["cifar_baseline"] == "FINISHED"
 

@@ -23,7 +23,7 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
-from conftest import PATIENCE, free_port
+from conftest import PATIENCE, free_port, plain_name
 from faults import (
     PASS,
     Fault,
@@ -360,7 +360,7 @@ def test_an_interrupt_leaves_every_run_ended_and_every_epoch_on_record(number, c
     assert command.ends_within(30), command.said
     seconds = time.monotonic() - sent
     assert command.process.returncode == code, command.said
-    assert {run.info.run_name: run.info.status for run in store.runs()} == {
+    assert {plain_name(run): run.info.status for run in store.runs()} == {
         "spec": "KILLED",
         "SGD": "FINISHED",
         "Adam": "KILLED",
@@ -776,7 +776,7 @@ def test_reap_ends_the_runs_of_the_dead_and_no_others(undisturbed, local):
             assert (now.status, now.end_time) == (run.info.status, run.info.end_time)
     again = local.here(*arguments)
     assert again.code == 0, again.out
-    (parent,) = [run for run in store.parents() if run.info.run_name == "spec"]
+    (parent,) = [run for run in store.parents() if run.info.run_name.startswith("spec ·")]
     assert set(left) <= {parent.info.run_id, *(run.info.run_id for run in store.below(parent))}
     assert not differences(expected.content, store.content(parent))
 

@@ -52,7 +52,7 @@ LAYERS = (
     # What needs nothing else.
     {"keras_names", "user_code", "models", "initial", "splits", "verdicts", "aggregates", "spool", "backend"},
     {"checks", "statistics", "sequential", "racing", "arrays", "ranges", "sharing", "drawing", "export", "machine"},
-    {"marks", "amounts", "addresses", "layout"},
+    {"marks", "amounts", "addresses", "layout", "views"},
     # The public names, which it imports on use alone, and the folders of the cache and the state.
     {"__init__"},
 )

@@ -225,8 +225,7 @@ def test_verdicts_are_on_the_comparisons_run(recorded):
     assert verdict.low < verdict.difference < verdict.high
     assert asdict(verdict) in said["verdicts"]
     note = parent.data.tags["mlflow.note.content"]
-    for each in record.verdicts:
-        assert each.sentence in note
+    assert not any(each.sentence in note for each in record.verdicts)
     found = artifacts(client, parent.info.run_id)
     assert {"differences_val_accuracy.png", "differences_gap.png", "differences_train_seconds.png"} <= found
     assert "reached_val_accuracy_0.4.png" in found
@@ -336,7 +335,7 @@ def test_one_seed_cannot_tell(store, dataset):
     assert {verdict.decision for verdict in record.verdicts} == {"one seed"}
     assert all("ne seed" in verdict.sentence for verdict in record.verdicts)
     assert not any(math.isfinite(verdict.low) for verdict in record.verdicts)
-    (parent,) = [r for r in store.search_runs(["0"]) if r.info.run_name == "trial"]
+    (parent,) = [r for r in store.search_runs(["0"]) if r.info.run_name.startswith("trial ·")]
     assert not [name for name in artifacts(store, parent.info.run_id) if name.startswith("differences")]
     answer = parent.data.tags["answer"]
     assert answer.startswith("One seed cannot tell which variant is better")
@@ -360,7 +359,7 @@ def test_trainings_that_do_not_pair_get_no_verdict(store, dataset):
     assert record.verdicts == []
     note = store.get_run(record.run_id).data.tags["mlflow.note.content"]
     assert "No verdicts: 'slow' and 'fast' with seed 1234 do not pair: their batch order differs" in note
-    assert "Best by val_accuracy" in note
+    assert "Best by val_accuracy" not in note
 
 
 def test_a_busy_machine_is_said(recorded, dataset, store, monkeypatch):
@@ -376,7 +375,7 @@ def test_a_busy_machine_is_said(recorded, dataset, store, monkeypatch):
     busy = (
         "the machine was busy with something else during 6 of 6 trainings (up to 1.0 cores), so times may be too long"
     )
-    note = store.get_run(record.run_id).data.tags["mlflow.note.content"]
+    assert busy in store.get_run(record.run_id).data.tags["mlflow.note.content"]
     said = json.loads(lookup.read_artifact(record.run_id, "verdicts.json"))["verdicts"]
     out = Console(file=io.StringIO(), width=1_000)
     terminal.Screen(out).recorded(record)
@@ -384,7 +383,6 @@ def test_a_busy_machine_is_said(recorded, dataset, store, monkeypatch):
     for verdict in said:
         about_times = verdict["measure"] == "train_seconds"
         assert verdict["sentence"].endswith(f"; {busy}.") is about_times
-        assert verdict["sentence"] in note
         assert verdict["sentence"] in out.file.getvalue()
     times = [verdict for verdict in record.verdicts if verdict.measure == "train_seconds"]
     legend = verdict_figures.differences(times, record.data).legends[0]

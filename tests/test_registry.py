@@ -407,7 +407,7 @@ def best_of(name):
     select, client = OWN[name].metric, mlflow.MlflowClient()
     of = f"tags.`mlplab.experiment` = '{name}'"
     order = [{"field_name": f"metrics.best_{select.name}", "ascending": not select.maximizes}]
-    found = client.search_logged_models(["0"], f"{of} AND name = 'model'", order_by=order)
+    found = client.search_logged_models(["0"], f"{of} AND name != 'served'", order_by=order)
     values = [{m.key: m.value for m in model.metrics}[f"best_{select.name}"] for model in found]
     assert len(found) == len(OWN[name].variants)
     assert values == sorted(values, reverse=select.maximizes)

@@ -82,7 +82,7 @@ def test_the_command_replays_a_run_in_the_store(recorded, store, capsys):
 def test_a_run_that_is_no_training_is_refused_as_what_it_is(recorded, store, capsys):
     """Whatever else is named is said to be what it is, with the trainings that may have been meant, at exit code 2."""
     training, _ = recorded
-    (parent,) = [r for r in store.search_runs(["0"]) if r.info.run_name == "trial"]
+    (parent,) = [r for r in store.search_runs(["0"]) if r.info.run_name.startswith("trial ·")]
     assert below(store, parent)
     foreign = store.create_run("0", run_name="somebody's").info.run_id
     unfinished = store.create_run("0", run_name="SGD", tags={"mlplab.kind": "training"}).info.run_id
@@ -103,5 +103,5 @@ def test_a_run_that_is_no_training_is_refused_as_what_it_is(recorded, store, cap
             err = capsys.readouterr().err
             assert err.startswith(f"mlplab: run_id is {run_id!r}, ")
             assert said in err
-    assert not [run for run in store.search_runs(["0"]) if run.info.run_name == "replay"]
+    assert not [run for run in store.search_runs(["0"]) if run.info.run_name.startswith("replay ·")]
     store.delete_run(foreign)

@@ -10,6 +10,7 @@ import keras
 import mlflow
 import numpy as np
 import pytest
+from conftest import plain_name
 from words import choices, mlp
 
 from mlplab import Comparison, Prediction, Search, labels, loading, machine, origin, run, tracking, trial
@@ -112,7 +113,7 @@ def recorded(empty_store, tmp_path_factory, dataset):
     client = mlflow.MlflowClient()
     runs = client.search_runs(["0"])
     (parent,) = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
-    children = {r.info.run_name: r for r in runs if r is not parent}
+    children = {plain_name(r): r for r in runs if r is not parent}
     yield outcome, client, parent, children, watch
     mlflow.set_tracking_uri(None)
 
@@ -128,7 +129,7 @@ def read(client, run_id, path):
 def test_every_variant_is_a_child_of_the_comparisons_run(recorded):
     """The parent has one finished child a variant, named after it, tagged with what its numbers depend on."""
     _, _, parent, children, _ = recorded
-    assert parent.info.run_name == "trial"
+    assert parent.info.run_name == "trial · digits · 6 epochs"
     assert parent.info.status == "FINISHED"
     assert set(children) == set(COMPARISON.variants)
     for child in children.values():
@@ -258,10 +259,14 @@ def test_the_parent_holds_the_comparison(recorded):
     tags = parent.data.tags
     assert tags["winner"] == best.variant.name
     assert tags["winner.run_id"] == children[best.variant.name].info.run_id
-    assert parent.data.metrics["winner_val_accuracy"] == max(best.history["val_accuracy"])
+    assert parent.data.metrics["best_val_accuracy"] == max(best.history["val_accuracy"])
     note = tags["mlflow.note.content"]
     assert read(client, parent.info.run_id, "comparison.md") in note.replace("&nbsp;", "")
-    assert f"parentRunId%3D%22{parent.info.run_id}%22" in note
+    assert note.startswith(tags["answer"])
+    views = client.get_experiment(parent.info.experiment_id).tags
+    for way in ("artifacts/comparison.html", f"viewStateShareKey={parent.info.run_id}", "viewStateShareKey=mlplab&"):
+        assert way in note.splitlines()[0]
+    assert {f"mlflow.sharedViewState.{key}" for key in (parent.info.run_id, "mlplab")} <= set(views)
     assert children[best.variant.name].data.tags["mlflow.note.content"].endswith("number 1 of 4 in trial")
     assert COMPARISON.question in note
     assert "stand-in for MNIST" in note
@@ -324,7 +329,7 @@ def test_a_variant_that_raises_leaves_its_siblings_alone(store, capsys):
     """One that fails in training ends FAILED with its traceback, its sibling finishes, and the command exits with 1."""
     Path("mine.py").write_text(FAILING)
     assert command_line.main(["compare", "--spec", "mine.py"]) == 1
-    runs = {r.info.run_name: r for r in store.search_runs(["0"])}
+    runs = {plain_name(r): r for r in store.search_runs(["0"])}
     assert {name: r.info.status for name, r in runs.items()} == {
         "mine": "FAILED",
         "SGD": "FAILED",
@@ -357,7 +362,7 @@ def test_an_interrupt_ends_every_run(store, dataset):
     """Ctrl-C in a training leaves the child and the parent KILLED, with the epochs before it recorded."""
     with pytest.raises(KeyboardInterrupt):
         perform(COMPARISON, dataset, InterruptedWhen(lambda result: result.epochs == 2))
-    runs = {r.info.run_name: r for r in store.search_runs(["0"])}
+    runs = {plain_name(r): r for r in store.search_runs(["0"])}
     assert {name: r.info.status for name, r in runs.items()} == {"trial": "KILLED", "SGD": "KILLED"}
     assert len(store.get_metric_history(runs["SGD"].info.run_id, "loss")) == 2
 
@@ -442,7 +447,7 @@ def searched(empty_store, tmp_path_factory, dataset):
 
 def below(client, parent):
     every = client.search_runs(["0"], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
-    return {r.info.run_name: r for r in every}
+    return {plain_name(r): r for r in every}
 
 
 def names(watch, event):
@@ -533,10 +538,10 @@ def test_a_comparison_killed_goes_on_from_its_checkpoint(store, dataset, monkeyp
     watch = InterruptedWhen(lambda result: result.variant.name == "RMSprop" and result.epochs == 4)
     with pytest.raises(KeyboardInterrupt):
         perform(spec, dataset, watch)
-    before = {r.info.run_name: r for r in store.search_runs(["0"])}
+    before = {plain_name(r): r for r in store.search_runs(["0"])}
     watch = Quiet()
     record = perform(spec, dataset, watch)
-    after = {r.info.run_name: r for r in store.search_runs(["0"])}
+    after = {plain_name(r): r for r in store.search_runs(["0"])}
     assert {name: run.info.run_id for name, run in before.items()} == {n: r.info.run_id for n, r in after.items()}
     assert after["SGD"].info.end_time == before["SGD"].info.end_time
     assert {run.info.status for run in after.values()} == {"FINISHED"}
@@ -610,7 +615,7 @@ def test_a_prediction_asks_the_logged_model_of_a_variant(store, dataset, monkeyp
     spec = Prediction(name="asks", question="What does it answer?", of="trial", variant="RMSprop", images=7)
     lab = run.Lab(lambda wanted: dataset, Screen(Quiet()), Options(epochs=1))
     record = lab.run(spec)[0]
-    (parent,) = [r for r in store.search_runs(["0"]) if r.info.run_name == "asks"]
+    (parent,) = [r for r in store.search_runs(["0"]) if r.info.run_name.startswith("asks ·")]
     chosen = below(store, below(store, parent)["trial"])["RMSprop"]
     model = keras.saving.load_model(store.download_artifacts(chosen.info.run_id, "model.keras"))
     answers = model.predict(dataset.test.x, verbose=0)

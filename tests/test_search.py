@@ -324,7 +324,7 @@ def test_a_search_of_which_every_candidate_fails_says_why(dataset: Dataset, stor
     search = a_search(base=OWN, space={"model.units": [4, 5], "model.least": [1_000]}, candidates=2, folds=2)
     with pytest.raises(RuntimeError, match=r"all 2 candidates failed(.|\n)*MemoryError: too few examples"):
         perform(search, dataset)
-    (parent,) = [r for r in store.search_runs(["0"]) if r.info.run_name == "hunt"]
+    (parent,) = [r for r in store.search_runs(["0"]) if r.info.run_name.startswith("hunt ·")]
     assert parent.info.status == "FAILED"
 
 

@@ -1,5 +1,6 @@
 """What `mlplab.tracking` promises, against real stores."""
 
+import base64
 import contextlib
 import json
 import math
@@ -8,7 +9,9 @@ import random
 import socket
 import sqlite3
 import tempfile
+import threading
 import time
+import zlib
 from pathlib import Path
 from uuid import uuid4
 
@@ -19,7 +22,7 @@ from conftest import free_port, wait_until
 from faults import PASS, Fault, Proxy, Server
 from mlflow import MlflowClient
 
-from mlplab import delivery, marks, spool, stores, tracking, upkeep
+from mlplab import delivery, marks, spool, stores, tracking, upkeep, views
 from mlplab.checks import UnavailableError, UndeliveredError
 
 
@@ -63,7 +66,11 @@ def test_a_run_holds_what_was_said_of_it(store, dataset):
     assert run.data.tags["dataset"] == "digits"
     assert run.data.tags["mlflow.parentRunId"] == parent.run_id
     assert store.get_run(parent.run_id).data.metrics["log_seconds"] > 0
-    assert [entry.dataset.digest for entry in run.inputs.dataset_inputs] == [dataset.digest]
+    inputs = {entry.tags[0].value: entry.dataset for entry in run.inputs.dataset_inputs}
+    assert list(inputs) == ["training", "validation", "test"]
+    assert {each.digest for each in inputs.values()} == {dataset.digest}
+    assert inputs["training"].name == dataset.label
+    assert json.loads(inputs["validation"].profile)["examples"] == len(dataset.validation)
     assert sorted(file.path for file in store.list_artifacts(child.run_id)) == ["bytes.bin", "note.txt"]
     assert store.get_run(parent.run_id).info.status == "FINISHED"
 
@@ -117,12 +124,119 @@ def test_the_projects_run_is_the_parent(store, dataset, monkeypatch, given_name,
 
 def test_the_experiment_is_that_of_mlflows_own_variable(store, dataset, monkeypatch):
     """MLFLOW_EXPERIMENT_NAME names the experiment of a comparison; it is made on first use and found on the second."""
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_ID")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
     for _ in range(2):
         with tracking.parent_run("optimizers", {}, dataset) as parent:
             parent.finish()
         assert store.get_experiment(store.get_run(parent.run_id).info.experiment_id).name == "mine"
     assert len([e for e in store.search_experiments() if e.name == "mine"]) == 1
+
+
+@pytest.fixture
+def unnamed(store, monkeypatch):
+    """A store, where nobody names an experiment."""
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_ID")
+    return store
+
+
+def experiment_of(store, run):
+    return store.get_experiment(store.get_run(run.run_id).info.experiment_id).name
+
+
+def test_runs_go_to_an_experiment_of_their_own(unnamed, monkeypatch):
+    """Where nobody names an experiment it is `mlplab`; what `mlflow.set_experiment` or `mlflow run` chose stays."""
+    with tracking.parent_run("first", {}) as first:
+        first.finish()
+    assert experiment_of(unnamed, first) == "mlplab"
+    monkeypatch.setenv("MLFLOW_RUN_ID", unnamed.create_run("0").info.run_id)
+    with tracking.parent_run("project", {}) as second:
+        second.finish()
+    assert experiment_of(unnamed, second) == "Default"
+    monkeypatch.delenv("MLFLOW_RUN_ID")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "")  # set_experiment sets it, which is undone by this
+    monkeypatch.setattr(mlflow.tracking.fluent, "_active_experiment_id", None)
+    mlflow.set_experiment("a notebook's")
+    with tracking.parent_run("third", {}) as third:
+        third.finish()
+    assert experiment_of(unnamed, third) == "a notebook's"
+
+
+def test_what_is_on_record_is_found_where_nobody_named_an_experiment(unnamed, monkeypatch):
+    """A record in Default is found from `mlplab` and the other way round; one elsewhere is not, nor from there."""
+    homes = {"Default": "old", "mlplab": "new", "elsewhere": "foreign"}
+    for experiment, fingerprint in homes.items():
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", experiment)
+        with tracking.parent_run("made", marks.fingerprinted(fingerprint)) as run:
+            run.finish()
+    found = {}
+    for experiment in homes:
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", experiment)
+        with tracking.parent_run("asks", {}) as run:
+            found[experiment] = [each for each in homes.values() if run.find(each)]
+            run.finish()
+    assert found == {"Default": ["old", "new"], "mlplab": ["old", "new"], "elsewhere": ["foreign"]}
+
+
+@pytest.mark.parametrize(("again", "goes_on"), [("Default", True), ("mlplab", True), ("elsewhere", False)])
+def test_an_interrupted_command_goes_on_where_nobody_named_an_experiment(unnamed, monkeypatch, again, goes_on):
+    """Interrupted in `mlplab`, it goes on there when it is given in Default, and begins anew in another experiment."""
+    with pytest.raises(KeyboardInterrupt), tracking.parent_run("long", {}, command=f"long {again}") as first:
+        first.metrics({"loss": 1.0}, 1)
+        raise KeyboardInterrupt
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", again)
+    with tracking.parent_run("long", {}, command=f"long {again}") as second:
+        second.metrics({"loss": 0.5}, 2)
+        second.child("below", {}, {}).finish()
+        second.finish()
+    assert (second.run_id == first.run_id) == goes_on
+    assert experiment_of(unnamed, second) == ("mlplab" if goes_on else again)
+    assert points(unnamed, second.run_id, "loss") == [(1, 1.0), (2, 0.5)][0 if goes_on else 1 :]
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_machine_is_watched_where_that_is_wanted(store, monkeypatch, wanted):
+    """MLflow's own variable has system metrics logged on the outermost run; without it there are none, nor a thread."""
+    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", str(wanted).lower())
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
+    with tracking.parent_run("watched", {}) as run:
+        assert ("system metrics" in {thread.name for thread in threading.enumerate()}) == wanted
+        time.sleep(0.5)
+        run.finish()
+    found = {name for name in store.get_run(run.run_id).data.metrics if name.startswith("system/")}
+    assert ("system/cpu_utilization_percentage" in found) == wanted
+    assert bool(found) == wanted
+    if wanted:
+        assert len(points(store, run.run_id, "system/cpu_utilization_percentage")) >= 2
+    assert "system metrics" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_view_is_saved_as_the_ui_saves_it_and_not_twice(store):
+    """A view is a tag that the UI reads, the latest of a key; of more than the UI should list the oldest go."""
+
+    def view(tag):
+        kept = json.loads(store.get_experiment("0").tags[tag])
+        text = zlib.decompress(base64.b64decode(kept["state"].removeprefix("deflate;")))
+        return kept["name"], json.loads(text)
+
+    store.set_experiment_tag("0", f"{views.PREFIX}17by-hand", json.dumps({"name": "a user's", "state": "{}"}))
+    with tracking.parent_run("views", {}) as run:
+        run.view(views.ANSWERS, "Answers", views.answers("val_loss"))
+        for name in ("first", "second"):
+            run.view(run.run_id, name, {"searchFilter": f"of {run.run_id}"})
+        for place in range(views.MOST + 3):
+            run.view(f"other-{place:02}", "one more", {})
+        run.finish()
+    kept = [tag.removeprefix(views.PREFIX) for tag in store.get_experiment("0").tags if tag.startswith(views.PREFIX)]
+    assert len(kept) == views.MOST + 2
+    assert {"17by-hand", views.ANSWERS, "other-52", "other-03"} <= set(kept)
+    assert not {run.run_id, "other-02"} & set(kept)
+    assert view(views.PREFIX + views.ANSWERS) == ("Answers", views.answers("val_loss"))
+    with tracking.parent_run("again", {}) as run:
+        for name in ("first", "second"):
+            run.view(run.run_id, name, {"searchFilter": f"of {run.run_id}"})
+        run.finish()
+    assert view(views.PREFIX + run.run_id) == ("second", {"searchFilter": f"of {run.run_id}"})
 
 
 @pytest.fixture
@@ -317,6 +431,7 @@ def test_what_is_deleted_or_not_there_is_refused_with_the_remedy(store, monkeypa
     store.delete_experiment(experiment)
     for name, value in (("MLFLOW_EXPERIMENT_NAME", "mine"), ("MLFLOW_EXPERIMENT_ID", experiment)):
         with monkeypatch.context() as patch:
+            patch.delenv("MLFLOW_EXPERIMENT_ID")
             patch.setenv(name, value)
             text = refused()
             assert "the experiment 'mine'" in text
