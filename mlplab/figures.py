@@ -46,7 +46,7 @@ def learning_curves(results: Result | Sequence[Result], data: str, metrics: Sequ
     """
     (outcome,) = outcomes([results] if isinstance(results, Result) else results)
     chosen = metrics or [*tables.logged(outcome.results)[: MOST_PANELS - 1], "loss"]
-    shown = [_metric(metric, outcome.results) for metric in chosen[:MOST_PANELS]]
+    shown = [metric_of(metric, outcome.results) for metric in chosen[:MOST_PANELS]]
     penalized = any("penalty" in result.history for result in outcome.results)
     labels = ("training", "validation", f"training, evaluated{' (loss without penalty)' if penalized else ''}")
     validated = any("val_loss" in result.history for result in outcome.results)
@@ -67,7 +67,7 @@ def learning_curves(results: Result | Sequence[Result], data: str, metrics: Sequ
         if measured[2]:
             lines[-1].set(linewidth=1.2)
         # Without validation no epoch was chosen.
-        best = [result.best_epoch for result in _sound(outcome) if result.best_epoch and validated]
+        best = [result.best_epoch for result in sound(outcome) if result.best_epoch and validated]
         if best:
             middle = statistics.median(best)
             says = f"best epoch ({middle:g})" if len(best) == 1 else f"best epoch (median {middle:g})"
@@ -75,7 +75,7 @@ def learning_curves(results: Result | Sequence[Result], data: str, metrics: Sequ
         marks = {**{str(line.get_label()): line for line in lines}, **marks}
         _finish(axes, metric, _every(outcome.results, names), outcome.results)
     if marks:
-        says = _means([outcome], bands=True) if validated else "validation was not measured while it trained"
+        says = curves_explained([outcome], bands=True) if validated else "validation was not measured while it trained"
         # The best epoch last.
         lines = sorted(marks.values(), key=lambda line: str(line.get_label()).startswith("best epoch"))
         add_legend(figure, lines, below=True, title=says)
@@ -88,7 +88,7 @@ def comparison_curves(metric: Metric | str, results: Sequence[Result], data: str
     Args:
         metric: with or without `val_`, such as `tables.shown_metrics` has it.
     """
-    metric = _metric(metric, results)
+    metric = metric_of(metric, results)
     variants = outcomes(results)
     rows = sum(1 + _name(outcome).count("\n") for outcome in variants)
     title = f"{metric.base[0].upper()}{metric.base[1:].replace('_', ' ')} by variant"
@@ -106,7 +106,7 @@ def comparison_curves(metric: Metric | str, results: Sequence[Result], data: str
             lines.append(line)
         axes.set_title(side, fontsize=10)
         _finish(axes, metric, every, results)
-    add_explanation(figure, _means(variants, bands=bands))
+    add_explanation(figure, curves_explained(variants, bands=bands))
     add_legend(figure, lines, below=False)
     return figure
 
@@ -174,7 +174,7 @@ def learning_rates(results: Sequence[Result], select: Metric | str, data: str) -
     Returns:
         None if no three variants differ in the learning rate alone.
     """
-    metric = _metric(select, results)
+    metric = metric_of(select, results)
     every: dict[Training, list[Outcome]] = {}
     for outcome in outcomes(results):
         if isinstance(outcome.variant.learning_rate, int | float):  # a schedule has no one rate
@@ -200,7 +200,7 @@ def learning_rates(results: Sequence[Result], select: Metric | str, data: str) -
         # What diverged has no final value; how many did is said below.
         final = [[math.nan if r.status == DIVERGED else r.last(metric.name) for r in o.results] for o in family]
         seeds = list(itertools.zip_longest(*final, fillvalue=math.nan))
-        mean, low, high = _mean_interval(seeds)
+        mean, low, high = mean_curve(seeds)
         style: dict[str, Any] = {"color": look[0], "linestyle": look[1], "marker": "o", "markersize": 5}
         lines += axes.plot(rates, mean, label=folded(name, 32), linewidth=1.8, **style)
         if len(seeds) > 1:
@@ -220,7 +220,7 @@ def learning_rates(results: Sequence[Result], select: Metric | str, data: str) -
         axes.set_yscale("log")
     if shown:
         limit_y(axes, shown)
-    axes.set_ylabel(f"{metric.words}\nafter the last epoch{_unit(metric, results)}")
+    axes.set_ylabel(f"{metric.words}\nafter the last epoch{unit_text(metric, results)}")
     axes.grid(alpha=0.3)
     for panel in below:
         rows = ["diverged" if len(names) == 1 else f"{folded(name, 32)} diverged" for name in names]
@@ -275,7 +275,7 @@ def _curves(
     lost = [result.status == DIVERGED for result in outcome.results]
     if len(curves) == 1:
         return _curve(axes, curves[0], label, colour, dash, lost[0])
-    mean, low, high = _mean_interval([result.history.get(metric, []) for result in _sound(outcome)])
+    mean, low, high = mean_curve([result.history.get(metric, []) for result in sound(outcome)])
     if bands:
         axes.fill_between(range(1, len(mean) + 1), low, high, color=colour, alpha=0.18, linewidth=0, zorder=1.4)
         for values, diverged in zip(curves, lost, strict=True):
@@ -283,7 +283,7 @@ def _curves(
     return _curve(axes, mean.tolist(), label, colour, dash, all(lost))
 
 
-def _sound(outcome: Outcome) -> Sequence[Result]:
+def sound(outcome: Outcome) -> Sequence[Result]:
     """The trainings that curves are means of: those that diverged leave theirs, unless all did."""
     return [result for result in outcome.results if result.status != DIVERGED] or outcome.results
 
@@ -298,7 +298,7 @@ def _curve(axes: Axes, values: Sequence[float], label: str, colour: str, dash: s
     return line
 
 
-def _mean_interval(rows: Sequence[Sequence[float]]) -> np.ndarray:
+def mean_curve(rows: Sequence[Sequence[float]]) -> np.ndarray:
     """Mean over rows of finite values, and the ends of its 95 % interval, shape (3, the longest row's length)."""
     table = np.full((len(rows), max(map(len, rows))), math.nan)
     for line, row in zip(table, rows, strict=True):
@@ -309,7 +309,7 @@ def _mean_interval(rows: Sequence[Sequence[float]]) -> np.ndarray:
 def _finish(axes: Axes, metric: Metric, curves: Sequence[Sequence[float]], results: Sequence[Result]) -> None:
     """Labels the axes of `metric` and fits them to all `curves` that share them."""
     axes.set_xlabel("epoch")
-    axes.set_ylabel(metric.base.replace("_", " ") + _unit(metric, results))
+    axes.set_ylabel(metric.base.replace("_", " ") + unit_text(metric, results))
     axes.tick_params(labelleft=True)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     axes.grid(alpha=0.3)
@@ -323,35 +323,50 @@ def _finish(axes: Axes, metric: Metric, curves: Sequence[Sequence[float]], resul
         axes.text(0.5, 0.5, "no epoch has a value", transform=axes.transAxes, ha="center", color="0.4")
 
 
-def _fit(axes: Axes, metric: Metric, curves: Sequence[Sequence[float]]) -> None:
-    """Keeps a spiking curve from flattening the rest: cut off beyond their values, or logarithmic if all spike."""
-    values = np.concatenate(curves)
-    share = metric.unit == "points"
+def spiking(metric: Metric, curves: Sequence[Sequence[float]]) -> tuple[float, bool]:
+    """Beyond which value curves of `metric` are cut off, lest a spiking one flatten the rest; infinite where none is.
+
+    Args:
+        curves: of finite values, none of them empty.
+
+    Returns:
+        The value, and whether the axis is logarithmic instead, as all curves spike.
+    """
     start = statistics.median_low(curve[0] for curve in curves)
     if metric.maximizes:
         # Such as R², which may begin anywhere and has no worst value; of shares none can spike.
-        limit = -math.inf if share else start - SPIKE * max(1.0, abs(start))
-        spikes, beyond, worst = [min(curve) < limit for curve in curves], values < limit, values.min()
+        limit = -math.inf if metric.unit == "points" else start - SPIKE * max(1.0, abs(start))
+        spikes = [min(curve) < limit for curve in curves]
     else:
         # Of a loss that begins below 0, as far from there as one above 0 would go.
         limit = start + (SPIKE - 1) * abs(start) or math.inf
-        spikes, beyond, worst = [max(curve) > limit for curve in curves], values > limit, values.max()
+        spikes = [max(curve) > limit for curve in curves]
     if any(spikes) and not all(spikes):
+        return limit, False
+    return (-math.inf if metric.maximizes else math.inf), any(spikes) and min(map(min, curves)) > 0
+
+
+def _fit(axes: Axes, metric: Metric, curves: Sequence[Sequence[float]]) -> None:
+    """Keeps a spiking curve from flattening the rest: cut off beyond their values, or logarithmic if all spike."""
+    values = np.concatenate(curves)
+    limit, logarithmic = spiking(metric, curves)
+    beyond, worst = (values < limit, values.min()) if metric.maximizes else (values > limit, values.max())
+    if beyond.any():
         limit_y(axes, values[~beyond], reach=0)
         says = f"cut off: values reach {significant(worst, 2)}"
         height, side = (0.02, "bottom") if metric.maximizes else (0.98, "top")
         axes.text(0.99, height, says, transform=axes.transAxes, ha="right", va=side, color="0.4", fontsize=8)
         return
-    if any(spikes) and values.min() > 0:
+    if logarithmic:
         axes.set_yscale("log")
     limit_y(axes, values)
-    if share:
+    if metric.unit == "points":
         # A band may leave 0 to 1, no share does.
         low, high = axes.get_ylim()
         axes.set_ylim(max(low, -0.05), min(high, 1.05))
 
 
-def _metric(metric: Metric | str, results: Sequence[Result]) -> Metric:
+def metric_of(metric: Metric | str, results: Sequence[Result]) -> Metric:
     """A metric given by its name, with its unit; of validation, whether its name said so or not."""
     if isinstance(metric, str):
         name = metric if metric.startswith("val_") else f"val_{metric}"
@@ -370,7 +385,7 @@ def _loss(variant: Training) -> str:
     )
 
 
-def _unit(metric: Metric, results: Sequence[Result]) -> str:
+def unit_text(metric: Metric, results: Sequence[Result]) -> str:
     """What a metric's values are measured in, in parentheses; "" where its name says it all."""
     if metric.base == "loss":
         names = {_loss(result.variant) for result in results}
@@ -393,17 +408,17 @@ def _every(results: Sequence[Result], metrics: Sequence[str]) -> list[list[float
     return [result.history.get(metric, []) for result in results for metric in metrics]
 
 
-def _means(variants: Sequence[Outcome], *, bands: bool) -> str:
+def curves_explained(variants: Sequence[Outcome], *, bands: bool) -> str:
     """What curves over several seeds show; "" where there are none."""
     seeds = max(len(outcome.results) for outcome in variants)
-    drawn = max(sum(result.epochs > 0 for result in _sound(outcome)) for outcome in variants)
+    drawn = max(sum(result.epochs > 0 for result in sound(outcome)) for outcome in variants)
     if seeds == 1 or not drawn:
         return ""
     diverged, failed = (
         any(0 < sum(r.status == status for r in o.results) < len(o.results) for o in variants)
         for status in (DIVERGED, FAILED)
     )
-    uneven = any(len({result.epochs for result in _sound(o) if result.epochs}) > 1 for o in variants)
+    uneven = any(len({result.epochs for result in sound(o) if result.epochs}) > 1 for o in variants)
     held = ["did not diverge"] * diverged + ["did not fail"] * failed
     which = " and ".join(held + ["are still in training"] * uneven)
     if drawn == 1:
