@@ -12,8 +12,12 @@
   function rows(chart) {
     const of = page.curves.of[chart.series];
     const inside = (value) => value !== null && value !== undefined && !beyond(chart, value);
+    // Bands end a little beyond the axis: where seeds are far apart they would be wider than any screen.
+    const [low, high] = heights(chart.group);
+    const least = chart.log ? low / 10 : 2 * low - high, most = chart.log ? 10 * high : 2 * high - low;
+    const band = (ends, i) => (ends && ends[i] !== null ? Math.min(Math.max(ends[i], least), most) : null);
     const means = of.means.flatMap((line) =>
-      line.m.map((m, i) => ({ v: line.v, e: epochs[i], m: inside(m) ? m : null, l: line.l ? line.l[i] : null, h: line.h ? line.h[i] : null })));
+      line.m.map((m, i) => ({ v: line.v, e: epochs[i], m: inside(m) ? m : null, l: band(line.l, i), h: band(line.h, i) })));
     const seeds = of.seeds.flatMap((line) =>
       line.y.map((y, i) => ({ v: line.v, s: line.s, e: epochs[i], y: inside(y) ? y : null })));
     const lasts = (line, values, lost) => {
@@ -142,7 +146,7 @@
     for (const param of spec.params || []) if (param.name in given) param.value = given[param.name];
     if (quick) for (const layer of spec.layer || []) layer.params = (layer.params || []).filter((one) => one.name !== "zoom");
     if (quick) spec.params = (spec.params || []).filter((one) => one.name !== "zoom");
-    const { view } = await vegaEmbed(place, spec, { actions: false, renderer: "svg", logLevel: vega.Error, tooltip: tooltip(chart) });
+    const { view } = await vegaEmbed(place, spec, { actions: false, renderer: "svg", logLevel: 1, tooltip: tooltip(chart) });
     place.querySelector("svg").setAttribute("aria-hidden", "true"); // its place has the text
     const one = { place, chart, view };
     drawn.push(one);

@@ -57,8 +57,8 @@ def data_part(data: Dataset) -> str:
     cells = [["data", data.label], ["name", data.name], ["source", data.source]]
     cells += [[f"{name} examples", f"{len(part):,}"] for name, part in splits_of(data).items()]
     cells += [["shape of one", _shape(shape)], ["classes", ", ".join(data.class_names[:30]) or "none"]]
-    cells += [["digest", data.digest]]
-    return table([["what", "value"], *cells], "the data", words=True) + paragraph(data.notice or "", "notice")
+    cells += [["digest", data.digest], *([["notice", data.notice]] if data.notice else [])]
+    return table([["what", "value"], *cells], "the data", words=True)
 
 
 def splits_of(data: Dataset) -> dict[str, Any]:

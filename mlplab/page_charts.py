@@ -135,7 +135,7 @@ def differences(verdicts: Sequence[Verdict], colours: Mapping[str, Look]) -> Spe
     y = alt.Y("row:O", axis=None, scale=alt.Scale(paddingInner=0, paddingOuter=0))
     unit = f" ({first.unit})" if first.unit and not ratio else ""
     title = f"{first.words}, first {'divided by' if ratio else 'minus'} second{unit}"
-    scaled = alt.Scale(domain=domain, type="log" if ratio else "linear", nice=False, zero=False, clamp=True)
+    scaled = alt.Scale(domain=domain, nice=False, clamp=True, **({"type": "log"} if ratio else {"zero": False}))
     x = alt.X("low:Q", scale=scaled, title=title, axis=alt.Axis(grid=True, tickCount=6, format="~g"))
     colour = alt.Color("colour:N", scale=None)
     band = alt.Chart(alt.Data(values=[{"low": edges[0], "high": edges[1]}])).mark_rect(aria=False)
@@ -265,7 +265,7 @@ def _curve_spec(colours: Mapping[str, Look], logarithmic: bool) -> Spec:
         scale=alt.Scale(nice=False, zero=False, **ends),
         axis=alt.Axis(format="d", tickMinStep=1, grid=False, tickCount=8),
     )
-    scaled = alt.Scale(nice=False, zero=False, type="log" if logarithmic else "linear", **heights)
+    scaled = alt.Scale(nice=False, **({"type": "log"} if logarithmic else {"zero": False}), **heights)
     axis = alt.Axis(format="~g", tickCount=6)
 
     def y(field: str) -> Any:
