@@ -5,12 +5,13 @@ all charts, with their values rounded, and `page.js` hands each chart its own.
 """
 
 import contextlib
+import functools
 import math
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -33,6 +34,7 @@ DASHED: Mapping[str, tuple[float, ...]] = {"-": (), "--": (7, 4), "-.": (8, 3, 2
 """Matplotlib's dashes, as lengths of dashes and gaps."""
 
 Spec = dict[str, Any]
+P, T = ParamSpec("P"), TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,20 @@ def _altair() -> Any:
     import altair
 
     return altair
+
+
+def _unchecked(build: Callable[P, T]) -> Callable[P, T]:
+    """Builds a chart without checking each of its parts against Vega-Lite's schema, which takes most of the time.
+
+    The tests check the charts.
+    """
+
+    @functools.wraps(build)
+    def quickly(*arguments: P.args, **options: P.kwargs) -> T:
+        with _altair().utils.schemapi.debug_mode(False):
+            return build(*arguments, **options)
+
+    return quickly
 
 
 # --------------------------------------------------------------------------------------------------------- the script
@@ -90,6 +106,7 @@ def vega() -> str:
 # --------------------------------------------------------------------------------------------------------- differences
 
 
+@_unchecked
 def differences(verdicts: Sequence[Verdict], colours: Mapping[str, Look]) -> Spec | None:
     """Differences, or ratios, of pairs in one measure with their 95 % intervals, and what is practically none.
 
@@ -136,7 +153,7 @@ def differences(verdicts: Sequence[Verdict], colours: Mapping[str, Look]) -> Spe
     unit = f" ({first.unit})" if first.unit and not ratio else ""
     title = f"{first.words}, first {'divided by' if ratio else 'minus'} second{unit}"
     scaled = alt.Scale(domain=domain, nice=False, clamp=True, **({"type": "log"} if ratio else {"zero": False}))
-    x = alt.X("low:Q", scale=scaled, title=title, axis=alt.Axis(grid=True, tickCount=6, format="~g"))
+    x = alt.X("low:Q", scale=scaled, title=title, axis=alt.Axis(grid=True, tickCount=6))
     colour = alt.Color("colour:N", scale=None)
     band = alt.Chart(alt.Data(values=[{"low": edges[0], "high": edges[1]}])).mark_rect(aria=False)
     zero = alt.Chart(alt.Data(values=[{"low": 1 if ratio else 0}])).mark_rule(strokeWidth=1.2)
@@ -227,7 +244,7 @@ def curve_chart(name: str, metric: Metric, results: Sequence[Result], colours: M
     return {
         "series": name,
         "group": metric.base,
-        "spec": _curve_spec(colours, logarithmic),
+        "spec": _curve_spec(tuple(colours.values()), logarithmic),
         "limits": [end if end is not None and math.isfinite(end) else None for end in ends],
         "log": logarithmic,
         "share": metric.unit == "points",
@@ -249,9 +266,10 @@ def _spikes(metric: Metric, results: Sequence[Result]) -> tuple[float, bool, flo
     return *spiking(metric, curves), min(map(min, curves)) if metric.maximizes else max(map(max, curves))
 
 
-def _curve_spec(colours: Mapping[str, Look], logarithmic: bool) -> Spec:
+@functools.cache  # many charts of a page are alike but for their data
+@_unchecked
+def _curve_spec(each: tuple[Look, ...], logarithmic: bool) -> Spec:
     alt = _altair()
-    each = list(colours.values())
     places = list(range(len(each)))
     colour = alt.Color("v:O", scale=alt.Scale(domain=places, range=[one.colour for one in each]), legend=None)
     dash = alt.StrokeDash(
@@ -266,7 +284,7 @@ def _curve_spec(colours: Mapping[str, Look], logarithmic: bool) -> Spec:
         axis=alt.Axis(format="d", tickMinStep=1, grid=False, tickCount=8),
     )
     scaled = alt.Scale(nice=False, **({"type": "log"} if logarithmic else {"zero": False}), **heights)
-    axis = alt.Axis(format="~g", tickCount=6)
+    axis = alt.Axis(tickCount=6)
 
     def y(field: str) -> Any:
         return alt.Y(f"{field}:Q", title=None, scale=scaled, axis=axis)
@@ -308,6 +326,7 @@ def _curve_spec(colours: Mapping[str, Look], logarithmic: bool) -> Spec:
 # ------------------------------------------------------------------------------------------------------------- targets
 
 
+@_unchecked
 def reached(targets: Sequence[Target], colours: Mapping[str, Look]) -> Spec:
     """The share of all seeds of each variant that have reached one target, against how long they were trained."""
     alt = _altair()
@@ -353,6 +372,7 @@ def reached(targets: Sequence[Target], colours: Mapping[str, Look]) -> Spec:
 # --------------------------------------------------------------------------------------------------------- predictions
 
 
+@_unchecked
 def fitted(found: Fitted, colour: str) -> tuple[Spec, Spec]:
     """Predicted against true values, and residuals against predicted ones, of at most `MOST_EXAMPLES` examples."""
     alt = _altair()
@@ -372,7 +392,7 @@ def fitted(found: Fitted, colour: str) -> tuple[Spec, Spec]:
     level = alt.Chart(alt.Data(values=[{"r": 0}])).mark_rule(color="#7d8590", strokeWidth=1.2, strokeDash=[5, 4])
     named = {"i": "example", "t": "true", "p": "predicted", "r": "residual"}
     tips = [alt.Tooltip(f"{field}:Q", title=title) for field, title in named.items()]
-    numbers = alt.Axis(format="~g", tickCount=6)
+    numbers = alt.Axis(tickCount=6)
     across = alt.Y("p:Q", title="predicted", scale=ends, axis=numbers)
     against = alt.layer(
         diagonal.encode(x=alt.X("t:Q", title="true", scale=ends, axis=numbers), y=across),

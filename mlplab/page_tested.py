@@ -41,7 +41,7 @@ def tested_part(charts: Charts, comparison: Comparison, tested: Tested | None) -
     many = len(comparison.variants) > 1
     which = (
         f"{result.variant.name}{', the best mean' * many}, seed {result.seed}, as it was after epoch "
-        f"{result.best_epoch or 0} of {result.epochs}: its answers on the {len(data.test):,} test examples, which chose nothing."
+        f"{result.best_epoch or 0} of {result.epochs}: its answers on the {len(data.test):,} test examples."
     )
     if isinstance(found, str):
         return paragraph(which) + paragraph(f"Not shown: {found}", "quiet")
