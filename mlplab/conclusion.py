@@ -116,13 +116,13 @@ def write_page(parent: recording.Run, comparison: Comparison, answer: str, draw:
     parent.text(text, page.NAME)
 
 
-def _tested(model: Any, result: Result, data: Dataset) -> page_tested.Tested:
+def _tested(model: Any, result: Result, data: Dataset) -> page_tested.Answered:
     """What a training's model answers on its test set, as the page shows it; why it does not where that fails."""
     from mlplab.export import Export, answering
 
     own = for_seed(result.variant, data, result.seed)
     if result.weights is None:
-        return page_tested.Tested(result, own, "this training has no epoch that could be chosen.")
+        return page_tested.Answered(result, own, "this training has no epoch that could be chosen.")
     found: Any
     try:
         outputs = answering(Export(model, first_rows(own.test, 2)[0]))(own.test.x)
@@ -130,7 +130,7 @@ def _tested(model: Any, result: Result, data: Dataset) -> page_tested.Tested:
     except Exception as error:
         said = (str(error).strip().splitlines() or [""])[0]
         found = f"the model could not be asked ({type(error).__name__}: {said})."
-    return page_tested.Tested(result, own, found)
+    return page_tested.Answered(result, own, found)
 
 
 def _has_entropy(model: Any) -> bool:

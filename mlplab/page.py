@@ -17,7 +17,7 @@ from mlplab.drawing import CROWD
 from mlplab.page_behind import commands_part, data_part, machine_part, splits_of, trained_part
 from mlplab.page_canvas import Charts
 from mlplab.page_parts import escaped, folded, listing, paragraph, section, table
-from mlplab.page_tested import Tested, tested_part
+from mlplab.page_tested import Answered, tested_part
 from mlplab.records import Tuning
 from mlplab.results import Result, Target
 from mlplab.spec import Metric
@@ -36,7 +36,7 @@ def comparison_page(
     store: str = "",
     run_id: str = "",
     *,
-    tested: Tested | None = None,
+    tested: Answered | None = None,
     tuning: Tuning | None = None,
 ) -> str:
     """The page of a comparison on one data set, as HTML.

@@ -34,7 +34,8 @@ DASHED: Mapping[str, tuple[float, ...]] = {"-": (), "--": (7, 4), "-.": (8, 3, 2
 """Matplotlib's dashes, as lengths of dashes and gaps."""
 
 Spec = dict[str, Any]
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ MOST_CLASSES = 20
 
 
 @dataclass(frozen=True, eq=False)
-class Tested:
+class Answered:
     """What one training's model answers on the test set.
 
     Attributes:
@@ -33,7 +33,7 @@ class Tested:
     found: Classified | Fitted | str
 
 
-def tested_part(charts: Charts, comparison: Comparison, tested: Tested | None) -> str:
+def tested_part(charts: Charts, comparison: Comparison, tested: Answered | None) -> str:
     """Confusions and errors of classes, residuals of numbers, or why neither is shown; "" where nobody won."""
     if tested is None:
         return ""

@@ -655,7 +655,7 @@ def test_the_run_over_all_says_what_holds_over_all(done: Done) -> None:
 
 
 def test_the_page_has_what_holds_over_all_and_on_each(done: Done) -> None:
-    """The run's page has the answer over all data sets, and each data set's own with its table and where its page is."""
+    """The run's page has the answer over all data sets, and each one's own with its table and its page's place."""
     text, own = done.read(done.first, "comparison.html"), done.read(done.first.records[0], "comparison.html")
     over = Across(done.comparison, done.first.records)
     assert "comparison_page_error.txt" not in done.files(done.first) | done.files(done.first.records[0])
