@@ -5,11 +5,11 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 
-from mlplab import across_figures, labels, marks, recording, tables, tracking, views
+from mlplab import across_figures, labels, marks, page, recording, tables, tracking, views
 from mlplab.across import Across
 from mlplab.checks import UsageError
 from mlplab.comparison import Comparison
-from mlplab.conclusion import finite, links, told_apart
+from mlplab.conclusion import finite, links, told_apart, write_page
 from mlplab.data import Dataset
 from mlplab.loading import Experiment
 from mlplab.records import Record
@@ -72,6 +72,8 @@ def run_across(
     if math.isfinite(mean := over.mean_over(winner)[0]):
         run.tags({"winner": winner})
         run.metrics({f"best_{select}": mean})
+    answer = over.answer(verdicts)
+    write_page(run, comparison, answer, lambda: page.across_page(over, verdicts, store=run.store, run_id=run.run_id))
     notice = " ".join(dict.fromkeys(record.notice for record in records if record.notice))
     label = ", ".join(over.labels)
     return Record(experiment=comparison, data=label, notice=notice, verdicts=verdicts, records=list(records))

@@ -2,15 +2,29 @@
 
 import json
 import math
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from mlplab import figures, labels, recording, results, tables, tracking, verdict_figures, views
+from mlplab import (
+    figures,
+    labels,
+    page,
+    page_tested,
+    predicted,
+    recording,
+    results,
+    tables,
+    tracking,
+    verdict_figures,
+    views,
+)
 from mlplab.answers import answer_of
 from mlplab.building import first_rows, restored
 from mlplab.comparison import Comparison
 from mlplab.data import Dataset
+from mlplab.folds import for_seed
 from mlplab.records import Tuning
 from mlplab.results import Outcome, Result, Target
 from mlplab.seed_group import SeedGroup
@@ -85,15 +99,56 @@ def conclude(
     parent.tags({"mlflow.note.content": note, "answer": answer})
     runs = {result.run_id: run for result, run in trained}
     _describe(comparison, ranked, runs, {family.variant.name: family.run for family in families})
-    if not ranked:
-        return
-    winner = ranked[0]
-    leads = winner.representative.run_id
-    parent.tags({"winner": winner.variant.name, "winner.run_id": leads})
-    parent.metrics({f"best_{select}": winner.best(select)})
-    for outcome in ranked:
-        result = outcome.representative
-        _log_model(runs[result.run_id], result, comparison, data)
+    tested = None
+    if ranked:
+        winner = ranked[0].representative
+        parent.tags({"winner": winner.variant.name, "winner.run_id": winner.run_id})
+        parent.metrics({f"best_{select}": ranked[0].best(select)})
+        for outcome in reversed(ranked):
+            result = outcome.representative
+            model = _log_model(runs[result.run_id], result, comparison, data)
+        # Of the best variant, whose model is the last one made.
+        tested = _tested(model, winner, data)
+
+    def drawn() -> str:
+        where = parent.store, parent.run_id
+        return page.comparison_page(comparison, data, found, verdicts, *where, tested=tested, tuning=tuning)
+
+    write_page(parent, comparison, answer, drawn)
+
+
+def write_page(parent: recording.Run, comparison: Comparison, answer: str, draw: Callable[[], str]) -> None:
+    """Writes the comparison's page, last of all; where it cannot be drawn, why."""
+    try:
+        text = draw()
+    except Exception as error:
+        parent.text(traceback.format_exc(), "comparison_page_error.txt")
+        text = page.unavailable(comparison, answer, f"{type(error).__name__}: {error}")
+    parent.text(text, page.NAME)
+
+
+def _tested(model: Any, result: Result, data: Dataset) -> page_tested.Answered:
+    """What a training's model answers on its test set, as the page shows it; why it does not where that fails."""
+    from mlplab.export import Export, answering
+
+    own = for_seed(result.variant, data, result.seed)
+    if result.weights is None:
+        return page_tested.Answered(result, own, "this training has no epoch that could be chosen.")
+    found: Any
+    try:
+        outputs = answering(Export(model, first_rows(own.test, 2)[0]))(own.test.x)
+        found = predicted.compared(outputs, own, _has_entropy(model))
+    except Exception as error:
+        said = (str(error).strip().splitlines() or [""])[0]
+        found = f"the model could not be asked ({type(error).__name__}: {said})."
+    return page_tested.Answered(result, own, found)
+
+
+def _has_entropy(model: Any) -> bool:
+    """Whether a compiled model's loss is a cross-entropy, given by its name, as a function or as an object."""
+    loss = getattr(model, "loss", None)
+    name = loss if isinstance(loss, str) else getattr(loss, "name", None) or getattr(loss, "__name__", "")
+    return "entropy" in str(name).lower()
 
 
 def _describe(
@@ -183,17 +238,13 @@ def told_apart(metric: str, ranked: Sequence[str], verdicts: Sequence[Verdict]) 
     return any(verdict.decision == BETTER for verdict in of_both)
 
 
-PAGE = "comparison.html"
-"""The artifact that shows a comparison as a page."""
-
-
 def links(run: recording.Run, curves: bool = False) -> str:
     """The ways from a run's description to what is behind its answer.
 
     Args:
         curves: whether the view of the curves is saved, see `save_views`.
     """
-    ways = {"Page": tracking.artifact_address(run, PAGE)}
+    ways = {"Page": tracking.artifact_address(run, page.NAME)}
     if curves:
         ways["Curves"] = tracking.view_address(run, run.run_id, charts=True)
     ways["All answers"] = tracking.view_address(run, views.ANSWERS)
@@ -207,6 +258,9 @@ def save_views(run: recording.Run, comparison: Comparison, title: str) -> None:
     run.view(run.run_id, f"Curves: {title}", views.curves(run.run_id, metric.name, not metric.maximizes))
 
 
-def _log_model(run: recording.Run, result: Result, comparison: Comparison, data: Dataset) -> None:
+def _log_model(run: recording.Run, result: Result, comparison: Comparison, data: Dataset) -> Any:
+    """Logs a training's model, as it was after the best epoch, and gives it."""
     leads = {**labels.of_data(data), "comparison": comparison.name, "variant": result.variant.name}
-    run.model(restored(result, data), first_rows(data.test, 2)[0], leads | {"run_id": run.run_id})
+    model = restored(result, data)
+    run.model(model, first_rows(data.test, 2)[0], leads | {"run_id": run.run_id})
+    return model

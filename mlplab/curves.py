@@ -82,29 +82,44 @@ def finish(axes: Axes, metric: Metric, curves: Sequence[Sequence[float]], result
         axes.text(0.5, 0.5, "no epoch has a value", transform=axes.transAxes, ha="center", color="0.4")
 
 
-def _fit(axes: Axes, metric: Metric, curves: Sequence[Sequence[float]]) -> None:
-    """Keeps a spiking curve from flattening the rest: cut off beyond their values, or logarithmic if all spike."""
-    values = np.concatenate(curves)
-    share = metric.unit == "points"
+def spiking(metric: Metric, curves: Sequence[Sequence[float]]) -> tuple[float, bool]:
+    """Beyond which value curves of `metric` are cut off, lest a spiking one flatten the rest; infinite where none is.
+
+    Args:
+        curves: of finite values, none of them empty.
+
+    Returns:
+        The value, and whether the axis is logarithmic instead, as all curves spike.
+    """
     start = statistics.median_low(curve[0] for curve in curves)
     if metric.maximizes:
         # Such as R², which may begin anywhere and has no worst value; of shares none can spike.
-        limit = -math.inf if share else start - SPIKE * max(1.0, abs(start))
-        spikes, beyond, worst = [min(curve) < limit for curve in curves], values < limit, values.min()
+        limit = -math.inf if metric.unit == "points" else start - SPIKE * max(1.0, abs(start))
+        spikes = [min(curve) < limit for curve in curves]
     else:
         # Of a loss that begins below 0, as far from there as one above 0 would go.
         limit = start + (SPIKE - 1) * abs(start) or math.inf
-        spikes, beyond, worst = [max(curve) > limit for curve in curves], values > limit, values.max()
+        spikes = [max(curve) > limit for curve in curves]
     if any(spikes) and not all(spikes):
+        return limit, False
+    return (-math.inf if metric.maximizes else math.inf), any(spikes) and min(map(min, curves)) > 0
+
+
+def _fit(axes: Axes, metric: Metric, curves: Sequence[Sequence[float]]) -> None:
+    """Keeps a spiking curve from flattening the rest: cut off beyond their values, or logarithmic if all spike."""
+    values = np.concatenate(curves)
+    limit, logarithmic = spiking(metric, curves)
+    beyond, worst = (values < limit, values.min()) if metric.maximizes else (values > limit, values.max())
+    if beyond.any():
         limit_y(axes, values[~beyond], reach=0)
         says = f"cut off: values reach {significant(worst, 2)}"
         height, side = (0.02, "bottom") if metric.maximizes else (0.98, "top")
         axes.text(0.99, height, says, transform=axes.transAxes, ha="right", va=side, color="0.4", fontsize=LINE)
         return
-    if any(spikes) and values.min() > 0:
+    if logarithmic:
         axes.set_yscale("log")
     limit_y(axes, values)
-    if share:
+    if metric.unit == "points":
         # A band may leave 0 to 1, no share does.
         low, high = axes.get_ylim()
         axes.set_ylim(max(low, -0.05), min(high, 1.05))

@@ -71,7 +71,7 @@ def learning_curves(results: Result | Sequence[Result], data: str, metrics: Sequ
         marks = {**{str(line.get_label()): line for line in lines}, **marks}
         finish(axes, metric, histories(outcome.results, names), outcome.results)
     if marks:
-        says = _means([outcome], bands=True) if validated else "validation was not measured while it trained"
+        says = curves_explained([outcome], bands=True) if validated else "validation was not measured while it trained"
         # The best epoch last.
         lines = sorted(marks.values(), key=lambda line: str(line.get_label()).startswith("best epoch"))
         add_legend(figure, lines, below=True, title=says)
@@ -103,7 +103,7 @@ def comparison_curves(metric: Metric | str, results: Sequence[Result], data: str
             lines.append(line)
         axes.set_title(side, fontsize=10)
         finish(axes, metric, every, results)
-    name_lines(axes, lines, _means(variants, bands=True))
+    name_lines(axes, lines, curves_explained(variants, bands=True))
     return figure
 
 
@@ -133,7 +133,7 @@ def _small_multiples(
     figure.supylabel(f"{metric.base.replace('_', ' ')}{unit_of(metric, found)}", fontsize=10)
     keys = [Line2D([], [], color="0.3", linestyle=line.get_linestyle(), label=line.get_label()) for line in marks]
     keys.append(Line2D([], [], color="0.8", label="the others' validation"))
-    add_legend(figure, keys, below=True, title=_means(variants, bands=False))
+    add_legend(figure, keys, below=True, title=curves_explained(variants, bands=False))
     return figure
 
 
@@ -304,7 +304,7 @@ def predictions(found: Predictions, data: str) -> Figure:
     return figure
 
 
-def _means(variants: Sequence[Outcome], *, bands: bool) -> str:
+def curves_explained(variants: Sequence[Outcome], *, bands: bool) -> str:
     """What curves over several seeds show; "" where there are none."""
     seeds = max(len(outcome.results) for outcome in variants)
     drawn = max(sum(result.epochs > 0 for result in sound(outcome)) for outcome in variants)

@@ -5,7 +5,9 @@ import contextlib
 import hashlib
 import os
 import platform
+import shlex
 import subprocess
+import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -59,6 +61,20 @@ def tags() -> dict[str, str]:
         f"{PLUMBING}.versions": ", ".join(f"{name} {number}" for name, number in installed.items()),
         f"{PLUMBING}.machine": f"{known['cpu']}, {known['cpu.cores']} cores{flags}",
     }
+
+
+def program() -> str:
+    """How mlplab's command is typed here."""
+    return "mlplab" if Path(sys.argv[0]).name == "mlplab" else "python -m mlplab"
+
+
+def command() -> str:
+    """What was typed to start this process; "" where that is no command of this project, but a program or notebook."""
+    if program() == "mlplab":
+        return shlex.join(["mlplab", *sys.argv[1:]])
+    module = getattr(getattr(sys.modules["__main__"], "__spec__", None), "name", "")
+    known = module.startswith(("mlplab.", "experiments.")) and module.endswith(".__main__")
+    return shlex.join(["python", "-m", module.removesuffix(".__main__"), *sys.argv[1:]]) if known else ""
 
 
 def _processor() -> str:

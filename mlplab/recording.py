@@ -76,6 +76,11 @@ class Run:
         """The store's name of its experiment; what stands for it until that is known."""
         return self._writer.experiment or self._writer.experiment_key
 
+    @property
+    def store(self) -> str:
+        """The address of its store for people, without a password."""
+        return stores.shown(self._writer.store)
+
     def resolved(self, run_id: str) -> str:
         """The store's name of a run of this command, given that or its key."""
         return self._writer.session.substituted(run_id)

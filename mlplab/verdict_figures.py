@@ -48,21 +48,15 @@ def differences(verdicts: Sequence[Verdict], data: str) -> Figure:
         colour, marker, face, _ = DECISIONS[verdict.decision]
         place, low, high = (scale * value for value in (verdict.difference, verdict.low, verdict.high))
         wider = [scale * verdict.low_corrected, scale * verdict.high_corrected]
-        show = shower(unit, verdict.low, verdict.high, verdict.low_corrected, verdict.high_corrected)
-        texts = [
-            "+" * (value > 0 and not ratio) + show(value) for value in (verdict.difference, verdict.low, verdict.high)
-        ]
-        says = texts[0]
         if math.isfinite(high - low):
             axes.plot([low, high], [row, row], color=colour, linewidth=3.5, solid_capstyle="butt")
-            says += f" [{texts[1]}, {texts[2]}]"
         shown += [value for value in (place, low, high) if math.isfinite(value)]
         if verdict.verdicts > 1 and math.isfinite(wider[1]):
             axes.plot(wider, [row, row], color=colour, linewidth=1, zorder=1.5, solid_capstyle="butt")
             corrected += wider
         style: dict[str, Any] = {"color": colour, "markerfacecolor": face, "markersize": 7, "markeredgewidth": 1.6}
         axes.plot(place, row, marker, zorder=3, **style)
-        says = f"{says}\n{verdict.seeds} seed{'s' * (verdict.seeds != 1)}".replace("-", "−")
+        says = f"{span_text(verdict)}\n{verdict.seeds} seed{'s' * (verdict.seeds != 1)}".replace("-", "−")
         says += f" ({verdict.dropped} left out)" * (verdict.dropped > 0)
         says += " (all equal)" * math.isinf(verdict.high_corrected)
         axes.annotate(says, (1.02, row), xycoords=("axes fraction", "data"), va="center", fontsize=9)
@@ -95,6 +89,15 @@ def differences(verdicts: Sequence[Verdict], data: str) -> Figure:
     cautions = dict.fromkeys(verdict.caution for verdict in rows if verdict.caution)
     add_legend(figure, [*marks, band], below=True, title="\n".join(filter(None, ["; ".join(means), *cautions])))
     return figure
+
+
+def span_text(verdict: Verdict) -> str:
+    """The difference or ratio with its 95 % interval, with the digits that this tells, such as `+1.2 [0.8, 1.6]`."""
+    show = shower(verdict.unit, verdict.low, verdict.high, verdict.low_corrected, verdict.high_corrected)
+    signed = verdict.unit != "times"
+    texts = ["+" * (value > 0 and signed) + show(value) for value in (verdict.difference, verdict.low, verdict.high)]
+    interval = f" [{texts[1]}, {texts[2]}]" if math.isfinite(verdict.high - verdict.low) else ""
+    return f"{texts[0]}{interval}".replace("-", "−")
 
 
 def _limit_x(axes: Axes, values: Sequence[float], wider: Sequence[float]) -> bool:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from test_run import InterruptedWhen, Quiet, Screen
 from test_spec import refusal, training
 
-from mlplab import Comparison, Data, aggregates, comparing, loading, registry, run
+from mlplab import Comparison, Data, aggregates, comparing, loading, page_parts, registry, run, tables
 from mlplab import __main__ as command_line
 from mlplab.across import Across
 from mlplab.across_runs import check_distinct
@@ -33,6 +33,7 @@ from mlplab.aggregates import (
     profile,
     profile_score,
 )
+from mlplab.answers import answer_of
 from mlplab.checks import UsageError
 from mlplab.comparison import WinnerOf
 from mlplab.data import load
@@ -651,6 +652,20 @@ def test_the_run_over_all_says_what_holds_over_all(done: Done) -> None:
     assert stored.data.metrics["best_val_accuracy"] == over.mean_over(tags["winner"])[0]
     assert len(stored.inputs.dataset_inputs) == 2 * 3
     assert len([name for name in tags if not name.startswith("mlflow.")]) <= 16
+
+
+def test_the_page_has_what_holds_over_all_and_on_each(done: Done) -> None:
+    """The run's page has the answer over all data sets, and each one's own with its table and its page's place."""
+    text, own = done.read(done.first, "comparison.html"), done.read(done.first.records[0], "comparison.html")
+    over = Across(done.comparison, done.first.records)
+    assert "comparison_page_error.txt" not in done.files(done.first) | done.files(done.first.records[0])
+    assert page_parts.escaped(over.answer(done.first.verdicts)) in text
+    for one, record in zip(done.comparison.needs, done.first.records, strict=True):
+        answer = page_parts.escaped(answer_of(one, record.results, record.verdicts))
+        assert answer in text
+        assert record.run_id in text
+        assert all(page_parts.escaped(cell) in text for row in tables.to_cells(one, record.results) for cell in row)
+    assert "On the test set" in own
 
 
 def test_what_is_on_record_is_not_trained_again(done: Done) -> None:

@@ -27,6 +27,10 @@ LAYERS = (
     {"cluster", "replay", "progress"},
     {"worker"},
     # What is shown.
+    {"page"},
+    {"page_tested", "page_behind"},
+    {"page_canvas"},
+    {"page_charts"},
     {"figures", "search_figures", "verdict_figures", "across_figures"},
     {"across"},
     {"tables", "curves"},
@@ -41,7 +45,7 @@ LAYERS = (
     {"loops"},
     {"steps"},
     # The words: what an experiment is, and what it is about.
-    {"loading", "folds", "answers"},
+    {"loading", "folds", "answers", "predicted"},
     {"results", "data"},
     {"comparison", "readers"},
     {"space"},
@@ -52,7 +56,7 @@ LAYERS = (
     # What needs nothing else.
     {"keras_names", "user_code", "models", "initial", "splits", "verdicts", "aggregates", "spool", "backend"},
     {"checks", "statistics", "sequential", "racing", "arrays", "ranges", "sharing", "drawing", "export", "machine"},
-    {"marks", "amounts", "addresses", "layout", "views"},
+    {"marks", "amounts", "addresses", "layout", "views", "page_parts"},
     # The public names, which it imports on use alone, and the folders of the cache and the state.
     {"__init__"},
 )
