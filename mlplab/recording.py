@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from mlflow.tracking.context.registry import resolve_tags
 
 from mlplab import origin, stores
+from mlplab.addresses import shown
 from mlplab.checks import UnavailableError
 from mlplab.data import Dataset
 from mlplab.delivery import Writer
@@ -79,7 +80,7 @@ class Run:
     @property
     def store(self) -> str:
         """The address of its store for people, without a password."""
-        return stores.shown(self._writer.store)
+        return shown(self._writer.store)
 
     def resolved(self, run_id: str) -> str:
         """The store's name of a run of this command, given that or its key."""
