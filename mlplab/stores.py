@@ -2,28 +2,31 @@
 
 import contextlib
 import difflib
-import fcntl
-import hashlib
+import glob
+import logging
 import os
 import re
+import socket
 import sqlite3
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
+import filelock
 import mlflow
 import requests
 from mlflow.entities import Experiment as StoredExperiment
 from mlflow.utils.file_utils import get_local_path_or_none
 
 from mlplab import backend
-from mlplab.addresses import absolute, is_server, shown
+from mlplab.addresses import is_server, shown
 from mlplab.checks import UnavailableError
 
 backend.mlflow_imported()
+
+logger = logging.getLogger("mlplab")
 
 START_SECONDS, PATIENCE_SECONDS, INTERRUPTED_SECONDS = 5.0, 30.0, 5.0
 """How long a store that does not answer is waited for: at the start, at the end (since it last took something), and
@@ -35,6 +38,9 @@ EXPERIMENT = "mlplab"
 UNNAMED = (EXPERIMENT, "Default")
 """Where runs are for which nobody named an experiment: `mlflow run` puts its own into MLflow's Default, where all were
 before. What is on record in one of these is found from the other."""
+
+WORD_SECONDS, MAKING_SECONDS = 2.0, 60.0
+"""How long another process may make a store's tables before that is said, and before it counts as stuck."""
 
 NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """What a store says of an id that it does not have, or that cannot be one."""
@@ -84,19 +90,19 @@ class Client:
             from mlflow.store.db import utils
 
             utils.MAX_RETRY_COUNT = 4  # a database that does not answer would be waited for 100 s, in silence
-        with _first_use(store):
-            _check_address(store)
-            while True:
-                try:
-                    self._client = mlflow.MlflowClient(uri)
-                    break
-                except Exception as error:
-                    # Another machine may be making the tables of a database at this moment.
-                    driver = isinstance(error, ImportError) or type(error).__name__ == "NoSuchModuleError"
-                    shared = store.startswith(("postgresql", "mysql", "mssql")) and not driver
-                    if not shared or time.monotonic() > until:
-                        raise unusable(store, error) from error
-                time.sleep(0.5)
+        _check_address(store)
+        while True:
+            try:
+                _make(store)
+                self._client = mlflow.MlflowClient(uri)
+                break
+            except Exception as error:
+                # Another process may be making the tables of a database at this moment.
+                driver = isinstance(error, ImportError) or type(error).__name__ == "NoSuchModuleError"
+                shared = store.startswith(("postgresql", "mysql", "mssql")) and not driver
+                if not shared or time.monotonic() > until:
+                    raise unusable(store, error) from error
+            time.sleep(0.5)
 
     def __getattr__(self, name: str) -> Any:
         call = getattr(self._client, name)
@@ -109,27 +115,73 @@ class Client:
         return patiently
 
 
-@contextlib.contextmanager
-def _first_use(uri: str) -> Iterator[None]:
-    """Has one process of this machine at a time make the tables of a store that is no server's."""
-    if is_server(uri):
-        yield
+def _make(uri: str) -> None:
+    """Makes the file of a store in SQLite where there is none: under another name, and then moved into its place.
+
+    So a process that is killed meanwhile leaves no file that lacks a part of the tables, and of several that come at
+    once one makes it.
+
+    Raises:
+        UnavailableError: another process makes it, and is not done in `MAKING_SECONDS`.
+    """
+    path = database_file(uri)
+    if path is None or _has_content(path):
         return
-    name = hashlib.sha256(absolute(uri).encode()).hexdigest()[:16]
-    path = Path(tempfile.gettempdir()) / f"mlplab-store-{name}.lock"
+    with _making(path, uri):
+        if _has_content(path):
+            return
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*.new*"):  # by a process that was killed
+            left.unlink(missing_ok=True)
+        new = path.with_name(f".{path.name}.{os.getpid()}.new")
+        driver, _, query = uri.partition("///")[0], *uri.partition("?")[1:]
+        try:
+            client = mlflow.MlflowClient(f"{driver}///{quote(str(new), safe='/ ')}{'?' * bool(query)}{query}")
+            client._tracking_client.store.engine.dispose()
+            if path.exists():  # and is empty, which is a new database to SQLite
+                path.unlink()
+            try:
+                os.link(new, path)  # it fails where MLflow itself was quicker
+            except FileExistsError:
+                pass
+            except OSError:  # a file system without links
+                new.rename(path)
+        finally:
+            new.unlink(missing_ok=True)
+
+
+def _has_content(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
+
+
+@contextlib.contextmanager
+def _making(path: Path, uri: str) -> Iterator[None]:
+    """Has one process at a time make a store's file. Its lock is beside the file, for all who may write there."""
+    lock, holder = (path.with_name(f".{path.name}.{what}") for what in ("lock", "holder"))
+    held = filelock.FileLock(lock)
     try:
         try:
-            held = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # it may be another user's
-        except FileNotFoundError:
-            held = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError:  # no room for it here: then nothing guards against who comes at the same moment
-        yield
-        return
+            held.acquire(timeout=WORD_SECONDS)
+        except filelock.Timeout:
+            logger.warning("%s makes the tracking store %s; this one waits for it.", _named(holder), shown(uri))
+            held.acquire(timeout=MAKING_SECONDS)
+    except filelock.Timeout as error:
+        raise UnavailableError(
+            f"the tracking store {shown(uri)} cannot be made: {_named(holder)} has held {lock} for "
+            f"{MAKING_SECONDS:.0f} s. End that process, or set MLFLOW_TRACKING_URI to another store."
+        ) from error
     try:
-        fcntl.flock(held, fcntl.LOCK_EX)
+        holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
         yield
     finally:
-        os.close(held)
+        holder.unlink(missing_ok=True)
+        held.release()
+
+
+def _named(holder: Path) -> str:
+    try:
+        return holder.read_text() or "another process"
+    except OSError:
+        return "another process"
 
 
 def database_file(uri: str) -> Path | None:

@@ -8,6 +8,8 @@ import os
 import random
 import socket
 import sqlite3
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -15,10 +17,11 @@ import zlib
 from pathlib import Path
 from uuid import uuid4
 
+import filelock
 import mlflow
 import numpy as np
 import pytest
-from conftest import free_port, wait_until
+from conftest import ROOT, free_port, wait_until
 from faults import PASS, Fault, Proxy, Server
 from mlflow import MlflowClient
 
@@ -396,6 +399,66 @@ def test_a_store_that_is_none_is_refused_at_once(store, tmp_path, uri, texts):
         text = refused(uri.format(folder=tmp_path))
     for each in texts:
         assert each.format(folder=tmp_path, version=mlflow.__version__) in text
+
+
+KILLED = """
+import contextlib, os, pathlib, random, signal, sys, time
+from mlplab import stores
+
+def size():
+    found = 0
+    for path in pathlib.Path().glob("*.db*"):
+        with contextlib.suppress(FileNotFoundError):
+            found += path.stat().st_size
+    return found
+
+def make():
+    stores.Client("sqlite:///mlflow.db").search_experiments()
+
+draw, whole, killed = random.Random(0), int(sys.argv[1]), 0
+for _ in range(20):
+    wanted = draw.randrange(1, whole)
+    if not (child := os.fork()):
+        make()
+        os._exit(0)
+    while size() < wanted and not os.waitpid(child, os.WNOHANG)[0]:
+        time.sleep(0.001)
+    try:
+        os.kill(child, signal.SIGKILL)
+        killed += os.waitpid(child, 0)[1] == signal.SIGKILL
+    except (ProcessLookupError, ChildProcessError):
+        pass
+    if os.path.exists("mlflow.db"):
+        make()
+        os.unlink("mlflow.db")
+make()
+print(killed, *sorted(os.listdir()))
+"""
+
+
+@pytest.mark.slow
+def test_a_store_whose_making_was_killed_is_made_by_the_next_command(empty_store, tmp_path):
+    """However much of a new store's file is there when its maker is killed, whoever comes next makes it whole."""
+    command = [sys.executable, "-c", KILLED, str(empty_store.stat().st_size)]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    killed, *left = done.stdout.split()[-3:]
+    assert int(killed) >= 10
+    assert left == [".mlflow.db.lock", "mlflow.db"]
+
+
+def test_who_waits_for_a_store_that_another_makes_is_told_by_whom_and_not_for_ever(tmp_path, monkeypatch, caplog):
+    """Soon it is said which process makes it; after a while that process counts as stuck, and is named."""
+    monkeypatch.setattr(stores, "WORD_SECONDS", 0.05)
+    monkeypatch.setattr(stores, "MAKING_SECONDS", 0.2)
+    (tmp_path / ".mlflow.db.holder").write_text("process 77 on elsewhere")
+    with filelock.FileLock(tmp_path / ".mlflow.db.lock"):
+        text = refused(f"sqlite:///{tmp_path}/mlflow.db")
+    assert "process 77 on elsewhere makes the tracking store" in caplog.text
+    assert f"process 77 on elsewhere has held {tmp_path}/.mlflow.db.lock" in text
 
 
 def test_a_folder_of_files_that_mlflow_chose_is_said_to_be_its_choice(store, tmp_path):
