@@ -5,6 +5,9 @@ import re
 import sys
 from pathlib import Path
 
+EXPERIMENT = "mlplab"
+"""The experiment of MLflow's that runs go to where nobody names another."""
+
 
 def is_server(uri: str) -> bool:
     """Whether a store is behind a tracking server, and not a database of ours."""
@@ -34,4 +37,4 @@ def destination() -> tuple[str, str]:
     mlflow = sys.modules.get("mlflow")
     uri = mlflow.get_tracking_uri() if mlflow else os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
     number, name = (os.environ.get(f"MLFLOW_EXPERIMENT_{what}") for what in ("ID", "NAME"))
-    return shown(str(uri)), name if name and not number else "Default" if number in (None, "", "0") else number
+    return shown(str(uri)), ("Default" if number == "0" else number) if number else name or EXPERIMENT

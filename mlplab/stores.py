@@ -21,7 +21,7 @@ from mlflow.entities import Experiment as StoredExperiment
 from mlflow.utils.file_utils import get_local_path_or_none
 
 from mlplab import backend
-from mlplab.addresses import is_server, shown
+from mlplab.addresses import EXPERIMENT, is_server, shown
 from mlplab.checks import UnavailableError
 
 backend.mlflow_imported()
@@ -31,9 +31,6 @@ logger = logging.getLogger("mlplab")
 START_SECONDS, PATIENCE_SECONDS, INTERRUPTED_SECONDS = 5.0, 30.0, 5.0
 """How long a store that does not answer is waited for: at the start, at the end (since it last took something), and
 where the command was interrupted."""
-
-EXPERIMENT = "mlplab"
-"""The experiment of MLflow's that runs go to where nobody names another."""
 
 UNNAMED = (EXPERIMENT, "Default")
 """Where runs are for which nobody named an experiment: `mlflow run` puts its own into MLflow's Default, where all were

@@ -20,7 +20,7 @@ from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.file_utils import get_local_path_or_none
 
 from mlplab import stores
-from mlplab.addresses import absolute, is_server, shown
+from mlplab.addresses import EXPERIMENT, absolute, is_server, shown
 from mlplab.checks import UnavailableError, UndeliveredError
 from mlplab.data import Dataset
 from mlplab.delivery import Writer
@@ -28,7 +28,6 @@ from mlplab.marks import plumbing
 from mlplab.recording import ParentRef, Run
 from mlplab.spool import RunState, Session, open_session
 from mlplab.stores import (
-    EXPERIMENT,
     Client,
     brief,
     check_writable,
