@@ -54,7 +54,8 @@ def trained_part(charts: Charts, comparison: Comparison, found: Sequence[Result]
 def data_part(data: Dataset) -> str:
     """The data set: its sizes, where it came from, and what must be known of it."""
     shape = data.input_shape
-    cells = [["data", data.label], ["name", data.name], ["source", data.source]]
+    named = [["data", data.label], *([["name", data.name]] if data.name != data.label else [])]
+    cells = [*named, ["source", data.source]]
     cells += [[f"{name} examples", f"{len(part):,}"] for name, part in splits_of(data).items()]
     cells += [["shape of one", _shape(shape)], ["classes", ", ".join(data.class_names[:30]) or "none"]]
     cells += [["digest", data.digest], *([["notice", data.notice]] if data.notice else [])]
@@ -76,7 +77,9 @@ def _shape(shape: Any) -> str:
 
 def machine_part() -> str:
     """The machine and the versions."""
-    cells = [["what", "value"], *([name, value] for name, value in origin.tags().items())]
+    words = {"commit": "mlplab's commit", "dirty": "changed since that commit"}
+    known = {name.rpartition(".")[2]: value for name, value in origin.tags().items()}
+    cells = [["what", "value"], *([words.get(name, name), value] for name, value in known.items())]
     return table(cells, "machine and versions", words=True)
 
 
