@@ -462,7 +462,7 @@ def test_a_seed_without_a_number_is_said_and_bears_nothing_out() -> None:
         ]
         verdict = assess(claim, {**found, "optimizers": replace(found["optimizers"], results=ended)})
         assert verdict.status == status, lost
-        assert f"optimizers, 'SGD': {lost} of 5 seeds diverged." in verdict.evidence
+        assert f"“SGD, Adam or RMSprop”, 'SGD': {lost} of 5 seeds diverged." in verdict.evidence
         assert f"({5 - lost} of 5 seeds)" in verdict.evidence
 
 
@@ -479,7 +479,8 @@ def test_a_seed_that_failed_is_said_and_left_out() -> None:
         verdict = assess(BY_KEY["rmsprop-best"], {**FIVE, "optimizers": replace(record, results=broken)})
         assert verdict.status == status
         assert (
-            f"{lost} of 5 seeds left out: The training 'RMSprop' of optimizers failed: MemoryError" in verdict.evidence
+            f"{lost} of 5 seeds left out: The training 'RMSprop' of “SGD, Adam or RMSprop” failed: MemoryError"
+            in verdict.evidence
         )
         assert ("one seed alone has no interval" in verdict.evidence) == (lost == 4)
 

@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from experiments.report.plan import title_of
+from experiments.report.plan import quoted
 from experiments.report.quantities import (
     EDGE,
     EXACT,
@@ -217,7 +217,7 @@ def assess(claim: Claim, records: Records) -> Finding:
     """Whether `claim` holds on `records` (name of an experiment -> its record; any may be missing)."""
     each = {seed: _look(claim, shown) for seed, shown in _by_seed(claim, records).items()}
     if not each:
-        return Finding(NOT_TESTABLE, "–", f"{' and '.join(map(title_of, claim.experiments))} have no seed in common.")
+        return Finding(NOT_TESTABLE, "–", f"{' and '.join(map(quoted, claim.experiments))} have no seed in common.")
     if len(each) > 1:
         verdict = _combined(claim, records, each)
     else:
@@ -296,22 +296,22 @@ def _obstacle(claim: Claim, records: Records, experiment: str, variant: str) -> 
     """Why a claim cannot be judged by a training, as a sentence; "" if it can."""
     record = records.get(experiment)
     if record is None:
-        return f"{title_of(experiment)} left no record."
+        return f"{quoted(experiment)} left no record."
     if variant:
         result = _result(records, experiment, variant)
         if result is None:
-            return f"{title_of(experiment)} was run without the variant {variant!r}."
+            return f"{quoted(experiment)} was run without the variant {variant!r}."
         if result.status == FAILED:
             why = (result.error.strip().splitlines() or ["without a message"])[-1]
-            return f"The training {variant!r} of {title_of(experiment)} failed: {why}"
+            return f"The training {variant!r} of {quoted(experiment)} failed: {why}"
         if not result.epochs:
-            return f"The training {variant!r} of {title_of(experiment)} completed no epoch."
+            return f"The training {variant!r} of {quoted(experiment)} completed no epoch."
     elif isinstance(record.experiment, Search) and not record.search:
-        return f"{title_of(experiment)} has no result."
+        return f"{quoted(experiment)} has no result."
     if claim.always:
         return ""
     if changed := unlike(record):
-        says = f"{title_of(experiment)} was not run as in the report ({changed})"
+        says = f"{quoted(experiment)} was not run as in the report ({changed})"
         return f"{says}: its numbers say nothing about the report's."
     return ""
 
@@ -327,7 +327,7 @@ def place_of(experiment: str, result: Result) -> str:
     ended = f"epoch {result.epochs:,}"
     if result.status == DIVERGED:
         ended += ", where it diverged"
-    return f"{title_of(experiment)}, {result.variant.name!r}, {ended}"
+    return f"{quoted(experiment)}, {result.variant.name!r}, {ended}"
 
 
 def as_points(value: float) -> str:
@@ -375,7 +375,7 @@ def _combined(claim: Claim, records: Records, each: Mapping[int, Seen | str]) ->
     judged = [estimate for estimate in estimates.values() if estimate.quantity.allowed]
     shown = [estimates[what] for what in dict.fromkeys(quantity.what for one in seen for quantity in one.shown)]
     measured = " / ".join(f"{e.quantity.what} {e.number}" if e.quantity.named else e.number for e in shown)
-    about = ", ".join([*map(title_of, claim.experiments), *filter(None, [seen[0].of])])
+    about = ", ".join([*map(quoted, claim.experiments), *filter(None, [seen[0].of])])
     says = [
         f"{about}, means over {len(each)} seeds with "
         f"their 95 % intervals: {'; '.join(estimate.sentence for estimate in estimates.values())}."
@@ -405,5 +405,5 @@ def _diverged(claim: Claim, records: Records, seeds: Sequence[int]) -> list[str]
         outcome = _outcome(records, experiment, variant)
         results = [result for result in outcome.results if result.seed in seeds] if outcome else []
         if many := sum(result.status == DIVERGED for result in results):
-            says.append(f"{title_of(experiment)}, {variant!r}: {many} of {len(results)} seeds diverged.")
+            says.append(f"{quoted(experiment)}, {variant!r}: {many} of {len(results)} seeds diverged.")
     return says

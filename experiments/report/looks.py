@@ -19,7 +19,7 @@ from experiments.report.judging import (
     shortened,
     shown_of,
 )
-from experiments.report.plan import title_of
+from experiments.report.plan import quoted
 from experiments.report.quantities import (
     EDGE,
     EPOCH_SECONDS,
@@ -115,7 +115,7 @@ def best_variant(experiment: str, claimed: str) -> Callable[[Claim, Records], Se
         scores = {r.variant.name: r.best("val_accuracy") for r in records[experiment].results if r.status != FAILED}
         measured = " / ".join(f"{name} {as_percent(score)}" for name, score in scores.items())
         of = "best validation accuracies"
-        return _winner(measured, scores, claimed, f"{title_of(experiment)}, {of}: {measured}", of)
+        return _winner(measured, scores, claimed, f"{quoted(experiment)}, {of}: {measured}", of)
 
     return look
 
@@ -146,7 +146,7 @@ def rough(claim: Claim, records: Records) -> Seen:
     measured = " / ".join(f"{mode} {significant(value, 2)}" for mode, value in rough.items())
     listed = ", ".join(f"{mode} {significant(value, 2)}" for mode, value in rough.items())
     of = "second half of the epochs, roughness of the validation loss (nats)"
-    says = f"{title_of('batch_modes')}, {of}: {listed}."
+    says = f"{quoted('batch_modes')}, {of}: {listed}."
     if not all(map(math.isfinite, rough.values())):
         apart = dict.fromkeys(apart, math.nan)
         says += " A training has too few finite losses for a measure."
@@ -198,10 +198,10 @@ def decay_costs_time(claim: Claim, records: Records) -> Seen:
     )
     longer_both = Quantity(what="with decay and momentum against without", value=both / plain, unit=MORE, ratio=True)
     if not math.isfinite(more):
-        return Seen("–", f"{title_of('decay_momentum')} has no training times.", (longer, longer_both))
+        return Seen("–", f"{quoted('decay_momentum')} has no training times.", (longer, longer_both))
     note = "Decay is one division a step."
     says = (
-        f"{title_of('decay_momentum')}, seconds of training an epoch: {significant(plain)} without, "
+        f"{quoted('decay_momentum')}, seconds of training an epoch: {significant(plain)} without, "
         f"{significant(decay)} with decay ({more:+z.0f} %), {significant(both)} with decay and momentum "
         f"({more_both:+z.0f} %). {note}"
     )
@@ -226,14 +226,14 @@ def pictures(claim: Claim, records: Records) -> Seen:
     """Holds if as many of the pictures are recognised as the report says."""
     found = records["predict"].predictions
     if found is None or not found.labels:
-        return Seen("–", f"{title_of('predict')}: there are none.")
+        return Seen("–", f"{quoted('predict')}: there are none.")
     right = sum(label == predicted for label, predicted in zip(found.labels, found.predicted, strict=True))
     asked = result_of(records, "optimizers", "RMSprop")
     trained = asked.test.get("accuracy", math.nan)
     apart = or_far(abs(trained - found.test_accuracy))
     measured = f"{right} of {len(found.labels)} right"
     says = (
-        f"{title_of('predict')}: {measured}; on all test images the loaded model has "
+        f"{quoted('predict')}: {measured}; on all test images the loaded model has "
         f"{as_percent(found.test_accuracy)}, the trained one had {as_percent(trained)}: "
         f"{'the same model' if apart < 0.001 else 'not the same model'}."
     )
@@ -260,7 +260,7 @@ def gap_shrinks(claim: Claim, records: Records) -> Seen:
     measured = f"{without:.2f} → {penalized:.2f} points"
     of = f"training minus validation accuracy, mean of the last {GAP_EPOCHS} epochs"
     says = (
-        f"{title_of('l2')}, {of}: {measured}. Best validation "
+        f"{quoted('l2')}, {of}: {measured}. Best validation "
         f"accuracies: {as_percent(result_of(records, 'l2', 'baseline').best('val_accuracy'))} without, "
         f"{as_percent(result_of(records, 'l2', 'L2').best('val_accuracy'))} with the penalty."
     )
@@ -294,9 +294,9 @@ def same(claim: Claim, records: Records) -> Seen:
         allowed="within 1 point of 0",
     )
     if not math.isfinite(difference):
-        return Seen("–", f"{title_of('batch_norm')} has no validation accuracies to compare.", (apart,))
+        return Seen("–", f"{quoted('batch_norm')} has no validation accuracies to compare.", (apart,))
     says = (
-        f"{title_of('batch_norm')}, best validation accuracies: {as_percent(plain.best('val_accuracy'))} without "
+        f"{quoted('batch_norm')}, best validation accuracies: {as_percent(plain.best('val_accuracy'))} without "
         f"(epoch {plain.best_epoch}), {as_percent(normed.best('val_accuracy'))} with it (epoch {normed.best_epoch}): "
         f"{difference:+z.2f} points. Last training accuracies: {as_percent(plain.last('accuracy'))} without, "
         f"{as_percent(normed.last('accuracy'))} with it."
@@ -315,7 +315,7 @@ def found(claim: Claim, records: Records) -> Seen:
     best, wanted = search.best, choices_text(FOUND)
     scores = {choices_text(candidate.choices): candidate.mean for candidate in search.candidates}
     measured = choices_text(best.choices)
-    says = f"{title_of('random_search')}, best of {len(scores)}: {measured}, mean accuracy over the folds "
+    says = f"{quoted('random_search')}, best of {len(scores)}: {measured}, mean accuracy over the folds "
     says += f"{as_percent(best.mean)} (standard deviation {as_percent(best.std)}); the report's choice"
     if wanted not in scores:
         return Seen(measured, f"{says} ({wanted}) was not among those drawn.{_in_full(records)}")
@@ -381,7 +381,7 @@ def no_big_difference(claim: Claim, records: Records) -> Seen:
     measured = f"{ratio:.2f} times"
     listed = ", ".join(f"{variant} {significant(seconds)}" for variant, seconds in each.items())
     says = (
-        f"{title_of('training_times')}, seconds of training an epoch at batch size 128: {listed}; the "
+        f"{quoted('training_times')}, seconds of training an epoch at batch size 128: {listed}; the "
         f"slowest ({slow}) takes {measured} as long as the fastest ({fast})."
     )
     longer = Quantity(

@@ -127,6 +127,15 @@ def title_of(experiment: str) -> str:
     return SECTIONS[experiment].title if experiment in SECTIONS else experiment.replace("_", " ")
 
 
+def quoted(experiment: str) -> str:
+    """The same within a sentence.
+
+    >>> quoted("optimizers")
+    '“SGD, Adam or RMSprop”'
+    """
+    return f"“{title_of(experiment)}”"
+
+
 def question_of(experiment: str) -> str:
     """What an experiment asks, whether it has run or not."""
     return load_experiment(experiment).question
