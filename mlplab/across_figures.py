@@ -7,12 +7,12 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter, StrMethodFormatter
+from matplotlib.ticker import PercentFormatter
 
 from mlplab.across import Across, Improvement, Profile
 from mlplab.aggregates import R_MAX, Estimate
 from mlplab.amounts import shower
-from mlplab.drawing import add_explanation, folded, looks, name_lines, new_figure
+from mlplab.drawing import add_explanation, fit_ratios, folded, looks, name_lines, new_figure
 from mlplab.verdicts import Verdict
 
 
@@ -71,7 +71,8 @@ def differences(
         axes.set_title(folded(pair, 75), fontsize=10, loc="left")
         axes.spines[["top", "right"]].set_visible(False)
     if ratio:
-        _on_ratios(panels[-1])
+        panels[-1].set_xscale("log")
+        fit_ratios(panels[-1])
     panels[-1].set_xlabel(f"{words}, first {'/' if ratio else 'minus'} second" + f" ({unit})" * bool(unit))
     seeds = verdicts[0].seeds
     means = "the seeds' means over the data sets, which decide; resampled: seeds drawn anew within data sets"
@@ -110,14 +111,6 @@ def _says(estimate: Estimate, unit: str) -> str:
         "+" * (value > 0 and unit != "times") + show(value) for value in (estimate.value, estimate.low, estimate.high)
     ]
     return f"{said[0]} [{said[1]}, {said[2]}]" if math.isfinite(estimate.high - estimate.low) else said[0]
-
-
-def _on_ratios(axes: Axes) -> None:
-    axes.set_xscale("log")
-    low, high = axes.get_xlim()
-    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]) if high < 2 * low else LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def profiles(found: Sequence[Profile], target: str, data: int) -> Figure:

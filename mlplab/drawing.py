@@ -10,6 +10,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 # Each has a contrast of at least 3 to white and to a dark page (#0f1115), and is as far as can be from the others with
 # any colour vision: they were searched for within that band of lightness, by their distances as seen with either of the
@@ -30,7 +31,7 @@ SPIKE = 10.0
 def new_figure(title: str, data: str, height: float = 4.2, width: float = WIDTH) -> Figure:
     """An empty figure on white, whatever page it is put on, with a title that names the data."""
     figure = Figure(figsize=(width, height), dpi=min(DPI, WIDEST / width), layout="constrained", facecolor="white")
-    figure.suptitle(folded(f"{title} – {data}", int(11.5 * width)), fontsize=11)
+    figure.suptitle(folded(f"{title} – {data}", int(12.5 * width)), fontsize=11)
     return figure
 
 
@@ -46,6 +47,15 @@ def limit_y(axes: Axes, values: Sequence[float] | np.ndarray, reach: float = 0.3
     axes.set_ylim(*scale.inverted().transform(np.array([low - room, high + room])))
 
 
+def fit_ratios(axes: Axes) -> None:
+    """Plain numbers on the logarithmic axis of ratios, and no more of them than there is room for."""
+    low, high = axes.get_xlim()
+    nice = MaxNLocator(5, steps=[1, 2, 5, 10]) if high < 2 * low else LogLocator(subs=(1, 2, 5))
+    axes.xaxis.set_major_locator(nice if high < 50 * low else LogLocator(subs=(1,), numticks=7))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
 def add_explanation(figure: Figure, text: str) -> None:
     """Says below the axes what is drawn."""
     if text:
@@ -58,7 +68,7 @@ def add_legend(figure: Figure, marks: Sequence[Artist], *, below: bool, title: s
     names = [str(mark.get_label()) for mark in marks]
     style: dict[str, Any] = {"fontsize": 9, "title_fontsize": 9, "frameon": False, "handlelength": 2.5}
     style["title"] = (
-        "\n".join(textwrap.fill(line, int(13 * figure.get_figwidth())) for line in title.split("\n")) or None
+        "\n".join(textwrap.fill(line, int(14.5 * figure.get_figwidth())) for line in title.split("\n")) or None
     )
     if below:
         # As many beside each other as there is room for.

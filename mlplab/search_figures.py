@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from mlplab.curves import POINTS
 from mlplab.drawing import (
     COLOURS,
     CROWD,
@@ -56,6 +57,7 @@ def budget(search: SearchResult, data: str) -> Figure:
         if len(scores) > 1:
             style: dict[str, Any] = {"marker": "o" if len(scores) <= 50 else "", "markersize": 4, "linewidth": 1.8}
             style["label"] = "best to expect of so many of these candidates"
+            style["linestyle"] = "-" if len(scores) > POINTS else ""
             marks += axes.plot(many, expected_best(scores), color=COLOURS[0], **style)
         if len(scores) >= BAND_FROM:
             without = ""

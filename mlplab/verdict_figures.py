@@ -9,10 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from mlplab.amounts import shower
-from mlplab.drawing import COLOURS, add_legend, folded, looks, name_lines, new_figure
+from mlplab.drawing import COLOURS, add_legend, fit_ratios, folded, looks, name_lines, new_figure
 from mlplab.results import Target
 from mlplab.spec import Metric
 from mlplab.verdicts import BETTER, EQUIVALENT, ONE_SEED, UNDECIDED, Verdict
@@ -64,11 +64,7 @@ def differences(verdicts: Sequence[Verdict], data: str) -> Figure:
         axes.set_xscale("log")
     cut = _limit_x(axes, shown, corrected)
     if ratio:
-        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        low, high = axes.get_xlim()
-        nice = MaxNLocator(5, steps=[1, 2, 5, 10]) if high < 2 * low else LogLocator(subs=(1, 2, 5))
-        axes.xaxis.set_major_locator(nice)
-        axes.xaxis.set_minor_locator(NullLocator())
+        fit_ratios(axes)
     axes.set_yticks(range(len(rows)), names, fontsize=9)
     axes.set_ylim(max(1, len(rows)) - 0.5, -0.5)
     how = f"{what}, first {'/' if ratio else 'minus'} second" + f" ({unit})" * bool(unit)
@@ -154,7 +150,7 @@ def reached(targets: Sequence[Target], data: str) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     if seeds > 1:
-        axes.set_ylabel("share of all seeds that have reached it")
+        axes.set_ylabel("share of all seeds")
     else:
         axes.set_yticks([0, 1], ["not yet", "reached"])
     axes.grid(alpha=0.3)

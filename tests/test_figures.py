@@ -1,6 +1,7 @@
 """What `mlplab.figures` promises, on results as trainings leave them: ordinary, short, diverged, failed and many."""
 
 import io
+import itertools
 import math
 import struct
 import warnings
@@ -769,6 +770,18 @@ def test_ratios_of_times_are_on_a_logarithmic_axis_around_one() -> None:
     assert [label.get_text() for label in axes.get_yticklabels()] == ["RMSprop / SGD"]
 
 
+@pytest.mark.parametrize(("low", "high"), [(0.95, 1.02), (0.4, 1.9), (0.04, 9.0), (0.0003, 48_000.0)])
+def test_ratios_have_as_many_ticks_as_there_is_room_for(low: float, high: float) -> None:
+    """Two seeds may leave anything between a thousandth and a thousandfold: no tick's number lies on another."""
+    wide = replace(TIMES[0], low=low, high=high, low_corrected=low, high_corrected=high, difference=0.99)
+    axes = verdict_figures.differences([wide], DATA).axes[0]
+    axes.figure.draw_without_rendering()
+    ticks = zip(axes.get_xticklabels(), axes.get_xticks(), strict=True)
+    boxes = [label.get_window_extent() for label, at in ticks if axes.get_xlim()[0] <= at <= axes.get_xlim()[1]]
+    assert len(boxes) >= 2
+    assert not any(one.overlaps(other) for one, other in itertools.pairwise(boxes))
+
+
 def test_the_share_that_reached_a_target_is_of_all_seeds() -> None:
     """A rise at each arrival by one seed's share, a tick where a training ended without; counts in the legend."""
     figure = picture("reached")
@@ -785,8 +798,8 @@ def test_the_share_that_reached_a_target_is_of_all_seeds() -> None:
     assert [list(tick.get_ydata()) for tick in ticks] == [[0.25] * 3, [], [0.0] * 4, [0.0, 0.5]]
     # Who has not arrived is followed as long as it was trained, who has for good.
     assert [curve.get_xdata()[-1] for curve in curves] == [6.0, axes.get_xlim()[1], 5.3, 5.0]
-    assert axes.get_ylabel() == "share of all seeds that have reached it"
-    assert figure.get_supxlabel() == "4 seeds; tick: a training ended without reaching it"
+    assert axes.get_ylabel() == "share of all seeds"
+    assert said(figure).startswith("4 seeds; tick: a training ended without reaching it")
     legend = named(figure)
     assert legend[:2] == ["SGD\n1 of 4\nnot reached by half", "Adam\n4 of 4\nhalf after 1.2 s"]
     assert legend[2] == "none\n0 of 4\nnot in 5.3 s"

@@ -230,10 +230,11 @@ def arriving(name: str, arrivals: list[int | None], epoch_seconds: float = 1.0, 
 
 
 def drawn(found: list[Target]) -> list[tuple[list[float], list[float], str]]:
-    """Of each variant's curve in the figure: where it rises, to which share, and what the legend says."""
+    """Of each variant's curve in the figure: where it rises, to which share, and what its name says."""
     figure = verdict_figures.reached(found, "digits")
     curves = figure.axes[0].lines[::2]
-    said = [text.get_text().split("\n")[-1] for text in figure.legends[0].texts]
+    names = [text for text in figure.axes[0].texts if text.get_gid() == "name"] or figure.legends[0].texts
+    said = [text.get_text().split("\n")[-1] for text in names]
     return [
         (list(curve.get_xdata()[1:-1]), list(curve.get_ydata()[1:-1]), says)
         for curve, says in zip(curves, said, strict=True)
