@@ -175,7 +175,7 @@ def load_experiment(name_or_path: str) -> Experiment:
             seen = "a folder" if path.is_dir() else f"no file in {folder}" if folder.is_dir() else "no file"
             raise UsageError(
                 f"spec is {name_or_path!r}, which is {seen}; give the path of a Python file with a COMPARISON, counted "
-                f"from {Path.cwd()}, or an absolute one."
+                f"from {Path.cwd()}, or an absolute one. `mlplab init` writes one to start from."
             )
     else:
         path = EXPERIMENTS / f"{choose('experiment', name_or_path, experiment_names())}.py"

@@ -155,7 +155,7 @@ COMPARISON = Comparison(question="Is it?", data="mnist", variants={"a": {"optimi
         (
             ["compare", "--spec", "missing.py"],
             "spec is 'missing.py', which is no file in {folder}; give the path of a Python file with a COMPARISON, "
-            "counted from {folder}, or an absolute one.",
+            "counted from {folder}, or an absolute one. `mlplab init` writes one to start from.",
         ),
     ],
 )
