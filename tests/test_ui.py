@@ -245,13 +245,13 @@ def test_a_comparison_has_its_answer_at_first_sight(page, ui, picture):
     see(page, ui.answer[:60])
     page.goto(ui.run(ui.parent))
     page.get_by_role("link", name="Curves", exact=True).click()
-    see(page, "The comparison (4)")
+    see(page, "The comparison")
 
 
 def test_the_curves_are_there_at_first_sight(page, ui, picture):
     """The saved view of a comparison draws what matters, and no more, of its variants alone, the best one first."""
     page.goto(ui.runs(f"compareRunsMode=CHART&viewStateShareKey={ui.parent}"))
-    see(page, "The comparison (4)", "val_accuracy", "val_loss", "accuracy", "train_seconds", *ui.children)
+    see(page, "The comparison", "val_accuracy", "val_loss", "accuracy", "train_seconds", *ui.children)
     charts = page.get_by_test_id("experiment-view-compare-runs-card")
     expect(charts).to_have_count(4)
     for place in range(3):
