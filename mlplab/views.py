@@ -5,6 +5,7 @@ does not say itself what is listed. So that stands in the view, and every compar
 """
 
 import base64
+import contextlib
 import json
 import time
 import zlib
@@ -75,7 +76,8 @@ def saved(client: Any, experiment: str, key: str, name: str, state: str) -> tupl
     tag = PREFIX + key
     others = sorted(set(ours) - {tag, PREFIX + ANSWERS}, key=lambda each: ours[each]["createdAt"])
     for old in others[: max(0, len(others) - MOST + 1)]:
-        client.delete_experiment_tag(experiment, old)
+        with contextlib.suppress(Exception):  # another command was quicker, or this user may not
+            client.delete_experiment_tag(experiment, old)
     deflated = "deflate;" + base64.b64encode(zlib.compress(state.encode())).decode()
     created = ours.get(tag, {}).get("createdAt", now)
     view = {"name": name, "createdAt": created, "updatedAt": now, "state": deflated, "by": "mlplab"}
