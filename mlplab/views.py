@@ -21,7 +21,8 @@ MOST = 50
 CREATED = "runDateAndNestInfo"
 """What the UI calls the column of when a run began, and of what it folds."""
 
-MARK = '"mlplab"'
+MARK = '"by": "mlplab"'
+"""What a view of ours has and one that a person has saved has not, also in the place of ours."""
 
 
 def answers(metric: str) -> dict[str, Any]:
@@ -66,6 +67,8 @@ def curves(run_id: str, metric: str, ascending: bool) -> dict[str, Any]:
 def saved(client: Any, experiment: str, key: str, name: str, state: str) -> tuple[str, str]:
     """The tag that keeps a view, once the oldest views of curves are deleted that are too many with it.
 
+    Where a person has saved another in its place, that stays.
+
     Args:
         client: of the store.
         state: the view as JSON.
@@ -75,6 +78,8 @@ def saved(client: Any, experiment: str, key: str, name: str, state: str) -> tupl
     now = int(time.time() * 1000)
     tag = PREFIX + key
     others = sorted(set(ours) - {tag, PREFIX + ANSWERS}, key=lambda each: ours[each]["createdAt"])
+    if tag in tags and tag not in ours:
+        return tag, tags[tag]
     for old in others[: max(0, len(others) - MOST + 1)]:
         with contextlib.suppress(Exception):  # another command was quicker, or this user may not
             client.delete_experiment_tag(experiment, old)
