@@ -241,11 +241,12 @@ def test_a_comparison_has_its_answer_at_first_sight(page, ui, picture):
     see(page, TITLE, sentences[:80], "Page", "Curves", "All answers", "best_val_accuracy", "Adam", "RMSprop", "SGD")
     tags = page.get_by_text(re.compile(r"^(mlplab|dataset|git|winner|answer)[\w.]*:"))
     assert tags.count() <= 10
-    page.get_by_role("link", name="All answers", exact=True).click()
-    see(page, ui.answer[:60])
-    page.goto(ui.run(ui.parent))
-    page.get_by_role("link", name="Curves", exact=True).click()
-    see(page, "The comparison")
+    picture("parent")
+    for way, seen in (("All answers", ui.answer[:60]), ("Curves", "The comparison")):
+        with page.expect_popup() as opened:
+            page.get_by_role("link", name=way, exact=True).click()
+        see(opened.value, seen)
+        opened.value.close()
 
 
 def test_the_curves_are_there_at_first_sight(page, ui, picture):
