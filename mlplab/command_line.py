@@ -205,8 +205,10 @@ def add_training_options(command: argparse.ArgumentParser) -> None:
         help=f"{', '.join(DATASET_CHOICES)}; auto is the experiment's own, or scikit-learn's digits, resized, in place"
         " of MNIST and CIFAR-10 where these are not to be had (default: %(default)s)",
     )
-    command.add_argument("--epochs", type=int, help="epochs of every variant (default: as the spec says)")
-    command.add_argument("--seed", type=int, help="of initial weights, batch order and dropout (default: the spec's)")
+    command.add_argument("--epochs", type=_number, help="epochs of every variant (default: as the spec says)")
+    command.add_argument(
+        "--seed", type=_number, help="of initial weights, batch order and dropout (default: the spec's)"
+    )
     command.add_argument(
         "--seeds",
         type=_seeds,
@@ -215,7 +217,7 @@ def add_training_options(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--jobs",
-        type=int,
+        type=_number,
         default=1,
         help="trainings at a time, each in a process of this machine (default: 1, which alone times them fairly)",
     )
@@ -238,6 +240,13 @@ def changes_of(options: argparse.Namespace) -> Options:
     if options.jobs < 1:
         raise UsageError(f"jobs is {options.jobs}; legal: a whole number from 1.")
     return Options(epochs=options.epochs, seed=options.seed, seeds=options.seeds, smoke=options.profile == "smoke")
+
+
+def _number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}; legal: a whole number, such as 20") from None
 
 
 def _seeds(text: str) -> int | tuple[int, ...] | Until:

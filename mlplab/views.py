@@ -5,6 +5,7 @@ does not say itself what is listed. So that stands in the view, and every compar
 """
 
 import base64
+import contextlib
 import json
 import time
 import zlib
@@ -20,7 +21,8 @@ MOST = 50
 CREATED = "runDateAndNestInfo"
 """What the UI calls the column of when a run began, and of what it folds."""
 
-MARK = '"mlplab"'
+MARK = '"by": "mlplab"'
+"""What a view of ours has and one that a person has saved has not, also in the place of ours."""
 
 
 def answers(metric: str) -> dict[str, Any]:
@@ -65,6 +67,8 @@ def curves(run_id: str, metric: str, ascending: bool) -> dict[str, Any]:
 def saved(client: Any, experiment: str, key: str, name: str, state: str) -> tuple[str, str]:
     """The tag that keeps a view, once the oldest views of curves are deleted that are too many with it.
 
+    Where a person has saved another in its place, that stays.
+
     Args:
         client: of the store.
         state: the view as JSON.
@@ -74,8 +78,11 @@ def saved(client: Any, experiment: str, key: str, name: str, state: str) -> tupl
     now = int(time.time() * 1000)
     tag = PREFIX + key
     others = sorted(set(ours) - {tag, PREFIX + ANSWERS}, key=lambda each: ours[each]["createdAt"])
+    if tag in tags and tag not in ours:
+        return tag, tags[tag]
     for old in others[: max(0, len(others) - MOST + 1)]:
-        client.delete_experiment_tag(experiment, old)
+        with contextlib.suppress(Exception):  # another command was quicker, or this user may not
+            client.delete_experiment_tag(experiment, old)
     deflated = "deflate;" + base64.b64encode(zlib.compress(state.encode())).decode()
     created = ours.get(tag, {}).get("createdAt", now)
     view = {"name": name, "createdAt": created, "updatedAt": now, "state": deflated, "by": "mlplab"}

@@ -176,7 +176,7 @@ def test_a_mistake_is_refused_in_one_line_before_anything_is_loaded(
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["run", "optimizers", "--epochs", "many"], "argument --epochs: invalid int value: 'many'"),
+        (["run", "optimizers", "--epochs", "many"], "argument --epochs: 'many'; legal: a whole number, such as 20"),
         (["run", "optimizers", "--epoch"], "--epoch"),
         (["run", "optimizers", "--seeds", "until"], "'until'; legal: how many, such as 10, which, such as 1,2,3"),
         (["run"], "the following arguments are required: name"),

@@ -253,7 +253,7 @@ def test_the_ui_opens_on_the_local_store(project: Path, environment: dict[str, s
 @pytest.mark.parametrize(
     ("option", "said"),
     [
-        ("epochs=many", "invalid int value: 'many'"),
+        ("epochs=many", "argument --epochs: 'many'; legal: a whole number, such as 20"),
         pytest.param("epocs=5", "--epocs", marks=pytest.mark.slow),
         pytest.param("variant=Adamm", "Did you mean 'Adam'?", marks=pytest.mark.slow),
     ],

@@ -234,7 +234,7 @@ def drawn(found: list[Target]) -> list[tuple[list[float], list[float], str]]:
     figure = verdict_figures.reached(found, "digits")
     curves = figure.axes[0].lines[::2]
     names = [text for text in figure.axes[0].texts if text.get_gid() == "name"] or figure.legends[0].texts
-    said = [text.get_text().split("\n")[-1] for text in names]
+    said = [", ".join(text.get_text().split("\n")[1:]) for text in names]
     return [
         (list(curve.get_xdata()[1:-1]), list(curve.get_ydata()[1:-1]), says)
         for curve, says in zip(curves, said, strict=True)

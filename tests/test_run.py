@@ -126,7 +126,7 @@ def read(client, run_id, path):
     return Path(client.download_artifacts(run_id, path)).read_text()
 
 
-def test_every_variant_is_a_child_of_the_comparisons_run(recorded):
+def test_every_variant_is_a_child_of_the_comparisons_run(recorded, dataset):
     """The parent has one finished child a variant, named after it, tagged with what its numbers depend on."""
     _, _, parent, children, _ = recorded
     assert parent.info.run_name == "trial · digits · 6 epochs"
@@ -140,10 +140,11 @@ def test_every_variant_is_a_child_of_the_comparisons_run(recorded):
         tags = each.data.tags
         assert tags["dataset"] == "digits (stand-in for MNIST)"
         assert len(tags["git.commit"]) == 40 or tags["git.commit"] == "unknown"
-        assert {"git.dirty", "machine"} <= set(tags)
+        assert {"mlflow.mlplab.machine", "mlflow.mlplab.versions"} <= set(tags)
         for name, installed in origin.versions().items():
-            assert f"{name} {installed}" in tags["versions"].split(", ")
-        assert [i.dataset.digest for i in each.inputs.dataset_inputs] == [tags["dataset.digest"]]
+            assert f"{name} {installed}" in tags["mlflow.mlplab.versions"].split(", ")
+        assert [i.dataset.digest for i in each.inputs.dataset_inputs] == [dataset.digest] * 3
+        assert tags.get("dataset.digest", dataset.digest) == dataset.digest
 
 
 def test_a_childs_params_are_all_fields_of_its_variant(recorded):

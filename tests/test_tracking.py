@@ -240,6 +240,12 @@ def test_a_view_is_saved_as_the_ui_saves_it_and_not_twice(store):
             run.view(run.run_id, name, {"searchFilter": f"of {run.run_id}"})
         run.finish()
     assert view(views.PREFIX + run.run_id) == ("second", {"searchFilter": f"of {run.run_id}"})
+    mine = json.dumps({"name": "Answers", "createdAt": 1, "updatedAt": 2, "state": "deflate;"})
+    store.set_experiment_tag("0", views.PREFIX + views.ANSWERS, mine)
+    with tracking.parent_run("after", {}) as run:
+        run.view(views.ANSWERS, "Answers", views.answers("val_loss"))
+        run.finish()
+    assert store.get_experiment("0").tags[views.PREFIX + views.ANSWERS] == mine
 
 
 @pytest.fixture

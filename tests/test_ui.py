@@ -241,17 +241,18 @@ def test_a_comparison_has_its_answer_at_first_sight(page, ui, picture):
     see(page, TITLE, sentences[:80], "Page", "Curves", "All answers", "best_val_accuracy", "Adam", "RMSprop", "SGD")
     tags = page.get_by_text(re.compile(r"^(mlplab|dataset|git|winner|answer)[\w.]*:"))
     assert tags.count() <= 10
-    page.get_by_role("link", name="All answers", exact=True).click()
-    see(page, ui.answer[:60])
-    page.goto(ui.run(ui.parent))
-    page.get_by_role("link", name="Curves", exact=True).click()
-    see(page, "The comparison (4)")
+    picture("parent")
+    for way, seen in (("All answers", ui.answer[:60]), ("Curves", "The comparison")):
+        with page.expect_popup() as opened:
+            page.get_by_role("link", name=way, exact=True).click()
+        see(opened.value, seen)
+        opened.value.close()
 
 
 def test_the_curves_are_there_at_first_sight(page, ui, picture):
     """The saved view of a comparison draws what matters, and no more, of its variants alone, the best one first."""
     page.goto(ui.runs(f"compareRunsMode=CHART&viewStateShareKey={ui.parent}"))
-    see(page, "The comparison (4)", "val_accuracy", "val_loss", "accuracy", "train_seconds", *ui.children)
+    see(page, "The comparison", "val_accuracy", "val_loss", "accuracy", "train_seconds", *ui.children)
     charts = page.get_by_test_id("experiment-view-compare-runs-card")
     expect(charts).to_have_count(4)
     for place in range(3):
