@@ -213,8 +213,8 @@ def _base(metric: Metric) -> str:
     return metric.base.removeprefix("train_eval_")
 
 
-def _differences(charts: Charts, verdicts: Sequence[Verdict]) -> str:
-    """Differences of one measure, with what marks and bands mean."""
+def _differences(charts: Charts, verdicts: Sequence[Verdict], explained: bool = True) -> str:
+    """Differences of one measure; `explained`: with what marks and bands mean."""
     spec = page_charts.differences(verdicts, charts.looks)
     if spec is None:
         return ""
@@ -230,7 +230,7 @@ def _differences(charts: Charts, verdicts: Sequence[Verdict]) -> str:
     cautions = " ".join(f"Note: {one}." for one in dict.fromkeys(v.caution for v in verdicts if v.caution))
     says = "; ".join(f"{v.a} and {v.b}: {span_text(v)}, {v.decision}" for v in verdicts)
     label = f"{first.words}, pairs with 95 % intervals: {says}"
-    return charts.figure({"spec": spec}, label, f"{caption} {cautions}".strip(), "differences")
+    return charts.figure({"spec": spec}, label, f"{caption * explained} {cautions}".strip(), "differences")
 
 
 def _verdicts(charts: Charts, verdicts: Sequence[Verdict], refusal: str, said: Sequence[str] = ()) -> str:
@@ -247,7 +247,7 @@ def _verdicts(charts: Charts, verdicts: Sequence[Verdict], refusal: str, said: S
         content.append(f"<h3>{escaped(words[0].upper() + words[1:])}</h3>")
         content.append(listing([verdict.sentence for verdict in own]))
         if place and told:  # the first is the figure above
-            content.append(_differences(charts, told))
+            content.append(_differences(charts, told, explained=False))
         content.append(table(_verdict_cells(own), f"verdicts on {words}"))
     others = [text for text in said if text not in {verdict.sentence for verdict in verdicts}]
     pairs = f"{len(verdicts)} verdict{'s' * (len(verdicts) != 1)}, pair by pair"
@@ -282,7 +282,7 @@ def _curves(charts: Charts, shown: Sequence[Metric], found: Sequence[Result]) ->
         title = metric.base.replace("_", " ") + figures.unit_text(figures.metric_of(metric, found), found)
         panels = "".join(_panel(charts, metric, found, side, 4) for side in sides)
         cut = paragraph(page_charts.cut_off(metric, found), "quiet")
-        parts.append(f'<h3>{escaped(title[0].upper() + title[1:])}</h3><div class="panels">{panels}</div>{cut}')
+        parts.append(f'<h3>{escaped(title)}</h3><div class="panels">{panels}</div>{cut}')
     if not parts:
         return ""
     variants = results.outcomes(found)
@@ -354,7 +354,7 @@ def _on_each(charts: Charts, over: Across) -> list[str]:
         parts += [
             f"<h3>{escaped(record.data)}</h3>",
             paragraph(answer),
-            _differences(charts, told) if told else "",
+            _differences(charts, told, explained=False) if told else "",
             table(cells, f"the variants' numbers on {record.data}", marks=charts.marks(first)),
             paragraph(where, "quiet"),
         ]
