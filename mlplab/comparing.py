@@ -8,6 +8,7 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlplab import backend
@@ -62,6 +63,19 @@ class _Shown(abc.ABC):
         """The verdicts for readers."""
         return sentences(self.verdicts)
 
+    def save_page(self, path: Path | str = "comparison.html") -> Path:
+        """Writes the comparison's page, one file that any browser shows without a network, and gives its path.
+
+        Raises:
+            UnavailableError: the store does not give it, or the record is from before there were pages.
+        """
+        from mlplab.lookup import artifact
+        from mlplab.page import NAME
+
+        with artifact(self.record.run_id, NAME) as kept:
+            Path(path).write_bytes(kept.read_bytes())
+        return Path(path)
+
     def __str__(self) -> str:
         lines = [" | ".join(row) for row in self.table]
         return "\n".join([self.comparison.question, self.answer, *lines, *self.sentences])
@@ -79,7 +93,8 @@ class _Shown(abc.ABC):
         return (
             f"<h3>{html.escape(self.comparison.question)}</h3><p><b>{html.escape(self.answer)}</b></p>"
             f"<details><summary>Table, {len(self.verdicts)} verdicts and curves</summary><ul>{said}</ul>"
-            f"<table><tr>{head}</tr>{body}</table>{drawn}</details><p>Run: {html.escape(self.page)}</p>"
+            f"<table><tr>{head}</tr>{body}</table>{drawn}</details><p>Run: {html.escape(self.page)}<br>"
+            "Its page is one file, comparison.html: <code>.save_page()</code> writes it here.</p>"
         )
 
 

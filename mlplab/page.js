@@ -5,7 +5,8 @@
   const state = { hidden: new Set(), first: 1, last: epochs.length ? epochs[epochs.length - 1] : 1 };
   const all = { first: state.first, last: state.last };
   const drawn = [];
-  const quick = matchMedia("(pointer: coarse)").matches;
+  const touched = matchMedia("(pointer: coarse)").matches; // there a drag scrolls
+  const PAPER = 660; // how many pixels fit between the margins of A4
 
   // ------------------------------------------------------------------------------------------------ what curves show
 
@@ -100,9 +101,10 @@
       tip.hidden = value === null || value === undefined || value === "";
       if (tip.hidden) return;
       tip.replaceChildren();
-      if (chart.series && item.datum.e !== undefined) {
-        const place = epochs.indexOf(item.datum.e);
-        add(tip, "b", `epoch ${item.datum.e}`);
+      const { e: epoch } = item.datum.datum || item.datum; // what is nearest is found in cells around the marks
+      if (chart.series && epoch !== undefined) {
+        const place = epochs.indexOf(epoch);
+        add(tip, "b", `epoch ${epoch}`);
         const body = add(add(tip, "table"), "tbody");
         for (const line of page.curves.of[chart.series].means) {
           if (state.hidden.has(line.v) || line.m[place] === undefined) continue;
@@ -144,14 +146,14 @@
     if (chart.series) spec.datasets = rows(chart);
     const given = signals(chart);
     for (const param of spec.params || []) if (param.name in given) param.value = given[param.name];
-    if (quick) for (const layer of spec.layer || []) layer.params = (layer.params || []).filter((one) => one.name !== "zoom");
-    if (quick) spec.params = (spec.params || []).filter((one) => one.name !== "zoom");
+    if (touched) for (const layer of spec.layer || []) layer.params = (layer.params || []).filter((one) => one.name !== "zoom");
+    if (touched) spec.params = (spec.params || []).filter((one) => one.name !== "zoom");
     const { view } = await vegaEmbed(place, spec, { actions: false, renderer: "svg", logLevel: 1, tooltip: tooltip(chart) });
     place.querySelector("svg").setAttribute("aria-hidden", "true"); // its place has the text
     const one = { place, chart, view };
     drawn.push(one);
     place.dataset.drawn = "";
-    if (chart.series && !quick) zooming(one);
+    if (chart.series && !touched) zooming(one);
   }
 
   function zooming({ place, view }) {
@@ -213,8 +215,12 @@
   addEventListener("beforeprint", () => {
     opened = [...document.querySelectorAll("details:not([open])")];
     for (const fold of opened) fold.open = true;
+    for (const { place, view } of drawn) view.width(place.closest(".panels") ? PAPER / 2 - 15 : PAPER).run();
   });
-  addEventListener("afterprint", () => { for (const fold of opened) fold.open = false; });
+  addEventListener("afterprint", () => {
+    for (const fold of opened) fold.open = false;
+    fit();
+  });
 
   // The first chart at once, the others when there is time, so that the page can be read and scrolled meanwhile.
   const later = window.requestIdleCallback || ((call) => setTimeout(call, 1));

@@ -53,7 +53,8 @@ def comparison_page(
     ranked = results.rank(comparison, found)
     shown = tables.shown_metrics(comparison, found)
     charts = Charts(names, page_charts.looks_of(names))
-    charts.curves = page_charts.curves(results.outcomes(found), shown, names)
+    epochs = page_charts.epochs_of(found)
+    charts.curves = {"epochs": epochs, "of": page_charts.curves(results.outcomes(found), shown, names, epochs)}
     answer = answer_of(comparison, found, verdicts)
     targets = results.targets(comparison, found)
     first = [outcome.variant.name for outcome in ranked]
@@ -100,6 +101,7 @@ def across_page(over: Across, verdicts: Sequence[Verdict], *, store: str = "", r
     of_metric = [verdict for verdict in verdicts if verdict.measure == comparison.metric.name]
     profiles = over.profiles()
     every = [result for record in over.records for result in record.results]
+    charts.curves = {"epochs": page_charts.epochs_of(every), "of": {}}
     main = [
         section("figure", "What shows it", _over_all(charts, over, of_metric)),
         section(
@@ -205,17 +207,18 @@ def _shows_it(charts: Charts, comparison: Comparison, found: Sequence[Result], o
     if told:
         return _differences(charts, told)
     metric = next(one for one in tables.shown_metrics(comparison, found) if one.base == _base(comparison.metric))
-    if not charts.curves["of"]:
-        return paragraph("No training has completed an epoch, so there is nothing to draw.")
-    return charts.legend(ranged=False) + _panel(charts, metric, found, f"val_{metric.base}", 3)
+    sides = [side for side in (f"val_{metric.base}", metric.base) if side in charts.curves["of"]]
+    if not sides:
+        return paragraph(f"No training has a value of {metric.words}, so there is nothing to draw.")
+    return charts.legend(ranged=False) + _panel(charts, metric, found, sides[0], 3)
 
 
 def _base(metric: Metric) -> str:
     return metric.base.removeprefix("train_eval_")
 
 
-def _differences(charts: Charts, verdicts: Sequence[Verdict]) -> str:
-    """Differences of one measure, with what marks and bands mean."""
+def _differences(charts: Charts, verdicts: Sequence[Verdict], explained: bool = True) -> str:
+    """Differences of one measure; `explained`: with what marks and bands mean."""
     spec = page_charts.differences(verdicts, charts.looks)
     if spec is None:
         return ""
@@ -231,7 +234,7 @@ def _differences(charts: Charts, verdicts: Sequence[Verdict]) -> str:
     cautions = " ".join(f"Note: {one}." for one in dict.fromkeys(v.caution for v in verdicts if v.caution))
     says = "; ".join(f"{v.a} and {v.b}: {span_text(v)}, {v.decision}" for v in verdicts)
     label = f"{first.words}, pairs with 95 % intervals: {says}"
-    return charts.figure({"spec": spec}, label, f"{caption} {cautions}".strip(), "differences")
+    return charts.figure({"spec": spec}, label, f"{caption * explained} {cautions}".strip(), "differences")
 
 
 def _verdicts(charts: Charts, verdicts: Sequence[Verdict], refusal: str, said: Sequence[str] = ()) -> str:
@@ -248,7 +251,7 @@ def _verdicts(charts: Charts, verdicts: Sequence[Verdict], refusal: str, said: S
         content.append(f"<h3>{escaped(words[0].upper() + words[1:])}</h3>")
         content.append(listing([verdict.sentence for verdict in own]))
         if place and told:  # the first is the figure above
-            content.append(_differences(charts, told))
+            content.append(_differences(charts, told, explained=False))
         content.append(table(_verdict_cells(own), f"verdicts on {words}"))
     others = [text for text in said if text not in {verdict.sentence for verdict in verdicts}]
     pairs = f"{len(verdicts)} verdict{'s' * (len(verdicts) != 1)}, pair by pair"
@@ -283,7 +286,7 @@ def _curves(charts: Charts, shown: Sequence[Metric], found: Sequence[Result]) ->
         title = metric.base.replace("_", " ") + unit_of(with_unit(metric, found), found)
         panels = "".join(_panel(charts, metric, found, side, 4) for side in sides)
         cut = paragraph(page_charts.cut_off(metric, found), "quiet")
-        parts.append(f'<h3>{escaped(title[0].upper() + title[1:])}</h3><div class="panels">{panels}</div>{cut}')
+        parts.append(f'<h3>{escaped(title)}</h3><div class="panels">{panels}</div>{cut}')
     if not parts:
         return ""
     variants = results.outcomes(found)
@@ -297,15 +300,15 @@ def _curves(charts: Charts, shown: Sequence[Metric], found: Sequence[Result]) ->
     return charts.legend(ranged=True) + "".join(parts) + paragraph(how + told, "quiet")
 
 
-def _panel(charts: Charts, metric: Metric, found: Sequence[Result], name: str, level: int) -> str:
+def _panel(charts: Charts, metric: Metric, found: Sequence[Result], name: str, level: int, on: str = "") -> str:
     side = "validation" if name.startswith("val_") else "training"
     words = f"{metric.base.replace('_', ' ')}, {side}"
     lasts = []
     for outcome in results.outcomes(found):
         value = outcome.mean(lambda result: result.last(name))
         lasts.append(f"{outcome.variant.name} {tables.number_text(value)}")
-    says = f"{words}, by epoch; at the last one: {'; '.join(lasts)}"
-    chart = page_charts.curve_chart(name, metric, found, charts.looks)
+    says = f"{f'{on.strip()}: ' if on else ''}{words}, by epoch; at the last one: {'; '.join(lasts)}"
+    chart = page_charts.curve_chart(name, metric, found, charts.looks, on)
     title = side if level == 4 else words
     return f"<div><h{level}>{escaped(title)}</h{level}>{charts.figure(chart, says)}</div>"
 
@@ -342,8 +345,9 @@ def _over_all(charts: Charts, over: Across, of_metric: Sequence[Verdict]) -> str
 
 
 def _on_each(charts: Charts, over: Across) -> list[str]:
-    """What it came to on each data set, and where that data set's own page is."""
-    parts = []
+    """What it came to on each data set, the selection metric's curves, and where that data set's own page is."""
+    parts = [charts.legend(ranged=True)]
+    epochs, names, told_of = charts.curves["epochs"], charts.names, charts.curves["of"]
     for one, record in zip(over.comparison.needs, over.records, strict=True):
         found = record.results
         answer = answer_of(one, found, record.verdicts)
@@ -351,12 +355,17 @@ def _on_each(charts: Charts, over: Across) -> list[str]:
         of_metric = [verdict for verdict in record.verdicts if verdict.measure == one.metric.name]
         told = [verdict for verdict in of_metric if verdict.decision != ONE_SEED and math.isfinite(verdict.low)]
         first = [outcome.variant.name for outcome in results.rank(one, found)]
-        where = f"Curves, verdicts and the test set are on its own page, {NAME} of the run {record.run_id}."
+        where = f"Verdicts, other curves and the test set are on its own page, {NAME} of the run {record.run_id}."
+        on, shown = f"{record.data} ", tables.shown_metrics(one, found)[:1]
+        told_of |= page_charts.curves(results.outcomes(found), shown, names, epochs, on)
+        sides = [side for side in (f"val_{shown[0].base}", shown[0].base) if on + side in told_of]
+        panels = "".join(_panel(charts, shown[0], found, side, 4, on) for side in sides)
         parts += [
             f"<h3>{escaped(record.data)}</h3>",
             paragraph(answer),
-            _differences(charts, told) if told else "",
+            _differences(charts, told, explained=False) if told else "",
             table(cells, f"the variants' numbers on {record.data}", marks=charts.marks(first)),
+            f'<div class="panels">{panels}</div>' if panels else "",
             paragraph(where, "quiet"),
         ]
     return parts

@@ -198,15 +198,23 @@ def _reaching(
 # -------------------------------------------------------------------------------------------------------------- curves
 
 
-def curves(results: Sequence[Outcome], metrics: Sequence[Metric], names: Sequence[str]) -> dict[str, Any]:
+def epochs_of(results: Sequence[Result]) -> list[int]:
+    """The epochs that a page's curves are told at."""
+    longest = max((result.epochs for result in results), default=0)
+    return sorted({round(at) for at in np.linspace(1, longest, min(longest, MOST_POINTS)).tolist()})
+
+
+def curves(
+    results: Sequence[Outcome], metrics: Sequence[Metric], names: Sequence[str], epochs: Sequence[int], on: str = ""
+) -> dict[str, Any]:
     """The curves of metrics, of training and validation, for the data of a page: means, their intervals, each seed.
 
     Args:
         results: by variant.
         names: of all variants, in the order that gives their numbers.
+        epochs: at which they are told.
+        on: stands before their names, where a page has those of several data sets.
     """
-    longest = max((result.epochs for outcome in results for result in outcome.results), default=0)
-    epochs = sorted({round(at) for at in np.linspace(1, longest, min(longest, MOST_POINTS)).tolist()})
     crowd = len(results) > CROWD
     found: dict[str, Any] = {}
     for metric in metrics:
@@ -229,22 +237,24 @@ def curves(results: Sequence[Outcome], metrics: Sequence[Metric], names: Sequenc
                     if len(outcome.results) > 1 or lost:
                         seeds.append({"v": variant, "s": result.seed, "y": _told(values, epochs), "lost": lost})
             if means:
-                found[name] = {"means": means, "seeds": seeds}
-    return {"epochs": epochs, "of": found}
+                found[on + name] = {"means": means, "seeds": seeds}
+    return found
 
 
 def _told(values: Sequence[float], epochs: Sequence[int]) -> list[float | None]:
     return [_rounded(values[epoch - 1]) for epoch in epochs if epoch <= len(values)]
 
 
-def curve_chart(name: str, metric: Metric, results: Sequence[Result], colours: Mapping[str, Look]) -> dict[str, Any]:
+def curve_chart(
+    name: str, metric: Metric, results: Sequence[Result], colours: Mapping[str, Look], on: str = ""
+) -> dict[str, Any]:
     """A chart of one metric's curves, `name` with or without `val_`: its specification, and how its axis is fitted."""
     metric = with_unit(metric, results)
     limit, logarithmic, _ = _spikes(metric, results)
     ends = [limit, None] if metric.maximizes else [None, limit]
     return {
-        "series": name,
-        "group": metric.base,
+        "series": on + name,
+        "group": on + metric.base,
         "spec": _curve_spec(tuple(colours.values()), logarithmic),
         "limits": [end if end is not None and math.isfinite(end) else None for end in ends],
         "log": logarithmic,

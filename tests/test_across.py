@@ -700,13 +700,14 @@ def test_one_of_the_data_sets_models_is_registered(done: Done) -> None:
     assert registry.data_of(run_id=winner) == done.comparison.datasets[1]
 
 
-def test_a_notebook_gets_what_holds_over_all(done: Done) -> None:
+def test_a_notebook_gets_what_holds_over_all(done: Done, tmp_path: Path) -> None:
     """`compare` gives table, verdicts and figures over all data sets, and by `on` those of one with its best model."""
     compared = done.again
     assert compared.table == Across(done.comparison, done.first.records).cells()
     assert {"differences_val_accuracy", "profile_val_accuracy"} <= set(compared.figures)
     assert compared.sentences[0] in str(compared)
     assert "all 2, mean" in compared._repr_html_()
+    assert compared.save_page(tmp_path / "page.html").read_text() == done.read(compared.record, "comparison.html")
     with pytest.raises(UsageError, match=r"on\('wine'\)\.best\(\), on\('breast_cancer'\)\.best\(\)"):
         compared.best()
     with pytest.raises(UsageError, match="'vine'; legal: wine, breast_cancer"):

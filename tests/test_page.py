@@ -3,11 +3,13 @@
 import json
 import math
 import re
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mlflow
@@ -17,7 +19,7 @@ from sklearn.metrics import confusion_matrix, r2_score
 from test_figures import CASES, SEEDS, several, trained, training
 from test_run import Quiet, Screen
 
-from mlplab import conclusion, loading, page, page_charts, page_parts, predicted, results, run, tables
+from mlplab import conclusion, loading, origin, page, page_charts, page_parts, predicted, results, run, tables
 from mlplab.answers import answer_of
 from mlplab.comparison import Comparison
 from mlplab.data import Dataset, load
@@ -237,6 +239,24 @@ def test_texts_of_others_are_no_code(dataset: Dataset) -> None:
     rows = [row[0] for row in read.tables["the choices in which the variants differ"][1:]]
     assert rows == [name.replace("`", "") for name in HOSTILE]  # which marks code
     assert page_parts.as_script({"a": HOSTILE[0]}).count("<") == 0
+
+
+@pytest.mark.parametrize(
+    ("argv", "module", "says"),
+    [
+        (["/usr/bin/mlplab", "compare", "a b.py"], None, "mlplab compare 'a b.py'"),
+        (["/x/mlplab/__main__.py", "run", "l2"], "mlplab.__main__", "python -m mlplab run l2"),
+        (["/x/kernel.py", "-f", "k.json"], "ipykernel_launcher", ""),
+        (["mine.py"], None, ""),
+    ],
+)
+def test_the_command_is_as_it_was_typed(
+    argv: list[str], module: str | None, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What reproduces a comparison is the command that was typed; a program of one's own is none of ours."""
+    monkeypatch.setattr("sys.argv", argv)
+    monkeypatch.setitem(sys.modules, "__main__", SimpleNamespace(__spec__=SimpleNamespace(name=module or "")))
+    assert origin.command() == says
 
 
 def test_a_page_that_cannot_be_made_says_so(dataset: Dataset) -> None:

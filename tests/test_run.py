@@ -245,6 +245,7 @@ def test_the_parent_holds_the_comparison(recorded):
     assert found == {
         "comparison.json",
         "comparison.csv",
+        "comparison.html",
         "comparison.md",
         "accuracy.png",
         "loss.png",
