@@ -8,7 +8,7 @@ from typing import Any
 
 from mlplab import figures, labels, recording, results, tables, tracking, verdict_figures
 from mlplab.answers import answer_of
-from mlplab.building import first_rows, restored
+from mlplab.building import restored
 from mlplab.comparison import Comparison
 from mlplab.data import Dataset
 from mlplab.records import Tuning
@@ -184,4 +184,4 @@ def _note(
 
 def _log_model(run: recording.Run, result: Result, comparison: Comparison, data: Dataset) -> None:
     leads = {**labels.of_data(data), "comparison": comparison.name, "variant": result.variant.name}
-    run.model(restored(result, data), first_rows(data.test, 2)[0], leads | {"run_id": run.run_id})
+    run.model(restored(result, data), data, leads | {"run_id": run.run_id})

@@ -41,7 +41,7 @@ LAYERS = (
     {"loops"},
     {"steps"},
     # The words: what an experiment is, and what it is about.
-    {"loading", "folds", "answers"},
+    {"loading", "folds", "answers", "served"},
     {"results", "data"},
     {"comparison", "readers"},
     {"space"},
