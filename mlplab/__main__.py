@@ -146,7 +146,6 @@ def _register(options: argparse.Namespace) -> int:
     check_registered(options.name or comparison or "mnist-mlp", options.alias)
 
     from mlplab import terminal
-    from mlplab.backend import import_tensorflow
     from mlplab.data import load
     from mlplab.lookup import run_of
     from mlplab.tracking import address, check, parent_run
@@ -157,7 +156,6 @@ def _register(options: argparse.Namespace) -> int:
         check()
         if options.run_id:
             run_of(options.run_id)
-        import_tensorflow()
         from mlplab.registry import data_of
 
         wanted = data_of(options.run_id, comparison)
@@ -172,7 +170,6 @@ def _register(options: argparse.Namespace) -> int:
             "registered unless told. Get the data (`python -m mlplab data` shows the places), or say -P dataset=digits."
         )
     check()
-    import_tensorflow()
     from mlplab.registry import register
 
     with parent_run("register", {"mlplab.kind": "registration"}, say=out.print) as run:

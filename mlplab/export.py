@@ -134,7 +134,8 @@ def to_onnx(export: Export) -> bytes:
     _handle_more()
     (given,) = export.__call__.input_signature
     specs = [
-        tf.TensorSpec(spec.shape, spec.dtype, name=f"input_{place}") for place, spec in enumerate(tf.nest.flatten(given))
+        tf.TensorSpec(spec.shape, spec.dtype, name=f"input_{place}")
+        for place, spec in enumerate(tf.nest.flatten(given))
     ]
     unnamed = tf.nest.map_structure(lambda spec: tf.TensorSpec(spec.shape, spec.dtype), given)
     if any(spec.dtype == tf.string for spec in specs):

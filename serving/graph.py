@@ -13,6 +13,8 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
 
+from serving.limits import RefusedError
+
 MOST_BYTES, MOST_NODES, DEEPEST = 512 * 2**20, 50_000, 8
 """Of a file; operations; graphs within one another, as a loop has them."""
 
@@ -56,10 +58,6 @@ PLAIN = {
 """Kinds of attributes; a graph besides, where the operation has one."""
 
 
-class RefusedError(ValueError):
-    """A graph, or a version, that is never run; with why."""
-
-
 def checked(content: bytes) -> bytes:
     """A model of the same graph with nothing that was not looked at.
 
@@ -76,11 +74,15 @@ def checked(content: bytes) -> bytes:
     domains = {one.domain: one.version for one in model.opset_import if one.domain != "ai.onnx.ml"}
     version = domains.pop("", 0) or domains.pop("ai.onnx", 0)
     if domains or not 13 <= version <= 23 or not 7 <= model.ir_version <= 13:
-        raise RefusedError(f"its graph is of domains or versions other than ONNX's own: {_word(' '.join(domains) or version)}")
+        raise RefusedError(
+            f"its graph is of domains or versions other than ONNX's own: {_word(' '.join(domains) or version)}"
+        )
     if model.functions or model.training_info:
         raise RefusedError("its graph has functions of its own")
     _check_graph(model.graph, 1, [0])
-    clean = helper.make_model(model.graph, opset_imports=[helper.make_opsetid("", version)], ir_version=model.ir_version)
+    clean = helper.make_model(
+        model.graph, opset_imports=[helper.make_opsetid("", version)], ir_version=model.ir_version
+    )
     try:
         onnx.checker.check_model(clean)
     except Exception as error:
@@ -140,7 +142,13 @@ def _check_graph(graph: GraphProto, depth: int, count: list[int]) -> None:
 def _check_attribute(attribute: AttributeProto, node: NodeProto, depth: int, count: list[int]) -> None:
     if attribute.ref_attr_name or attribute.sparse_tensor.dims or attribute.HasField("sparse_tensor"):
         raise RefusedError("its graph has sparse tensors, or attributes of functions")
-    if attribute.graphs or attribute.tensors or attribute.sparse_tensors or attribute.type_protos or attribute.HasField("tp"):
+    if (
+        attribute.graphs
+        or attribute.tensors
+        or attribute.sparse_tensors
+        or attribute.type_protos
+        or attribute.HasField("tp")
+    ):
         raise RefusedError(f"its graph has an operation {_word(node.op_type)} with an attribute of another kind")
     if attribute.HasField("g") or attribute.type == AttributeProto.GRAPH:
         if node.op_type not in BODIES or attribute.type != AttributeProto.GRAPH:

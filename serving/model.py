@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property, lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,11 @@ PIXELS = "pixels"
 """The name of the one input of a model of flat images, and the form of its answers: those of `CLASSES`."""
 
 CLASSES, VALUES, ARRAYS = "classes", "values", "arrays"
-"""How a model answers: a label and probabilities for each example, a prediction for each, or arrays as it gives them."""
+"""How a model answers: a label and probabilities for each example, a prediction for each, or arrays as they are."""
 
-DTYPES = tuple("float64 float32 float16 int64 int32 int16 int8 uint64 uint32 uint16 uint8 bool".split())
+DTYPES = tuple(
+    ["float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8", "bool"]
+)
 
 MOST_CONTRACT_BYTES, MOST_NAMES = 4 * 2**20, 100_000
 ARENA_BYTES = 512 * 2**20
@@ -72,19 +75,6 @@ class Input:
         """Numbers of one example."""
         return math.prod(self.shape)
 
-    def shapes(self, image: Sequence[int] = ()) -> list[tuple[int, ...]]:
-        """In which one example may be sent: its own, a number for a list of one, an image without its channel."""
-        found = [self.shape]
-        if self.shape == (1,):
-            found.append(())
-        side = math.isqrt(self.size)
-        for other in (tuple(image), (side, side)):
-            if other and len(self.shape) == 1 and self.size > 1 and math.prod(other) == self.size:
-                found.append(other)
-        if len(self.shape) == 3 and self.shape[-1] == 1:
-            found.append(self.shape[:-1])
-        return list(dict.fromkeys(found))
-
 
 @dataclass(frozen=True)
 class Output:
@@ -120,6 +110,24 @@ class Contract:
         """What an example is called."""
         return "image" if self.image else "example"
 
+    @cached_property
+    def shapes(self) -> dict[str, list[tuple[int, ...]]]:
+        """Input -> shapes in which one example may be sent.
+
+        Its own; a number for a list of one; rows of flat pixels; an image without its channel.
+        """
+        return {one.name: self._shapes(one) for one in self.inputs}
+
+    def _shapes(self, one: Input) -> list[tuple[int, ...]]:
+        found = [one.shape, *([()] if one.shape == (1,) else [])]
+        side = math.isqrt(one.size)
+        for other in (self.image, (side, side)):
+            if other and len(one.shape) == 1 and one.size > 1 and math.prod(other) == one.size:
+                found.append(other)
+        if len(one.shape) == 3 and one.shape[-1] == 1:
+            found.append(one.shape[:-1])
+        return list(dict.fromkeys(found))
+
     def to_json(self) -> str:
         """As it is stored."""
         return json.dumps(asdict(self), indent=1, allow_nan=False)
@@ -147,7 +155,9 @@ class Contract:
 
     def _is_good(self) -> bool:
         texts = [self.form, self.data, self.notice, *self.class_names]
-        texts += [text for one in self.inputs for text in (one.name, one.dtype, one.ground, *one.columns, *one.vocabulary)]
+        texts += [
+            text for one in self.inputs for text in (one.name, one.dtype, one.ground, *one.columns, *one.vocabulary)
+        ]
         texts += [one.name for one in self.outputs]
         numbers = [n for one in self.inputs for n in (one.low, one.high, *(one.seen or ())) if n is not None]
         sizes = [size for one in (*self.inputs, *self.outputs) for size in one.shape] + list(self.image)
@@ -226,7 +236,9 @@ def arrays_of(contract: Contract, given: Any, flat: bool = False) -> list[np.nda
 
 def few(names: Sequence[str], most: int = 12) -> str:
     """Names as a message has them."""
-    return ", ".join(name[:40] for name in names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return ", ".join(name[:40] for name in names[:most]) + (
+        f" and {len(names) - most} more" if len(names) > most else ""
+    )
 
 
 def legal(contract: Contract, one: Input) -> str:
@@ -240,7 +252,7 @@ def legal(contract: Contract, one: Input) -> str:
         kind += f" from {one.low:g}"
     if one.nan:
         kind += " (null where one is missing)"
-    first, *others = one.shapes(contract.image)
+    first, *others = contract.shapes[one.name]
     ways = [f"{_words(first)} {kind}".strip(), *(_words(shape) for shape in others if shape)]
     return f"legal: {', or '.join(ways)}"
 
@@ -248,27 +260,30 @@ def legal(contract: Contract, one: Input) -> str:
 def _words(shape: tuple[int, ...]) -> str:
     if len(shape) > 3:
         return f"in the shape {'x'.join(map(str, shape))},"
-    return " of ".join(f"{size} rows" for size in shape[:-1]) + (" of " if shape[1:] else "") + str(shape[-1]) * (shape != (1,))
+    return (
+        " of ".join(f"{size} rows" for size in shape[:-1])
+        + (" of " if shape[1:] else "")
+        + str(shape[-1]) * (shape != (1,))
+    )
 
 
 def _array(contract: Contract, one: Input, value: object, flat: bool) -> np.ndarray:
     what = f"{contract.what} {{}}" + (f" of {one.name[:40]}" if one.name else "")
-    shapes = one.shapes(contract.image) + ([(one.size,)] if flat else [])
+    shapes = contract.shapes[one.name] + ([(one.size,)] if flat else [])
     if isinstance(value, np.ndarray):
         # Anything but numbers is looked at one by one: NumPy would read the string "12" as 12.
-        kinds = "b" if one.dtype == "bool" else "iuf"
-        if value.dtype.kind in kinds and value.ndim and len(value):
+        if value.dtype.kind in ("b" if one.dtype == "bool" else "iuf") and value.ndim and len(value):
             if value.shape[1:] not in shapes:
                 raise InvalidInputError(f"{what.format(0)} has the wrong shape; {legal(contract, one)}.")
             return _numbers(contract, one, what, value.reshape(len(value), -1))
         value = value.tolist()
     if not isinstance(value, list):
-        raise InvalidInputError(f"the input {one.name[:40]} is not a list; {legal(contract, one)}.".replace("  ", " "))
+        name = f"the input {one.name[:40]}".strip()
+        raise InvalidInputError(f"{name} is not a list; {legal(contract, one)}.")
     if not value:
         raise InvalidInputError(f"the batch is empty; legal: a list of at least one {contract.what}.")
     for shape in shapes:
-        level = _level(value, shape)
-        if level is not None:
+        if (level := _level(value, shape)) is not None:
             break
     else:
         bad = next((i for i, row in enumerate(value) if all(_level([row], s) is None for s in shapes)), None)
@@ -284,9 +299,12 @@ def _array(contract: Contract, one: Input, value: object, flat: bool) -> np.ndar
     if one.nan and type(None) in kinds:
         level = [math.nan if item is None else item for item in level]
         kinds = set(map(type, level))
-    if not kinds <= ({bool} if one.dtype == "bool" else {int, float}):
-        bad = next(i for i, item in enumerate(level) if type(item) not in (int, float)) // max(one.size, 1)
-        raise InvalidInputError(f"{what.format(bad)} holds something that it cannot; {legal(contract, one)}.")
+    known = {bool} if one.dtype == "bool" else {int, float}
+    if not kinds <= known:
+        place = next(i for i, item in enumerate(level) if type(item) not in known)
+        raise InvalidInputError(
+            f"{what.format(place // max(one.size, 1))} holds something that it cannot; {legal(contract, one)}."
+        )
     try:
         whole = kinds == {int} and np.dtype(one.dtype).kind in "iu"
         array = np.array(level, np.int64 if whole else bool if kinds == {bool} else np.float64)
@@ -296,13 +314,13 @@ def _array(contract: Contract, one: Input, value: object, flat: bool) -> np.ndar
 
 
 def _level(rows: list[Any], shape: tuple[int, ...]) -> list[Any] | None:
-    """All numbers of rows in one list, None where one is not of the shape."""
+    """What is in rows of a shape, in one list; None where one is of another."""
     level = rows
     for size in shape:
         if set(map(type, level)) != {list} or set(map(len, level)) != {size}:
             return None
         level = list(chain.from_iterable(level))
-    return None if list in set(map(type, level)) or dict in set(map(type, level)) else level
+    return None if level and type(level[0]) in (list, dict) else level
 
 
 def _numbers(contract: Contract, one: Input, what: str, array: np.ndarray) -> np.ndarray:
@@ -313,13 +331,12 @@ def _numbers(contract: Contract, one: Input, what: str, array: np.ndarray) -> np
         with np.errstate(all="ignore"):
             told = array.astype(dtype)
             # NaN fails each comparison.
-            good = np.isfinite(told) if dtype.kind == "f" else told == array
-            if one.low is not None:
-                good &= array >= one.low
-            if one.high is not None:
-                good &= array <= one.high
-            if one.vocabulary:
-                good &= (array >= 0) & (array <= len(one.vocabulary))
+            low, high = one.low, float(len(one.vocabulary)) if one.vocabulary else one.high
+            good = (array >= (-math.inf if low is None else low)) & (array <= (math.inf if high is None else high))
+            if dtype.kind != "f":
+                good &= told == array
+            elif low is None or high is None:
+                good &= np.isfinite(told)
             if one.nan and array.dtype.kind == "f":
                 good |= np.isnan(array)
         if not good.all():
@@ -339,22 +356,29 @@ def remarks(contract: Contract, arrays: Sequence[np.ndarray]) -> list[str]:
             most = each.max(axis=1)
             if ((most > 0) & (most <= 1)).any():
                 found.append(SCALED)
-        if one.ground and contract.image and _grounds(each, contract.image) - {one.ground, ""}:
+        if (
+            one.ground
+            and contract.image
+            and grounds(each, contract.image).intersection({"dark", "light"} - {one.ground})
+        ):
             found.append(INVERTED)
     return list(dict.fromkeys(found))
 
 
-def _grounds(each: np.ndarray, image: Sequence[int]) -> set[str]:
-    return {("light" if edge > 191 else "dark" if edge < 64 else "") for edge in borders(each, image).tolist()}
+def grounds(each: np.ndarray, image: tuple[int, ...]) -> set[str]:
+    """How pictures of 0 to 255 begin at their edges, by most of the pixels there: `dark`, `light`, "" for neither."""
+    edges = each[:, _edge(image)]
+    light, dark = (edges > 191).mean(axis=1) > 0.5, (edges < 64).mean(axis=1) > 0.5
+    found = {"light"} if light.any() else set()
+    return found | ({"dark"} if dark.any() else set()) | (set() if (light | dark).all() else {""})
 
 
-def borders(each: np.ndarray, image: Sequence[int]) -> np.ndarray:
-    """How light the border of each picture is, from 0 to 255: the median of its pixels."""
-    rows, columns = image[0], image[1]
-    pictures = each.reshape(len(each), rows, columns, -1)
-    sides = (pictures[:, 0], pictures[:, -1], pictures[:, :, 0], pictures[:, :, -1])
-    found: np.ndarray = np.median(np.concatenate([side.reshape(len(each), -1) for side in sides], axis=1), axis=1)
-    return found
+@lru_cache(8)
+def _edge(image: tuple[int, ...]) -> np.ndarray:
+    """The places of a picture's outermost pixels in its numbers."""
+    inside = np.ones(image, bool)
+    inside[1:-1, 1:-1] = False
+    return np.flatnonzero(inside)
 
 
 def table(contract: Contract, columns: Sequence[object], rows: list[list[Any]]) -> Any:
@@ -455,7 +479,11 @@ class Graph:
             out = "memory" if "llocat" in str(error) or "emory" in str(error) else "reason"
             raise ValueError(f"the model cannot answer these examples, for want of {out}") from None
         for one, array in zip(self.contract.outputs, found, strict=True):
-            if not isinstance(array, np.ndarray) or array.shape != (len(arrays[0]), *one.shape) or array.dtype.kind not in "fiub":
+            if (
+                not isinstance(array, np.ndarray)
+                or array.shape != (len(arrays[0]), *one.shape)
+                or array.dtype.kind not in "fiub"
+            ):
                 raise ValueError("what the model gives is not of its contract's shape")
         return found
 
@@ -565,8 +593,8 @@ def _for_mlflow() -> None:
             contract = Contract.read(Path(context.artifacts["contract"]).read_bytes())
             self.graph = Graph(Path(context.artifacts["graph"]).read_bytes(), contract)
 
-        # A type that MLflow knows for `model_input` would have it convert what comes.
-        def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
+        # A data frame, too; a type that MLflow knows would have it convert what comes.
+        def predict(self, context: Any, model_input: np.ndarray, params: Any = None) -> Any:
             try:
                 return _answered(self.graph, model_input)
             except ValueError as error:

@@ -48,7 +48,7 @@ def probe(folder: Path, seconds: float = SECONDS) -> Probed:
             env=environment, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        raise ValueError(f"it did not answer within {seconds:g} seconds") from None
+        raise TimeoutError(f"it did not answer within {seconds:g} seconds") from None
     try:
         said = json.loads(done.stdout)
     except ValueError:

@@ -134,7 +134,9 @@ ZOO: dict[str, tuple[Callable[[], keras.Model], Any]] = {
     "lstm": (lambda: sequential((9, 4), layers.LSTM(6), layers.Dense(1)), numbers(9, 4)),
     "plain recurrent": (lambda: sequential((9, 4), layers.SimpleRNN(6), layers.Dense(1)), numbers(9, 4)),
     "lstm, masked": (
-        lambda: sequential((9,), layers.Embedding(50, 6, mask_zero=True), layers.LSTM(6), layers.Dense(1), dtype="int32"),
+        lambda: sequential(
+            (9,), layers.Embedding(50, 6, mask_zero=True), layers.LSTM(6), layers.Dense(1), dtype="int32"
+        ),
         ids(),
     ),
     "gru, masked, both ways": (
@@ -146,11 +148,18 @@ ZOO: dict[str, tuple[Callable[[], keras.Model], Any]] = {
     "several inputs and outputs": (several, people()),
     "a class of one's own": (Own, (numbers(6)[0], CLASSES)),
     "conv1d": (
-        lambda: sequential((16, 2), layers.Conv1D(4, 3, dilation_rate=2, padding="causal"), layers.Flatten(), layers.Dense(1)),
+        lambda: sequential(
+            (16, 2), layers.Conv1D(4, 3, dilation_rate=2, padding="causal"), layers.Flatten(), layers.Dense(1)
+        ),
         numbers(16, 2),
     ),
     "discretized": (
-        lambda: sequential((4,), layers.Discretization(bin_boundaries=[-0.5, 0.5], output_mode="one_hot"), layers.Flatten(), layers.Dense(1)),
+        lambda: sequential(
+            (4,),
+            layers.Discretization(bin_boundaries=[-0.5, 0.5], output_mode="one_hot"),
+            layers.Flatten(),
+            layers.Dense(1),
+        ),
         numbers(4),
     ),
 }
@@ -203,7 +212,10 @@ def reads_a_file(x: Any) -> Any:
 
 
 UNSERVED = {
-    "bessel": (lambda: sequential((5,), layers.Lambda(lambda x: __import__("tensorflow").math.bessel_i0(x))), "BesselI0"),
+    "bessel": (
+        lambda: sequential((5,), layers.Lambda(lambda x: __import__("tensorflow").math.bessel_i0(x))),
+        "BesselI0",
+    ),
     "a file": (lambda: sequential((5,), layers.Lambda(reads_a_file, output_shape=(5,))), "ReadFile"),
     "python": (
         lambda: sequential(
