@@ -2,14 +2,14 @@
 
 Usage: python benchmarks/serving.py [--quick] [--repetitions N] [--old CHECKOUT]
 
-The same MLP 784-128-64-10 is logged with `mlflow.keras.log_model` and served by `mlflow models serve` (stock), and logged
-as mlplab registers it and served by `python -m serving` (ours). With --old an older checkout of mlplab serves its own,
-too, such as `git worktree add /tmp/old 277825f`, the last one whose server ran TensorFlow. Each is a process on this
-machine; they take turns. Requests go over kept-open connections from this process, as JSON `inputs` of whole numbers
-drawn from 0 to 255; what is timed is from the first byte sent to the last one received. Latency is that of one client that
-asks again as soon as it is answered. The peak rate is what 8 such clients get together. At half of it, requests are sent at
-even intervals, and timed from when they were due: whatever else the machine does shows there. Memory is what a server and
-its processes have of their own (PSS); its start is until the first image is answered.
+The same MLP 784-128-64-10 is logged with `mlflow.keras.log_model` and served by `mlflow models serve` (stock), and
+logged as mlplab registers it and served by `python -m serving` (ours). With --old an older checkout of mlplab serves
+its own, too, such as `git worktree add /tmp/old 277825f`, the last one whose server ran TensorFlow. Each is a process
+on this machine; they take turns. Requests go over kept-open connections from this process, as JSON `inputs` of whole
+numbers drawn from 0 to 255; what is timed is from the first byte sent to the last one received. Latency is that of one
+client that asks again as soon as it is answered. The peak rate is what 8 such clients get together. At half of it,
+requests are sent at even intervals, and timed from when they were due: whatever else the machine does shows there.
+Memory is what a server and its processes have of their own (PSS); its start is until the first image is answered.
 """
 
 import argparse

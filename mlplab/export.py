@@ -129,7 +129,8 @@ def to_onnx(export: Export) -> bytes:
     from onnx import numpy_helper
     from tf2onnx.convert import from_function
 
-    from serving.graph import RefusedError, checked
+    from serving.graph import checked
+    from serving.limits import RefusedError
 
     _handle_more()
     (given,) = export.__call__.input_signature
@@ -141,7 +142,7 @@ def to_onnx(export: Export) -> bytes:
     if any(spec.dtype == tf.string for spec in specs):
         raise NotExportedError("it takes texts, on which ONNX has no operation")
 
-    def flat(*leaves: tf.Tensor) -> list[tf.Tensor]:
+    def flat(*leaves: tf.Tensor) -> Any:
         return tf.nest.flatten(export.__call__(tf.nest.pack_sequence_as(unnamed, leaves)))
 
     function, said = tf.function(flat), io.StringIO()

@@ -230,8 +230,8 @@ class Run:
         has the run's params, tags and metrics as a whole (those without a step) as said so far, by which
         `mlflow.search_logged_models` finds and ranks it.
 
-        For MLflow it is a SavedModel, a program. Beside that, in `served.FOLDER`, it is a graph that is none, if ONNX can
-        say it, which is what `registry.register` takes.
+        For MLflow it is a SavedModel, a program. Beside that, in `served.FOLDER`, it is a graph that is none, if ONNX
+        can say it, which is what `registry.register` takes.
 
         Args:
             model: as it is now.

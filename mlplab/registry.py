@@ -297,7 +297,8 @@ def _spec_above(client: stores.Client, run: Run) -> dict[str, Any] | None:
 
 
 def _trained(run: Run, folder: Path) -> Trained:
-    """What a run's training left to be served. Of all that is logged with it, it is read alone: none of it is a program.
+    """What a run's training left to be served. Of all that is logged with it, it is read alone: none of it is a
+    program.
 
     Raises:
         UsageError: ONNX could not say the model, or none is logged.
@@ -308,8 +309,8 @@ def _trained(run: Run, folder: Path) -> Trained:
         if (found / served.REFUSED).is_file():
             why = (found / served.REFUSED).read_text()[:300]
             raise UsageError(
-                f"the model of run {run_id} cannot be registered: {why}. A version is a graph of ONNX's own operations. Who "
-                f"trusts the model can have MLflow run it as it is: mlflow models serve -m runs:/{run_id}/model"
+                f"the model of run {run_id} cannot be registered: {why}. A version is a graph of ONNX's operations. "
+                f"Who trusts the model can have MLflow run it as it is: mlflow models serve -m runs:/{run_id}/model"
             )
         contract = Contract.read((found / CONTRACT).read_bytes())
         with np.load(found / served.REFERENCE, allow_pickle=False) as stored:
@@ -318,7 +319,7 @@ def _trained(run: Run, folder: Path) -> Trained:
     except (OSError, KeyError, ValueError, mlflow.MlflowException) as error:
         raise UsageError(
             f"the model of run {run_id} cannot be registered: none is logged in it that can be read "
-            f"({stores.brief(error)}). A comparison logs the model of one seed of each variant; train the variant again."
+            f"({stores.brief(error)}). A comparison logs that of one seed of each variant; train the variant again."
         ) from None
 
 

@@ -26,9 +26,11 @@ PIXELS = "pixels"
 CLASSES, VALUES, ARRAYS = "classes", "values", "arrays"
 """How a model answers: a label and probabilities for each example, a prediction for each, or arrays as they are."""
 
-DTYPES = tuple(
-    ["float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8", "bool"]
-)
+DTYPES = {
+    *("float64", "float32", "float16"),
+    *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)),
+    "bool",
+}
 
 MOST_CONTRACT_BYTES, MOST_NAMES = 4 * 2**20, 100_000
 ARENA_BYTES = 512 * 2**20
@@ -160,7 +162,8 @@ class Contract:
         ]
         texts += [one.name for one in self.outputs]
         numbers = [n for one in self.inputs for n in (one.low, one.high, *(one.seen or ())) if n is not None]
-        sizes = [size for one in (*self.inputs, *self.outputs) for size in one.shape] + list(self.image)
+        shapes = [*(one.shape for one in self.inputs), *(one.shape for one in self.outputs), self.image]
+        sizes = [size for shape in shapes for size in shape]
         names = [name for one in self.inputs for name in (one.columns or (one.name,))]
         return (
             all(type(text) is str and len(text) <= 10_000 for text in texts)
@@ -485,7 +488,7 @@ class Graph:
                 or array.dtype.kind not in "fiub"
             ):
                 raise ValueError("what the model gives is not of its contract's shape")
-        return found
+        return list(found)
 
 
 TYPES = {"float32": "float", "float64": "double"}
@@ -548,8 +551,8 @@ def arguments(folder: str | Path, example: Any = None, expected: Any = None) -> 
     """What `mlflow.pyfunc.log_model` takes to log a graph and its contract as this model; add `name` and the like.
 
     The signature of a model of flat pixels states what comes out and leaves open what goes in, because MLflow's own
-    server acts on what it states: with a tensor of shape (-1, 784) it would refuse 28x28 pixels and every CSV, and would
-    turn the string "12" into 12 and null into NaN before they are checked.
+    server acts on what it states: with a tensor of shape (-1, 784) it would refuse 28x28 pixels and every CSV, and
+    would turn the string "12" into 12 and null into NaN before they are checked.
 
     Args:
         folder: holds `model.onnx` and `contract.json`.
@@ -588,7 +591,7 @@ def _for_mlflow() -> None:
     import mlflow
     from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
-    class Served(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defined]
+    class Served(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         def load_context(self, context: Any) -> None:
             contract = Contract.read(Path(context.artifacts["contract"]).read_bytes())
             self.graph = Graph(Path(context.artifacts["graph"]).read_bytes(), contract)

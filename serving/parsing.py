@@ -1,6 +1,7 @@
 """From the body of a request to checked arrays, and from arrays to the body of an answer.
 
-Large bodies are parsed in a process of their own, see `serving.app`: Python's JSON parser lets nothing else run meanwhile.
+Large bodies are parsed in a process of their own, see `serving.app`: Python's JSON parser lets nothing else run
+meanwhile.
 """
 
 import base64
@@ -125,8 +126,8 @@ PLAIN = re.compile(rb'\{"(?:inputs|instances)": ?\[\[')
 def _whole_numbers(body: bytes, contract: Contract) -> np.ndarray | None:
     """The examples in a large body that holds nothing but rows of whole numbers below 1,000, as batches of pixels are.
 
-    They are read by a few operations on all bytes at once, in a fifth of the time that Python's parser and the checks of
-    each number take. Whatever is not just so is None, and left to these.
+    They are read by a few operations on all bytes at once, in a fifth of the time that Python's parser and the checks
+    of each number take. Whatever is not just so is None, and left to these.
     """
     start = PLAIN.match(body) if len(body) > 2**14 else None
     if start is None or len(contract.inputs) > 1 or not body.endswith(b"]]}"):

@@ -22,8 +22,8 @@ class PictureError(ValueError):
 def as_trained(content: bytes, shape: Sequence[int], ground: str) -> tuple[np.ndarray, str]:
     """A picture's pixels, uint8, of the shape, and what was done to it, in words.
 
-    Where the training pictures are light on dark, or dark on light, one that is the other way round is inverted, its ink
-    cut out, shrunk to five sevenths and centred by its mass, as MNIST's digits are; one that has the shape is only
+    Where the training pictures are light on dark, or dark on light, one that is the other way round is inverted, its
+    ink cut out, shrunk to five sevenths and centred by its mass, as MNIST's digits are; one that has the shape is only
     inverted. Other pictures are resized, cut to the shape's proportions.
 
     Raises:

@@ -1,8 +1,8 @@
 """Looks a version over and tries it, in a process of its own that has nothing to lose: no credentials, little memory.
 
 `python -I probe.py FOLDER`: FOLDER holds the graph and the contract; where it holds `given.npz`, the answers to those
-examples are written to `answers.npz`. The graph that was looked at is written to `checked.onnx`. One JSON line says what
-came of it.
+examples are written to `answers.npz`. The graph that was looked at is written to `checked.onnx`. One JSON line says
+what came of it.
 """
 
 import json

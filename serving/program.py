@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 
-class Program(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defined]
+class Program(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
     """Answers arrays by name with arrays by name; "" is the name of one that stands alone."""
 
     def load_context(self, context: Any) -> None:

@@ -1,7 +1,7 @@
 """The MLflow registry, asked for the few things that a server needs: a version, its tags, its files.
 
-By its REST interface, or, where the store is a sqlite file on this machine, by that file, which is only read. MLflow's own
-client takes five times the memory of the rest of the server, and two seconds to start.
+By its REST interface, or, where the store is a sqlite file on this machine, by that file, which is only read. MLflow's
+own client takes five times the memory of the rest of the server, and two seconds to start.
 """
 
 import base64

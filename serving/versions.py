@@ -1,7 +1,7 @@
 """Which version of a registered model is served: follows the registry, tries beside the serving, then swaps.
 
-Nothing that comes from the registry is run as a program. The code that MLflow stores with a version is for `mlflow models
-serve`; here the version's graph is run, by ONNX Runtime, after every file of it was found to be the one that was
+Nothing that comes from the registry is run as a program. The code that MLflow stores with a version is for `mlflow
+models serve`; here the version's graph is run, by ONNX Runtime, after every file of it was found to be the one that was
 registered, the graph was looked over, and a process that has nothing to lose has tried it.
 """
 
