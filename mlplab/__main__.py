@@ -156,7 +156,7 @@ def _register(options: argparse.Namespace) -> int:
         check()
         if options.run_id:
             run_of(options.run_id)
-        from mlplab.registry import data_of
+        from mlplab.choosing import data_of
 
         wanted = data_of(options.run_id, comparison)
     with terminal.Download(out) as download:

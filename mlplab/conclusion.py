@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from mlplab import figures, labels, recording, results, tables, tracking, verdict_figures
+from mlplab import figures, labels, lookup, recording, results, tables, tracking, verdict_figures
 from mlplab.answers import answer_of
 from mlplab.building import restored
+from mlplab.checks import UnavailableError
 from mlplab.comparison import Comparison
 from mlplab.data import Dataset
 from mlplab.records import Tuning
@@ -184,4 +185,13 @@ def _note(
 
 def _log_model(run: recording.Run, result: Result, comparison: Comparison, data: Dataset) -> None:
     leads = {**labels.of_data(data), "comparison": comparison.name, "variant": result.variant.name}
-    run.model(restored(result, data), data, leads | {"run_id": run.run_id})
+    model = restored(result, data)
+    if result.weights is None:  # it was found on record
+        try:
+            run.flush()
+            with lookup.artifact(run.resolved(run.run_id), "model.keras") as path:
+                model.load_weights(path)
+        except UnavailableError as error:
+            run.tags({"model.missing": str(error)})
+            return
+    run.model(model, data, leads | {"run_id": run.run_id})

@@ -32,6 +32,7 @@ LAYERS = (
     {"tables"},
     # One training, one search, one run of the store, one registered model.
     {"trial", "search", "registry"},
+    {"choosing"},
     {"records", "labels", "tracking", "lookup", "upkeep"},
     {"building", "judging", "recording"},
     # Keras' fit, faster.
@@ -129,6 +130,7 @@ def test_nothing_of_the_package_imports_the_experiments() -> None:
 def test_only_the_modules_of_the_store_and_the_registry_import_mlflow() -> None:
     """What speaks to MLflow's store or to its registry imports it, and nothing else does."""
     assert [path.stem for path in PACKAGE + EXPERIMENTS + REPORT if "mlflow" in roots(path)] == [
+        "choosing",
         "delivery",
         "lookup",
         "recording",

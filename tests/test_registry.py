@@ -13,7 +13,7 @@ import pytest
 from conftest import free_port
 
 from mlplab import __main__ as command_line
-from mlplab import judging, registry, run
+from mlplab import choosing, judging, registry, run
 from mlplab.checks import UsageError
 from mlplab.comparison import Comparison
 from mlplab.data import load
@@ -538,5 +538,5 @@ def test_every_variant_can_be_registered(own):
 @pytest.mark.slow
 def test_the_data_of_a_comparison_and_of_its_runs_are_known(own):
     """So a command finds what to load by the comparison's name, or by the id of a training."""
-    assert registry.data_of(comparison="photos") == OWN["photos"].data
-    assert registry.data_of(run_id=best_of("patients").source_run_id) == Data.of(patients)
+    assert choosing.data_of(comparison="photos") == OWN["photos"].data
+    assert choosing.data_of(run_id=best_of("patients").source_run_id) == Data.of(patients)
