@@ -172,7 +172,7 @@ def _check_tensor(tensor: TensorProto) -> None:
     held: list[Any] = [tensor.float_data, tensor.int32_data, tensor.int64_data, tensor.double_data, tensor.uint64_data]
     numbers = math.prod(tensor.dims)
     given = len(tensor.raw_data) / SIZES[tensor.data_type] if tensor.HasField("raw_data") else sum(map(len, held))
-    if given != numbers:
+    if given != numbers or (tensor.HasField("raw_data") and any(held)):
         raise RefusedError("its graph has a tensor whose size is not what it says")
     tensor.ClearField("doc_string")
     tensor.ClearField("metadata_props")
