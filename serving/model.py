@@ -246,11 +246,11 @@ def few(names: Sequence[str], most: int = 12) -> str:
 
 def legal(contract: Contract, one: Input) -> str:
     """What an example of an input may be, in words."""
-    kind = {"f": "numbers", "b": "true or false"}.get(np.dtype(one.dtype).kind, "whole numbers")
+    kind = {"f": "finite numbers", "b": "true or false"}.get(np.dtype(one.dtype).kind, "whole numbers")
     if one.vocabulary:
         kind = f"one of {few(one.vocabulary, 6)}, or its number from 1"
     elif one.low is not None and one.high is not None:
-        kind += f" from {one.low:g} to {one.high:g}"
+        kind = f"{kind.removeprefix('finite ')} from {one.low:g} to {one.high:g}"
     elif one.low is not None:
         kind += f" from {one.low:g}"
     if one.nan:

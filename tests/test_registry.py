@@ -489,7 +489,7 @@ def test_the_winner_of_any_comparison_is_registered(own):
     [
         (lambda x: {**x, "blood": x["blood"] * np.nan}, "finite"),
         (lambda x: {"blood": x["blood"], "sex": x["sex"][:1]}, "as many in each"),
-        (lambda x: {name: part[:0] for name, part in x.items()}, "as many in each"),
+        (lambda x: {name: part[:0] for name, part in x.items()}, "empty"),
     ],
 )
 def test_a_version_refuses_what_is_no_example(own, wrong, says):
