@@ -22,6 +22,7 @@ from serving.model import (
     is_pixels,
     named,
 )
+from serving.pictures import FAINT
 
 if TYPE_CHECKING:
     import keras
@@ -126,7 +127,7 @@ def contract_of(data: Dataset, outputs: Any) -> Contract:
                 columns=tuple(data.columns.get(name or NUMBERS, ())),
                 vocabulary=tuple(known),
                 seen=(float(sample.min()), float(sample.max())) if numbers and np.isfinite(sample).all() else None,
-                ground=_ground(sample.reshape(len(sample), -1), data.image_shape) if image and data.image_shape else "",
+                **(_pictured(sample.reshape(len(sample), -1), data.image_shape) if image and data.image_shape else {}),
             )
         )
     found = named(outputs, "output")
@@ -142,7 +143,19 @@ def contract_of(data: Dataset, outputs: Any) -> Contract:
     )
 
 
-def _ground(each: np.ndarray, image: tuple[int, ...]) -> str:
-    """Whether nearly all pictures are on dark or on light ground."""
-    found = [grounds(each[place : place + 1], image) for place in range(min(len(each), 1_000))]
-    return next((kind for kind in ("dark", "light") if found.count({kind}) > 0.95 * len(found)), "")
+def _pictured(each: np.ndarray, image: tuple[int, ...]) -> dict[str, Any]:
+    """Whether nearly all pictures are on dark or on light ground, and which share of its longer side the ink takes."""
+    each = each[:1_000]
+    found = [grounds(each[place : place + 1], image) for place in range(len(each))]
+    ground = next((kind for kind in ("dark", "light") if found.count({kind}) > 0.95 * len(found)), "")
+    if not ground or (len(image) > 2 and image[2] > 1):
+        return {"ground": ground}
+    ink = each.reshape(len(each), image[0], image[1])
+    ink = (ink if ground == "dark" else 255 - ink) > FAINT
+    spans = []
+    for across in (1, 2):
+        seen = np.asarray(ink.any(axis=3 - across))
+        size = seen.shape[1]
+        last, first = size - seen[:, ::-1].argmax(axis=1), seen.argmax(axis=1)
+        spans.append((last - first) / size)
+    return {"ground": ground, "fill": float(np.median(np.maximum(*spans)))}

@@ -59,6 +59,7 @@ class Input:
         vocabulary: the texts of a category; code 1 is the first one, 0 none of them.
         seen: the least and the largest number in training, None where that is not known.
         ground: `dark` or `light`: of the pictures it was trained on, "" where it takes none, or both.
+        fill: which share of such a picture's longer side its ink takes; 0 where that is not known.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Input:
     vocabulary: tuple[str, ...] = ()
     seen: tuple[float, float] | None = None
     ground: str = ""
+    fill: float = 0.0
 
     @property
     def size(self) -> int:
@@ -161,7 +163,7 @@ class Contract:
             text for one in self.inputs for text in (one.name, one.dtype, one.ground, *one.columns, *one.vocabulary)
         ]
         texts += [one.name for one in self.outputs]
-        numbers = [n for one in self.inputs for n in (one.low, one.high, *(one.seen or ())) if n is not None]
+        numbers = [n for i in self.inputs for n in (i.low, i.high, i.fill, *(i.seen or ())) if n is not None]
         shapes = [*(one.shape for one in self.inputs), *(one.shape for one in self.outputs), self.image]
         sizes = [size for shape in shapes for size in shape]
         names = [name for one in self.inputs for name in (one.columns or (one.name,))]
@@ -174,6 +176,7 @@ class Contract:
             and 0 < len(self.outputs) <= 1_000
             and len(set(names)) == len(names)
             and all(one.dtype in DTYPES and type(one.nan) is bool for one in self.inputs)
+            and all(0 <= one.fill <= 1 for one in self.inputs)
             and all(one.size <= 2**24 and len(one.shape) <= 8 for one in self.inputs)
             and all(not one.columns or len(one.columns) == one.size for one in self.inputs)
             and (len(self.inputs) == 1 or all(one.name for one in self.inputs))

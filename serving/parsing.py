@@ -256,7 +256,7 @@ def _pictures(files: Sequence[bytes], contract: Contract) -> Checked:
     found, done = [], []
     for place, content in enumerate(files):
         try:
-            array, what = as_trained(content, contract.image, contract.inputs[0].ground)
+            array, what = as_trained(content, contract.image, contract.inputs[0].ground, contract.inputs[0].fill)
         except PictureError as error:
             raise invalid(f"picture {place} {error}.") from None
         found.append(array.reshape(contract.inputs[0].shape))

@@ -19,12 +19,12 @@ class PictureError(ValueError):
     """A file that is no picture, or too large a one; reads as the end of a sentence."""
 
 
-def as_trained(content: bytes, shape: Sequence[int], ground: str) -> tuple[np.ndarray, str]:
+def as_trained(content: bytes, shape: Sequence[int], ground: str, fill: float = 0.0) -> tuple[np.ndarray, str]:
     """A picture's pixels, uint8, of the shape, and what was done to it, in words.
 
-    Where the training pictures are light on dark, or dark on light, one that is the other way round is inverted, its
-    ink cut out, shrunk to five sevenths and centred by its mass, as MNIST's digits are; one that has the shape is only
-    inverted. Other pictures are resized, cut to the shape's proportions.
+    Where the training pictures are light on dark, or dark on light, one that is the other way round is inverted; its
+    ink is cut out, shrunk to the share `fill` of the picture that theirs takes, and centred by its mass. One that has
+    the shape already is only inverted. Other pictures are resized, cut to the shape's proportions.
 
     Raises:
         PictureError: it is no PNG or JPEG, or it has too many pixels.
@@ -58,7 +58,7 @@ def as_trained(content: bytes, shape: Sequence[int], ground: str) -> tuple[np.nd
             done.append("inverted")
         if not fits:
             dark = picture if ground == "dark" else ImageOps.invert(picture)
-            dark = _centred(dark, columns, rows)
+            dark = _centred(dark, columns, rows, fill or 5 / 7)
             picture = dark if ground == "dark" else ImageOps.invert(dark)
             done.append(f"its ink centred on {columns}x{rows}")
     elif not fits:
@@ -67,8 +67,8 @@ def as_trained(content: bytes, shape: Sequence[int], ground: str) -> tuple[np.nd
     return np.asarray(picture, np.uint8).reshape(tuple(shape)), ", ".join(done)
 
 
-def _centred(picture: "Image.Image", columns: int, rows: int) -> "Image.Image":
-    """The ink of a picture, light on dark, at the size and place that MNIST's digits have."""
+def _centred(picture: "Image.Image", columns: int, rows: int, fill: float) -> "Image.Image":
+    """The ink of a picture, light on dark, at the size and place that the training pictures' ink has."""
     from PIL import Image, ImageOps
 
     picture = ImageOps.autocontrast(picture)
@@ -76,7 +76,7 @@ def _centred(picture: "Image.Image", columns: int, rows: int) -> "Image.Image":
     result = Image.new("L", (columns, rows))
     if box is None:
         return result
-    inside = (round(columns * 5 / 7), round(rows * 5 / 7))
+    inside = (max(1, round(columns * fill)), max(1, round(rows * fill)))
     ink = ImageOps.contain(picture.crop(box), inside, Image.Resampling.LANCZOS)
     weights = np.asarray(ink, float)
     total = max(weights.sum(), 1)

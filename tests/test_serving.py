@@ -939,7 +939,7 @@ def test_a_picture_is_made_as_those_of_the_training(server: Server) -> None:
 
     drawn = Image.new("RGB", (300, 200), "white")
     ImageDraw.Draw(drawn).rectangle((120, 40, 139, 159), fill="black")
-    pixels, done = as_trained(picture(drawn), (28, 28), "dark")
+    pixels, done = as_trained(picture(drawn), (28, 28), "dark", 20 / 28)
     assert "inverted" in done
     assert "centred" in done
     expected = server.predict(inputs([pixels.reshape(-1).tolist()])).json["predictions"][0]
@@ -1034,35 +1034,42 @@ def test_the_client_asks_about_the_test_set(server: Server, tmp_path: Path) -> N
     assert len(re.findall(r"test image \d+: \d \(\d+\.\d%\)  (right|wrong: it is \d)", printed)) == 300
 
 
-def test_a_picture_becomes_light_on_dark_of_the_size_and_place_of_mnists_digits(tmp_path: Path) -> None:
-    from PIL import Image, ImageDraw
+def test_a_picture_becomes_light_on_dark_of_the_size_and_place_of_mnists_digits() -> None:
+    from PIL import ImageDraw
 
-    from serving.client import read_image
+    from serving.pictures import as_trained
 
     read = {}
     for name, ground, ink in (("light", "white", "black"), ("dark", "black", "white"), ("clear", "#0000", "black")):
-        picture = Image.new("RGBA", (300, 200), ground)
-        ImageDraw.Draw(picture).rectangle((20, 10, 39, 49), fill=ink)
-        picture.save(tmp_path / f"{name}.png")
-        read[name] = read_image(tmp_path / f"{name}.png").reshape(28, 28)
+        drawn = Image.new("RGBA", (300, 200), ground)
+        ImageDraw.Draw(drawn).rectangle((20, 10, 39, 49), fill=ink)
+        read[name] = as_trained(picture(drawn), (28, 28), "dark", 20 / 28)[0]
     assert np.array_equal(read["light"], read["dark"])
     assert np.array_equal(read["light"], read["clear"])
     inside = np.zeros((28, 28), bool)
     inside[4:24, 9:19] = True
     assert read["light"][inside].min() > 200
     assert read["light"][~inside].max() < 50
-    assert read_image(tmp_path / "light.png", invert=False).max() > 0
+    whole = as_trained(picture(Image.fromarray(255 - read["light"]).resize((280, 280))), (28, 28), "light", 1.0)[0]
+    assert (255 - whole)[:, 10:18].min(axis=1).min() > 100
 
 
-def test_a_picture_of_28x28_is_left_as_it_is(tmp_path: Path) -> None:
-    from PIL import Image
+def test_a_picture_of_28x28_is_left_as_it_is() -> None:
+    from serving.pictures import as_trained
 
-    from serving.client import read_image
+    pixels = np.zeros((28, 28), np.uint8)
+    pixels[3:9, 3:7] = np.arange(24).reshape(6, 4) * 10
+    assert np.array_equal(as_trained(picture(Image.fromarray(pixels)), (28, 28), "dark")[0], pixels)
 
-    picture = np.zeros((28, 28), np.uint8)
-    picture[3:9, 3:7] = np.arange(24).reshape(6, 4) * 10
-    Image.fromarray(picture).save(tmp_path / "as_is.png")
-    assert np.array_equal(read_image(tmp_path / "as_is.png").reshape(28, 28), picture)
+
+def test_what_a_picture_looks_like_in_training_is_measured() -> None:
+    """MNIST's kind of digits: on dark ground, the ink 20 of 28 pixels high or wide."""
+    from mlplab import served
+
+    pictures = np.zeros((50, 28, 28), np.uint8)
+    pictures[:, 4:24, 9:19] = 200
+    assert served._pictured(pictures.reshape(50, -1), (28, 28)) == {"ground": "dark", "fill": pytest.approx(20 / 28)}
+    assert served._pictured(255 - pictures.reshape(50, -1), (28, 28))["ground"] == "light"
 
 
 def test_the_client_says_what_is_wrong(server: Server, tmp_path: Path) -> None:

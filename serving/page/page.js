@@ -175,7 +175,7 @@ async function main() {
   }
   const good = Object.entries(model.quality)
     .map(([name, value]) => name === "test_accuracy" ? `${share(value)} of the test examples right` : `${name} ${value}`);
-  const parts = [`Version ${model.version}`, model.variant && `${model.variant} of ${model.experiment}`, model.data && `trained on ${model.data}`, ...good.slice(0, 2)];
+  const parts = [`Version ${model.version}`, model.variant && `${model.variant} of ${model.experiment}`, model.data && `trained on ${model.data}`, ...good.slice(0, 1)];
   at("about").textContent = parts.filter(Boolean).join(", ") + "." + (model.in_registry ? "" : " It is in the registry no more.");
   if (model.warning) { at("notice").textContent = model.warning; at("notice").hidden = false; }
   const size = (one) => one.shape.reduce((a, b) => a * b, 1);
