@@ -185,7 +185,6 @@ def _register(options: argparse.Namespace) -> int:
     check_registered(options.name or comparison or "mnist-mlp", options.alias)
 
     from mlplab import terminal
-    from mlplab.backend import import_tensorflow
     from mlplab.data import load
     from mlplab.lookup import run_of
     from mlplab.tracking import address, check, parent_run
@@ -196,8 +195,7 @@ def _register(options: argparse.Namespace) -> int:
         check()
         if options.run_id:
             run_of(options.run_id)
-        import_tensorflow()
-        from mlplab.registry import data_of
+        from mlplab.choosing import data_of
 
         wanted = data_of(options.run_id, comparison)
     with terminal.Download(out) as download:
@@ -211,7 +209,6 @@ def _register(options: argparse.Namespace) -> int:
             "registered unless told. Get the data (`python -m mlplab data` shows the places), or say -P dataset=digits."
         )
     check()
-    import_tensorflow()
     from mlplab.registry import register
 
     of = f"version of {options.name or comparison or 'mnist-mlp'}"

@@ -10,6 +10,7 @@ from typing import Any
 from mlplab import (
     figures,
     labels,
+    lookup,
     page,
     page_tested,
     predicted,
@@ -22,6 +23,7 @@ from mlplab import (
 )
 from mlplab.answers import answer_of
 from mlplab.building import first_rows, restored
+from mlplab.checks import UnavailableError
 from mlplab.comparison import Comparison
 from mlplab.data import Dataset
 from mlplab.folds import for_seed
@@ -132,8 +134,8 @@ def _tested(model: Any, result: Result, data: Dataset) -> page_tested.Answered:
     from mlplab.export import Export, answering
 
     own = for_seed(result.variant, data, result.seed)
-    if result.weights is None:
-        return page_tested.Answered(result, own, "this training has no epoch that could be chosen.")
+    if model is None:
+        return page_tested.Answered(result, own, "its weights are not to be had.")
     found: Any
     try:
         outputs = answering(Export(model, first_rows(own.test, 2)[0]))(own.test.x)
@@ -259,8 +261,16 @@ def save_views(run: recording.Run, comparison: Comparison, title: str) -> None:
 
 
 def _log_model(run: recording.Run, result: Result, comparison: Comparison, data: Dataset) -> Any:
-    """Logs a training's model, as it was after the best epoch, and gives it."""
+    """Logs a training's model, as it was after the best epoch, and gives it; None where that is not to be had."""
     leads = {**labels.of_data(data), "comparison": comparison.name, "variant": result.variant.name}
     model = restored(result, data)
-    run.model(model, first_rows(data.test, 2)[0], leads | {"run_id": run.run_id})
+    if result.weights is None:  # it was found on record
+        try:
+            run.flush()
+            with lookup.artifact(run.resolved(run.run_id), "model.keras") as path:
+                model.load_weights(path)
+        except UnavailableError as error:
+            run.tags({"model.missing": str(error)})
+            return None
+    run.model(model, data, leads | {"run_id": run.run_id})
     return model

@@ -62,6 +62,7 @@ class Dataset:
         source: where the data came from.
         notice: in plain words what a reader of a result must know (stand-in data, a partial test set), else None.
         vocabulary: of inputs that are categories, their texts: code 1 is the first one, 0 none of them.
+        columns: of an input that is the columns of numbers of a table, their names.
         groups: for each split, the group of each example, or None.
         stratify: whether splits are made with equal shares of the labels.
         ready_made: whether it is one of `datasets`, which are verified and not checked again.
@@ -79,6 +80,7 @@ class Dataset:
     source: str
     notice: str | None = None
     vocabulary: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     groups: Mapping[str, Array] | None = None
     stratify: bool = True
     ready_made: bool = False
@@ -218,6 +220,7 @@ def _dataset(data: Data, given: Given) -> Dataset:
         "class_names": class_names,
         "source": given.source,
         "vocabulary": given.vocabulary,
+        "columns": given.columns,
         "stratify": data.stratify,
     }
     return _assembled(parts, about)

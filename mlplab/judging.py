@@ -1,11 +1,7 @@
 """What a version of a registered model answers, what that is worth, and which of the versions is the champion."""
 
-import json
 import math
 import re
-import subprocess
-import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,18 +9,18 @@ from typing import Any
 
 import numpy as np
 
+from mlplab import served
 from mlplab.checks import UsageError
 from mlplab.data import Dataset
-from mlplab.export import as_sent, is_pixels
 from mlplab.spec import Metric
-from serving.model import CLASSES, VALUES, named
+from serving import probe
+from serving.model import PIXELS, VALUES, as_sent
 
-ROWS_COMPARED, TOLERANCE = 1_000, 1e-5
-"""A version must answer on this many test examples as the model in this process does, each number to this; a number
-above 1 to this share of it."""
+TOLERANCE = 1e-5
+"""So near a version must come to what the model answered where it was trained; a number above 1 to this share of it."""
 
-PIXELS = "pixels"
-"""The form of a version that takes raw pixels; the others are those of `serving.model`."""
+PROBE_SECONDS = 600.0
+"""For all test examples."""
 
 
 def examples_of(data: Dataset) -> str:
@@ -40,18 +36,6 @@ def as_tested(params: Mapping[str, str], data: Dataset) -> Dataset:
     if params.get("splits") != "resampled":
         return data
     return replace(data.resampled(int(params["seed"])), digest=data.digest)
-
-
-def form_of(outputs: Any, data: Dataset) -> str:
-    """How a version is to answer: one of the forms of `serving.model`, or `pixels`."""
-    if not (data.classes and isinstance(outputs, np.ndarray) and outputs.ndim == 2):
-        return VALUES
-    likely = bool(np.all((outputs >= 0) & (outputs <= 1)))
-    if outputs.shape[1] == 1:  # of two classes the second one's probability
-        return CLASSES if likely and data.classes == 2 else VALUES
-    if not likely or outputs.shape[1] != data.classes or not np.allclose(outputs.sum(axis=1), 1, atol=1e-3):
-        return VALUES
-    return PIXELS if is_pixels(data.test.x) else CLASSES
 
 
 def deciding(form: str, by: Metric, tested: Mapping[str, float]) -> tuple[str, str]:
@@ -73,57 +57,40 @@ def deciding(form: str, by: Metric, tested: Mapping[str, float]) -> tuple[str, s
     return by.base, by.best
 
 
-PREDICT = """
-import json, sys
-import mlflow, numpy as np
-uri, given, got, names = sys.argv[1:]
-with np.load(given) as found:
-    arrays = [found[f"arr_{place}"] for place in range(len(found.files))]
-names = json.loads(names)
-answers = mlflow.pyfunc.load_model(uri).predict(dict(zip(names, arrays)) if names else arrays[0])
-values = [answer.get("probabilities", answer.get("prediction")) for answer in answers]
-parts = list(values[0]) if isinstance(values[0], dict) else []
-np.savez(got, json.dumps(parts), *([[value[part] for value in values] for part in parts] or [values]))
-"""
-
-
-def answers_of(uri: str, x: Any) -> Any:
-    """What a logged model answers in a process of its own: probabilities or predictions, an array or a dict of them.
+def answers_of(folder: Path, x: Any) -> list[np.ndarray]:
+    """What the version in a folder answers in a process of its own, without credentials: an array for each output.
 
     Raises:
-        ValueError: it does not load or answer there; with the last line of why.
+        ValueError: it must not be run, or does not answer; with why.
+        OSError: it takes too long.
     """
-    x = named(as_sent(x), "input")
-    names = list(x) if isinstance(x, dict) else []
-    with tempfile.TemporaryDirectory() as folder:
-        given, got = Path(folder) / "given.npz", Path(folder) / "got.npz"
-        np.savez(given, *(x.values() if names else [x]))
-        command = [sys.executable, "-c", PREDICT, uri, str(given), str(got), json.dumps(names)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise ValueError((done.stderr.strip().splitlines() or ["no word"])[-1])
-        with np.load(got) as found:
-            parts = json.loads(str(found["arr_0"]))
-            arrays = [found[f"arr_{place}"] for place in range(1, len(found.files))]
-    return dict(zip(parts, arrays, strict=True)) if parts else arrays[0]
+    np.savez(folder / probe.GIVEN, *served.arrays(as_sent(x), "input"))
+    probe.probe(folder, seconds=PROBE_SECONDS)
+    with np.load(folder / probe.ANSWERS, allow_pickle=False) as found:
+        return [found[f"arr_{place}"] for place in range(len(found.files))]
 
 
-def apart(answers: Any, expected: Any) -> float:
+def apart(answers: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> float:
     """How far answers are from what is expected: the largest difference, of numbers above 1 as a share of them."""
-    expected = named(expected, "output")
-    if isinstance(expected, dict):
-        return max(apart(answers[name], part) for name, part in expected.items())
-    if answers.shape[1:] == (2,) and expected.shape[1:] == (1,):  # the probability of the second of two classes
-        answers = answers[:, 1]
-    answers = answers[: len(expected)].reshape(expected.shape)
-    return float((np.abs(answers - expected) / np.maximum(1, np.abs(expected))).max())
+    return max(
+        float((np.abs(answer[: len(wanted)] - wanted) / np.maximum(1, np.abs(wanted))).max(initial=0.0))
+        for answer, wanted in zip(answers, expected, strict=True)
+    )
 
 
-def accuracy_of(answers: np.ndarray, data: Dataset) -> float:
+def labels_of(probabilities: np.ndarray) -> np.ndarray:
+    """The place of the most likely class; of a single column, the second class's probability, 0 or 1."""
+    if probabilities.shape[1] == 1:
+        return np.asarray(probabilities[:, 0] > 0.5, int)
+    found: np.ndarray = probabilities.argmax(axis=1)
+    return found
+
+
+def accuracy_of(probabilities: np.ndarray, data: Dataset) -> float:
     """The share of test examples whose label has the highest probability."""
     y = data.test.y
     labels = y.argmax(axis=1) if y.ndim == 2 and y.shape[1] > 1 else y.reshape(-1)
-    return float((answers.argmax(axis=1) == labels).mean())
+    return float((labels_of(probabilities) == labels).mean())
 
 
 def tag_of(metric: str, digest: str) -> str:

@@ -147,7 +147,7 @@ def load_model(run_id: str) -> tuple[str, Callable[[Any], Any]]:
     except Exception as error:
         raise UnavailableError(
             f"the model {uri} cannot be loaded from {mlflow.get_tracking_uri()}: {error}. A comparison logs the model "
-            "of each variant's first seed; run the comparison again where its artifacts were deleted."
+            "of each variant's median seed; run the comparison again where its artifacts were deleted."
         ) from error
     return uri, answering(loaded)
 

@@ -41,6 +41,7 @@ class Given:
     source: str
     class_names: Any = None
     vocabulary: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def read(data: Data, folder: Path) -> Given:
@@ -245,7 +246,8 @@ def _of_csv(path: Path, data: Data) -> Given:
     elif all(value.dtype.kind == "f" for value in y.values()):
         whole = np.stack(list(y.values()), axis=1)
     part = {"x": x[NUMBERS] if list(x) == [NUMBERS] else x, "y": whole, "weight": None, "groups": groups}
-    return Given({"": part}, str(path), vocabulary=vocabulary)
+    of_numbers = {NUMBERS: tuple(name for name, value in inputs.items() if value.dtype.kind == "f")}
+    return Given({"": part}, str(path), vocabulary=vocabulary, columns=of_numbers)
 
 
 def _columns(path: Path) -> tuple[dict[str, list[str]], list[int]]:

@@ -19,7 +19,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from mlflow.tracking.context.registry import resolve_tags
 
-from mlplab import origin, stores
+import serving
+from mlplab import origin, served, stores
 from mlplab.addresses import shown
 from mlplab.checks import UnavailableError
 from mlplab.data import Dataset
@@ -27,6 +28,9 @@ from mlplab.delivery import Writer
 from mlplab.marks import PLUMBING, plumbing
 from mlplab.spool import child_key
 from mlplab.stores import Client, experiment_id, is_transient, searched
+
+PROGRAM = str(Path(serving.__file__).with_name("program.py"))
+"""What MLflow runs of a logged model of several arrays."""
 
 model_code = threading.Lock()
 """Held while MLflow runs the code of a model that is logged, for which it puts a module of its own in the place of
@@ -251,45 +255,58 @@ class Run:
         save(place)
         self._say("artifact", file=stored)
 
-    def model(self, model: Any, example: Any, metadata: Mapping[str, Any]) -> None:
-        """Logs the export of a Keras model as `model`, with signature, input example and requirements.
+    def model(self, model: Any, data: Dataset, metadata: Mapping[str, Any]) -> None:
+        """Logs a Keras model as `model`, with signature, input example and requirements; and what a server needs of it.
 
         It is exported now, in the process that has the user's layers; the store is given the files later. There it
         has the run's params, tags and metrics as a whole (those without a step) as said so far, by which
         `mlflow.search_logged_models` finds and ranks it.
 
+        For MLflow it is a SavedModel, a program. Beside that, in `served.FOLDER`, it is a graph that is none, if ONNX
+        can say it, which is what `registry.register` takes.
+
         Args:
             model: as it is now.
-            example: a few examples, in the nest of arrays that the model takes.
+            data: that it was trained on.
             metadata: what leads back from the model to how it came about.
         """
         import tensorflow as tf
 
         from mlplab.export import Export, answering, as_sent
-        from serving.model import ARRAYS, arguments_of, named
+        from serving.model import named
 
         place, name = self._writer.session.file("model")
-        export, example = Export(model, example), as_sent(example)
-        answers = answering(export)(example)
-        if isinstance(named(example, ""), np.ndarray) and isinstance(named(answers, ""), np.ndarray):
-            mlflow.tensorflow.save_model(
-                export,
-                path=place,
-                signature=mlflow.models.infer_signature(example, answers),
-                input_example=example,
-                # Given, not inferred: inferring imports TensorFlow in another process.
-                pip_requirements=[f"{what}=={at}" for what, at in origin.versions().items() if what != "python"],
-            )
+        rows = served.first_test_rows(data, 2)
+        export, example = Export(model, rows), named(as_sent(rows), "input")
+        answers = named(answering(export)(as_sent(rows)), "output")
+        about = {
+            "signature": mlflow.models.infer_signature(example, answers),
+            "input_example": example,
+            # Given, not inferred: inferring imports TensorFlow in another process.
+            "pip_requirements": [f"{what}=={at}" for what, at in origin.versions().items() if what != "python"],
+        }
+        if isinstance(example, np.ndarray) and isinstance(answers, np.ndarray):
+            mlflow.tensorflow.save_model(export, path=place, **about)
         else:  # MLflow's own flavor is asked by one array alone
             tf.saved_model.save(export, str(place.parent / "export"))
-            given = arguments_of(place.parent / "export", example, answers, ARRAYS)
             written = mlflow.models.Model()
             with model_code:
-                mlflow.pyfunc.save_model(path=place, mlflow_model=written, **given)
+                mlflow.pyfunc.save_model(
+                    path=place,
+                    mlflow_model=written,
+                    python_model=PROGRAM,
+                    artifacts={"export": str(place.parent / "export")},
+                    model_config={
+                        "inputs": list(example) if isinstance(example, dict) else [""],
+                        "outputs": list(answers) if isinstance(answers, dict) else [""],
+                    },
+                    **about,
+                )
             (artifact,) = written.flavors["python_function"]["artifacts"].values()
             written.add_flavor("tensorflow", saved_model_dir=artifact["path"], model_type="tf2-module", code=None)
             written.save(place / "MLmodel")
             shutil.rmtree(place.parent / "export")
+        served.write(place / served.FOLDER, model, data)
         self._say("model", file=name, metadata=_texts(metadata))
 
     def keep(self, what: str, values: Mapping[str, Any], arrays: Sequence[np.ndarray] = ()) -> None:

@@ -35,6 +35,7 @@ class Result:
             penalty, which is `penalty` where there is one. `train_seconds` is the one clock of training: seconds from
             the first epoch on, without compiling and evaluation, with nothing else trained beside it. Of seeds trained
             side by side it is known once each is timed alone: `solo_epoch_seconds` times the epochs.
+        select: the metric by which its best epoch is the best.
         weights: those of the model after the best epoch, in the order of `keras.Model.get_weights`.
         best_epoch: 1 for the first; the epoch with the best value of the selection metric, None if there is none.
         test: test metrics of the model as it was after `best_epoch`.
@@ -61,6 +62,7 @@ class Result:
     history: dict[str, list[float]] = field(default_factory=dict)
     best_epoch: int | None = None
     weights: list[np.ndarray] | None = field(default=None, repr=False)
+    select: str = ""
     test: dict[str, float] = field(default_factory=dict)
     program: str = ""
     start: dict[str, str] = field(default_factory=dict)
@@ -159,8 +161,10 @@ class Outcome:
 
     @property
     def representative(self) -> Result:
-        """The training whose model stands for the variant: its first seed's, or the first that did not fail."""
-        return next((result for result in self.results if result.status != FAILED), self.results[0])
+        """The training whose model stands for the variant: the median of its seeds by `select`, not the luckiest."""
+        done = [result for result in self.results if result.status != FAILED]
+        told = sorted((r for r in done if math.isfinite(r.best(r.select))), key=lambda r: r.best(r.select))
+        return told[(len(told) - 1) // 2] if told else next(iter(done), self.results[0])
 
     @property
     def failed(self) -> bool:

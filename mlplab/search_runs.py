@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from mlplab import labels, marks, recording, search, search_figures, seed_group, tables
-from mlplab.building import first_rows, restored
+from mlplab.building import restored
 from mlplab.comparison import Comparison
 from mlplab.data import Dataset
 from mlplab.records import Candidate, SearchResult, choice_text
@@ -74,7 +74,7 @@ def run_search(
     run.tags({"mlflow.note.content": note, "answer": answer})
     run.file("model.keras", done.model.save)
     leads = {**labels.of_data(data), "experiment": spec.name, "run_id": run.run_id}
-    run.model(done.model, first_rows(data.test, 2)[0], leads)
+    run.model(done.model, data, leads)
     return found
 
 

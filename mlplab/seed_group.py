@@ -12,8 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from mlplab import drawing, figures, labels, lookup, recording, replay, results, tables, tracking, trial, worker
-from mlplab.building import restored
+from mlplab import drawing, figures, labels, recording, replay, results, tables, tracking, trial, worker
 from mlplab.calls import Call
 from mlplab.comparison import Comparison
 from mlplab.data import Dataset
@@ -88,9 +87,7 @@ class SeedGroup:
         """Takes a training from the record of an earlier command: its run is repeated under this one's."""
         name = self._name(earlier.seed)
         run = self.parent.copy_run(name, recording.Found(earlier.run_id, {}), self._tags)
-        result = replace(earlier, run_id=run.run_id, variant=self.variant)
-        if not self.trained:  # its model stands for the variant
-            result.weights = _weights(earlier.run_id, result, self.data)
+        result = replace(earlier, run_id=run.run_id, variant=self.variant, select=self.comparison.metric.name)
         _keep(result, run)
         self.trained.append((result, run))
         watch.recalled(result)
@@ -195,7 +192,8 @@ class SeedGroup:
 
     def _open(self, seed: int) -> tuple[Result, recording.Run]:
         variant = self.variant
-        result = Result(variant=variant, seed=seed, steps_per_epoch=variant.steps_per_epoch(len(self.data.train)))
+        steps, select = variant.steps_per_epoch(len(self.data.train)), self.comparison.metric.name
+        result = Result(variant=variant, seed=seed, steps_per_epoch=steps, select=select)
         tags = self._tags | {"mlplab.kind": self._kind}
         run = self.parent.child(self._name(seed), self._params | {"seed": seed}, tags, self.data)
         if run.finished and (kept := run.kept("result")):
@@ -238,15 +236,6 @@ class SeedGroup:
                 self.run.metrics({"group_seconds": found[0].group_seconds})
             self.run.figure(figures.learning_curves(found, self.data.label, self._curves()), "learning_curves.png")
         self.run.finish("FAILED" if len(found) < len(self.trained) else "FINISHED")
-
-
-def _weights(run_id: str, result: Result, data: Dataset) -> list[np.ndarray]:
-    """The weights after the best epoch, from the model that a training's run has."""
-    model = restored(result, data)
-    with lookup.artifact(run_id, "model.keras") as path:
-        model.load_weights(path)
-    weights: list[np.ndarray] = model.get_weights()
-    return weights
 
 
 def _on_clocks(found: Sequence[Result]) -> float:

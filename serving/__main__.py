@@ -2,15 +2,18 @@
 
 import argparse
 import contextlib
-import json
 import logging
 import os
+import resource
 import signal
+import subprocess
 import sys
-from collections.abc import Iterator
-from typing import Any
+import threading
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from serving.client import whole
+from serving.lines import Handler, Lines
 
 
 def _seconds(text: str) -> float:
@@ -23,17 +26,7 @@ def _seconds(text: str) -> float:
     return number
 
 
-class _Lines(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, Any] = {"time": round(record.created, 3), "level": record.levelname, "logger": record.name}
-        line["message"] = record.getMessage()
-        if record.exc_info:
-            line["trace"] = self.formatException(record.exc_info)
-        return json.dumps(line)
-
-
-def main() -> None:
-    """Serves until it is told to stop; requests at work are finished first."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         allow_abbrev=False,
         prog="python -m serving",
@@ -47,86 +40,125 @@ def main() -> None:
     parser.add_argument("--poll", type=_seconds, default=2.0, help="seconds between looks at the alias (%(default)s)")
     parser.add_argument("--max-body", type=whole(1, 2**30), default=4 * 2**20, help="bytes of a body (%(default)s)")
     parser.add_argument(
-        "--sender-timeout", type=_seconds, default=10.0, help="seconds headers or body may take (%(default)s)"
+        "--sender-timeout", type=_seconds, default=10.0, help="seconds a request may take to arrive (%(default)s)"
+    )
+    parser.add_argument(
+        "--answer-timeout", type=_seconds, default=30.0, help="seconds an answer may take to make (%(default)s)"
+    )
+    parser.add_argument(
+        "--reader-timeout", type=_seconds, default=10.0, help="seconds an answer may take to be read (%(default)s)"
     )
     parser.add_argument("--max-requests", type=whole(1, 100_000), default=128, help="at work and waiting (%(default)s)")
+    parser.add_argument(
+        "--max-connections", type=whole(1, 100_000), default=1_024, help="open at the same time (%(default)s)"
+    )
     parser.add_argument("--stop-timeout", type=whole(1, 3600), default=30, help="seconds to finish in (%(default)s)")
+    parser.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help="holds the token that every request but health checks has to bear",
+    )
+    parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate, as PEM: speak HTTPS")
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key")
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
+    return parser
+
+
+def main() -> None:
+    """Serves until it is told to stop; requests at work are finished first."""
+    parser = _parser()
     options = parser.parse_args()
-
-    handler = logging.StreamHandler()
-    handler.setFormatter(_Lines())
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    if (options.tls_cert is None) != (options.tls_key is None):
+        parser.error("--tls-cert and --tls-key go together")
+    out, errors = Lines(1), Lines(2)
+    logging.basicConfig(level=logging.WARNING, handlers=[Handler(errors)])
     logging.captureWarnings(True)
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # what it warns of is counted, see /metrics
     logging.getLogger("serving").setLevel(options.log_level.upper())
-    # A dead registry would block each look for four minutes; a pickle is never loaded.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    os.environ["MLFLOW_CONFIGURE_LOGGING"] = "false"
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-    with _without_remarks():
-        import tensorflow as tf
     import uvicorn
 
-    from serving.app import App, Limits, protocol
-    from serving.versions import Reference, Watcher
+    from serving.app import App
+    from serving.connections import protocol
+    from serving.limits import Limits
+    from serving.registry import Reference, Registry
+    from serving.versions import Watcher
 
     try:
-        reference = Reference.parse(options.model)
-    except ValueError as error:
+        token = options.token_file.read_text().strip() if options.token_file else ""
+        if options.token_file and not token:
+            parser.error(f"--token-file {options.token_file} holds no token")
+        reference, registry = Reference.parse(options.model), Registry()
+    except (ValueError, OSError) as error:
         parser.error(str(error))
-    # To hand so little work from thread to thread takes longer than the work, even for a batch of 256.
-    tf.config.threading.set_inter_op_parallelism_threads(1)
-    tf.config.threading.set_intra_op_parallelism_threads(1)
+    # Each connection is an open file.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (options.max_connections + 256 if most < 0 else most, most))
     # A look at the registry is Python, too: a request that finds it at work waits this long for its turn, not 5 ms.
     sys.setswitchinterval(0.0005)
-    watcher = Watcher(reference, options.poll)
+    watcher = Watcher(reference, registry, options.poll)
+    limits = Limits(
+        body_bytes=options.max_body,
+        sender_seconds=options.sender_timeout,
+        answer_seconds=options.answer_timeout,
+        reader_seconds=options.reader_timeout,
+        requests=options.max_requests,
+        connections=min(options.max_connections, max(16, most - 128) if most > 0 else options.max_connections),
+    )
+    app = App(watcher, limits, _mlflow(), token, out)
     watcher.look()
     watcher.start()
     _name_run(options.model)
-    limits = Limits(options.max_body, options.sender_timeout, options.max_requests)
+    threading.Thread(target=app.warm, daemon=True).start()
     # uvicorn stops gracefully and then raises the signal again, for whom it may concern.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    uvicorn.run(
-        App(watcher, limits),
-        host=options.host,
-        port=options.port,
-        http=protocol(options.sender_timeout),
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=options.stop_timeout,
-    )
+    try:
+        uvicorn.run(
+            app,
+            host=options.host,
+            port=options.port,
+            http=protocol(limits, app.count),
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=options.stop_timeout,
+            ssl_certfile=options.tls_cert,
+            ssl_keyfile=options.tls_key,
+        )
+    finally:
+        app.close()
+        out.write()
+        errors.write()
+
+
+NAMING = """
+import os, sys, mlflow
+for tag in {"mlplab.kind": "serving", "mlflow.runName": f"serve · {sys.argv[1]}"}.items():
+    mlflow.MlflowClient().set_tag(os.environ["MLFLOW_RUN_ID"], *tag)
+"""
 
 
 def _name_run(model: str) -> None:
-    """Says of the run that `mlflow run` made for this server what it is, so that lists of runs can leave it out."""
-    if run_id := os.environ.get("MLFLOW_RUN_ID"):
-        import mlflow
+    """Says of the run that `mlflow run` made for this server what it is, so that lists of runs can leave it out.
 
-        tags = {"mlplab.kind": "serving", "mlflow.runName": f"serve · {model}"}
-        with contextlib.suppress(Exception):  # it serves all the same
-            for name, value in tags.items():
-                mlflow.MlflowClient().set_tag(run_id, name, value)
+    In a process of its own: MLflow's client takes more memory than the server. It serves all the same where that fails.
+    """
+    if os.environ.get("MLFLOW_RUN_ID"):
+        command = [sys.executable, "-c", NAMING, model]
+        quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        threading.Thread(target=subprocess.run, args=(command,), kwargs=quiet, daemon=True).start()
 
 
-@contextlib.contextmanager
-def _without_remarks() -> Iterator[None]:
-    """Keeps what TensorFlow's libraries write to stderr while they are loaded out of the log, whose lines are JSON."""
-    stderr = os.dup(2)
-    with open(os.devnull, "wb") as nothing:
-        os.dup2(nothing.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
+def _mlflow() -> str:
+    """The version of MLflow whose protocol this is: the one that is installed, or that was tested."""
+    for package in ("mlflow", "mlflow-skinny"):
+        with contextlib.suppress(PackageNotFoundError):
+            return version(package)
+    return "3.17.2"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,10 @@
-"""`python -m serving.client image.png …`: asks the model server what digit a picture shows."""
+"""`python -m serving.client image.png …`: asks the model server what a picture shows.
+
+The picture is sent as it is: the server makes of it what its model was trained on.
+"""
 
 import argparse
+import base64
 import io
 import json
 import sys
@@ -8,18 +12,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-SIDE, DIGIT_SIDE = 28, 20
-FAINT = 50
-"""Up to here the paper, from 0 to 255."""
-MOST_PIXELS = 50_000_000
-PER_REQUEST = 256
+MOST_PIXELS, SIDE = 50_000_000, 1_000
+"""Of a picture's file; the longer side of what is sent."""
+PER_REQUEST = 16
 
 
 class ClientError(Exception):
@@ -41,12 +40,11 @@ def whole(low: int, high: int) -> Callable[[str], int]:
     return read
 
 
-def read_image(path: Path, invert: bool | None = None) -> np.ndarray:
-    """A picture as the model takes it: uint8, shape (784,), light on dark.
+def read_image(path: Path) -> bytes:
+    """A picture as a PNG that a server takes, at most `SIDE` pixels wide and high; transparency is white.
 
     Args:
         path: a PNG, JPEG or whatever else Pillow reads.
-        invert: whether light and dark are exchanged; None: if the picture's border is light.
 
     Raises:
         ClientError: there is no such file, or it is not a picture.
@@ -60,49 +58,29 @@ def read_image(path: Path, invert: bool | None = None) -> np.ndarray:
             picture = ImageOps.exif_transpose(opened)
             if "A" in picture.getbands() or "transparency" in picture.info:
                 picture = picture.convert("RGBA")
-                ground = Image.new("RGBA", picture.size, "white")
-                picture = Image.alpha_composite(ground, picture)
-            picture = picture.convert("L")
+                picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+            elif picture.mode not in ("L", "RGB"):
+                picture = picture.convert("RGB")
+            picture.thumbnail((SIDE, SIDE))
+            content = io.BytesIO()
+            picture.save(content, "PNG")
     except FileNotFoundError:
         raise ClientError(f"there is no file {path}; give the path of a picture.") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ClientError(f"{path} is not a picture that can be read ({type(error).__name__}).") from error
-    border = np.asarray(picture)
-    border = np.concatenate([border[0], border[-1], border[:, 0], border[:, -1]])
-    if invert if invert is not None else np.median(border) > 127:
-        picture = ImageOps.invert(picture)
-    return (np.asarray(picture) if picture.size == (SIDE, SIDE) else _centred(picture)).reshape(-1)
+    return content.getvalue()
 
 
-def _centred(picture: "Image.Image") -> np.ndarray:
-    """The ink of a picture at the size and place of MNIST's digits: 20x20, its centre of mass in the middle."""
-    from PIL import Image, ImageOps
-
-    picture = ImageOps.autocontrast(picture)
-    box = picture.point(lambda value: value > FAINT and 255).getbbox()
-    if box is None:
-        return np.zeros((SIDE, SIDE), np.uint8)
-    ink = ImageOps.contain(picture.crop(box), (DIGIT_SIDE, DIGIT_SIDE), Image.Resampling.LANCZOS)
-    weights = np.asarray(ink, float)
-    total = max(weights.sum(), 1)
-    place = []
-    for axis, size in enumerate(ink.size):
-        mean = (weights.sum(axis=axis) * (np.arange(size) + 0.5)).sum() / total
-        place.append(min(max(round(SIDE / 2 - mean), 0), SIDE - size))
-    result = Image.new("L", (SIDE, SIDE))
-    result.paste(ink, (place[0], place[1]))
-    return np.asarray(result)
-
-
-def predict(images: np.ndarray, url: str, timeout: float = 30.0) -> list[dict[str, Any]]:
-    """Label and probabilities of each image, as the server answers.
+def predict(examples: Sequence[Any], url: str, timeout: float = 30.0) -> list[dict[str, Any]]:
+    """Label and probabilities of each picture, of its file's bytes or of its numbers, as the server answers.
 
     Raises:
         ClientError: the server does not answer, or refuses.
     """
+    told = [{"b64": base64.b64encode(one).decode()} if isinstance(one, bytes) else one.tolist() for one in examples]
     predictions: list[dict[str, Any]] = []
-    for start in range(0, len(images), PER_REQUEST):
-        body = json.dumps({"inputs": images[start : start + PER_REQUEST].tolist()}).encode()
+    for start in range(0, len(told), PER_REQUEST):
+        body = json.dumps({"instances": told[start : start + PER_REQUEST]}).encode()
         try:
             request = urllib.request.Request(
                 f"{url.rstrip('/')}/invocations", body, {"Content-Type": "application/json"}
@@ -125,19 +103,24 @@ def predict(images: np.ndarray, url: str, timeout: float = 30.0) -> list[dict[st
     return predictions
 
 
-def draw(images: np.ndarray, titles: Sequence[str], path: Path) -> None:
-    """Writes a sheet of the images with their titles."""
+def draw(examples: Sequence[Any], titles: Sequence[str], path: Path) -> None:
+    """Writes a sheet of the pictures with their titles."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from PIL import Image
 
-    columns = min(5, len(images))
-    rows = -(-len(images) // columns)
+    columns = min(5, len(examples))
+    rows = -(-len(examples) // columns)
     figure = Figure(figsize=(2 * columns, 2.3 * rows), layout="constrained")
     FigureCanvasAgg(figure)
     for place, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
         axes.axis("off")
-        if place < len(images):
-            axes.imshow(images[place].reshape(SIDE, SIDE), cmap="gray_r", vmin=0, vmax=255)
+        if place < len(examples):
+            one = examples[place]
+            if isinstance(one, bytes):
+                axes.imshow(np.asarray(Image.open(io.BytesIO(one)).convert("RGB")))
+            else:
+                axes.imshow(one.reshape(round(one.size**0.5), -1), cmap="gray_r", vmin=0, vmax=255)
             axes.set_title(titles[place], fontsize=9)
     try:
         figure.savefig(path)
@@ -150,16 +133,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         allow_abbrev=False,
         prog="python -m serving.client",
-        description="Ask the model server which digit each picture shows, and print label and probability. A picture "
-        "is made gray, its ink cut out, shrunk to 20x20 and centred on 28x28, as MNIST's digits are; one of 28x28 is "
-        "left as it is. The model knows light digits on dark ground, so a picture whose border is light is inverted; "
-        "--invert and --no-invert decide otherwise. Transparency is white.",
+        description="Ask the model server what each picture shows, and print label and probability. The server makes "
+        "of a picture what its model was trained on: of MNIST's digits light ink on dark ground, as large and in the "
+        "place that theirs has.",
     )
     parser.add_argument("images", nargs="*", type=Path, metavar="image.png", help="PNG, JPEG, ...")
     parser.add_argument("--url", default="http://127.0.0.1:5001", help="the server (default: %(default)s)")
     parser.add_argument("--test-samples", type=whole(1, 10_000), metavar="N", help="ask about N images of the test set")
     parser.add_argument("--dataset", default="mnist", help="whose test set (default: %(default)s)")
-    parser.add_argument("--invert", action=argparse.BooleanOptionalAction, default=None)
     parser.add_argument("--sheet", type=Path, metavar="out.png", help="write a sheet of the pictures and the answers")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a name that the terminal cannot show is no reason to fail
@@ -167,26 +148,26 @@ def main() -> None:
     if not options.images and not options.test_samples:
         parser.error("nothing to ask about: give pictures, or --test-samples N")
     try:
-        names, images, truths = _gather(options)
-        answers = predict(images, options.url)
+        names, examples, truths = _gather(options)
+        answers = predict(examples, options.url)
         titles = []
         for name, truth, answer in zip(names, truths, answers, strict=True):
             label = answer["label"]
-            probability = answer["probabilities"][label]
+            probability = max(answer["probabilities"])
             verdict = "" if truth is None else "  right" if truth == label else f"  wrong: it is {truth}"
             print(f"{name}: {label} ({probability:.1%}){verdict}")
             titles.append(f"{label} ({probability:.0%})" + ("" if truth in (None, label) else f", is {truth}"))
         if options.sheet:
-            draw(images, titles, options.sheet)
+            draw(examples, titles, options.sheet)
             print(f"sheet: {options.sheet}")
     except ClientError as error:
         sys.exit(f"error: {error}")
 
 
-def _gather(options: argparse.Namespace) -> tuple[list[str], np.ndarray, list[int | None]]:
+def _gather(options: argparse.Namespace) -> tuple[list[str], list[Any], list[int | None]]:
     names = [str(path) for path in options.images]
-    images = [read_image(path, options.invert) for path in options.images]
-    truths: list[int | None] = [None] * len(images)
+    examples: list[Any] = [read_image(path) for path in options.images]
+    truths: list[int | None] = [None] * len(examples)
     if options.test_samples:
         from mlplab.checks import UnavailableError, UsageError
         from mlplab.data import load
@@ -197,9 +178,9 @@ def _gather(options: argparse.Namespace) -> tuple[list[str], np.ndarray, list[in
             raise ClientError(str(error)) from error
         test = data.test
         names += [f"{data.label} test image {place}" for place in range(min(options.test_samples, len(test)))]
-        images += list(test.x[: options.test_samples])
+        examples += list(test.x[: options.test_samples])
         truths += test.y[: options.test_samples].tolist()
-    return names, np.array(images), truths
+    return names, examples, truths
 
 
 if __name__ == "__main__":

@@ -42,7 +42,8 @@ def compose(values: Mapping[str, str | None]) -> dict[str, Any]:
             return [filled(value) for value in part]
         return VARIABLE.sub(variable, part) if isinstance(part, str) else part
 
-    return dict(filled(yaml.safe_load((ROOT / "docker-compose.yml").read_text())))
+    stack = dict(filled(yaml.safe_load((ROOT / "docker-compose.yml").read_text())))
+    return stack | {"values": {name: value or "" for name, value in values.items()}}
 
 
 def on_this_machine(stack: dict[str, Any], volumes: Path) -> dict[str, Any]:
@@ -64,6 +65,8 @@ def on_this_machine(stack: dict[str, Any], volumes: Path) -> dict[str, Any]:
         for mounted in service.get("volumes", []):
             volume, target = mounted.split(":")
             places[target] = str(volumes / volume)
+        for secret in service.get("secrets", []):
+            places[f"/run/secrets/{secret}"] = str(_secret(stack, volumes, secret))
         for mounted in service.get("configs", []):
             places[mounted["target"]] = str(ROOT / stack["configs"][mounted["source"]]["file"])
 
@@ -79,6 +82,14 @@ def on_this_machine(stack: dict[str, Any], volumes: Path) -> dict[str, Any]:
             "needs": service.get("depends_on", {}),
         }
     return services
+
+
+def _secret(stack: Mapping[str, Any], volumes: Path, name: str) -> Path:
+    """A secret as a file that its owner alone can read."""
+    path = volumes / f".secret-{name}"
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(stack["values"][stack["secrets"][name]["environment"]])
+    return path
 
 
 def environment(service: Mapping[str, Any]) -> dict[str, str]:
@@ -148,6 +159,7 @@ def main() -> None:
     """The tracking server and the model server on sqlite, until Ctrl-C or until one of them ends."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     values = {"MLFLOW_PORT": "5000", "SERVING_PORT": "5001", **dotenv_values(ROOT / ".env"), **os.environ}
+    os.umask(0o077)  # the accounts' database, and what else is written here, is for this user alone
     services = on_this_machine(compose(values), ROOT)
     tracking = services["mlflow"]
     tracking["command"] = [

@@ -23,12 +23,11 @@ from mlplab import __main__ as command_line
 from mlplab import building, replay, training, trial
 from mlplab.comparison import Comparison
 from mlplab.data import Dataset, load
-from mlplab.export import as_sent
 from mlplab.loading import load_experiment
 from mlplab.loops import EPOCH, STEPS
 from mlplab.results import Result
 from mlplab.spec import Training
-from serving.model import named
+from serving.model import as_sent, named
 
 FILES = {path.stem: path for path in sorted((ROOT / "examples").glob("*.py"))}
 ONE = [name for name in FILES if name != "several_datasets"]

@@ -36,6 +36,7 @@ LAYERS = (
     {"tables", "curves"},
     # One training, one search, one run of the store, one registered model.
     {"trial", "search", "registry"},
+    {"choosing"},
     {"records", "labels", "tracking", "lookup", "upkeep", "workload"},
     {"building", "judging", "recording"},
     # Keras' fit, faster.
@@ -45,7 +46,7 @@ LAYERS = (
     {"loops"},
     {"steps"},
     # The words: what an experiment is, and what it is about.
-    {"loading", "folds", "answers", "predicted"},
+    {"loading", "folds", "answers", "predicted", "served"},
     {"results", "data"},
     {"comparison", "readers"},
     {"space"},
@@ -133,6 +134,7 @@ def test_nothing_of_the_package_imports_the_experiments() -> None:
 def test_only_the_modules_of_the_store_and_the_registry_import_mlflow() -> None:
     """What speaks to MLflow's store or to its registry imports it, and nothing else does."""
     assert [path.stem for path in PACKAGE + EXPERIMENTS + REPORT if "mlflow" in roots(path)] == [
+        "choosing",
         "delivery",
         "lookup",
         "recording",

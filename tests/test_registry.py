@@ -13,13 +13,14 @@ import pytest
 from conftest import free_port
 
 from mlplab import __main__ as command_line
-from mlplab import judging, registry, run
+from mlplab import choosing, judging, registry, run
 from mlplab.checks import UsageError
 from mlplab.comparison import Comparison
 from mlplab.data import load
 from mlplab.loading import Options
 from mlplab.sources import Data
 from mlplab.spec import Training
+from serving.model import Contract, Graph, as_sent
 
 CLASSES = {"loss": "sparse_categorical_crossentropy", "metrics": ["accuracy"]}
 TRIAL = Comparison(
@@ -70,20 +71,17 @@ def trained(empty_store, tmp_path_factory, dataset):
 @pytest.fixture(scope="module")
 def registered(trained, dataset):
     """The worse run registered first, then the best by default: both registrations, the second by a fresh process."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(judging, "answers_of", _in_process)
-        short = registry.register(dataset, run_id=trained["short"].info.run_id)
-    return short, registry.register(dataset)
+    return registry.register(dataset, run_id=trained["short"].info.run_id), registry.register(dataset)
 
 
-def _in_process(uri, pixels):
-    answers = mlflow.pyfunc.load_model(uri).predict(pixels.astype(np.float32))
-    return np.array([answer["probabilities"] for answer in answers], np.float32)
+def _in_process(folder, x):
+    graph = Graph((folder / "model.onnx").read_bytes(), Contract.read((folder / "contract.json").read_bytes()))
+    return graph.outputs([as_sent(x)])
 
 
 @pytest.fixture
 def here(monkeypatch):
-    """Has versions answer in this process: another one takes seconds, and `registered` has been through it."""
+    """Has versions answer in this process: another one takes a second, and `registered` has been through it."""
     monkeypatch.setattr(judging, "answers_of", _in_process)
 
 
@@ -145,7 +143,7 @@ def test_a_worse_version_does_not_become_champion_unless_forced(trained, dataset
 
 def test_a_version_that_answers_otherwise_is_no_champion(trained, dataset, monkeypatch):
     """Where the fresh process does not answer as the run's model does, the version is tagged so and gets no alias."""
-    monkeypatch.setattr(judging, "answers_of", lambda uri, pixels: _in_process(uri, pixels) + np.float32(1e-3))
+    monkeypatch.setattr(judging, "answers_of", lambda *given: [_in_process(*given)[0] + np.float32(1e-3)])
     done = registry.register(dataset, name="other")
     assert done.champion is None
     assert alias("other") == {}
@@ -491,7 +489,7 @@ def test_the_winner_of_any_comparison_is_registered(own):
     [
         (lambda x: {**x, "blood": x["blood"] * np.nan}, "finite"),
         (lambda x: {"blood": x["blood"], "sex": x["sex"][:1]}, "as many in each"),
-        (lambda x: {name: part[:0] for name, part in x.items()}, "as many in each"),
+        (lambda x: {name: part[:0] for name, part in x.items()}, "empty"),
     ],
 )
 def test_a_version_refuses_what_is_no_example(own, wrong, says):
@@ -538,5 +536,5 @@ def test_every_variant_can_be_registered(own):
 @pytest.mark.slow
 def test_the_data_of_a_comparison_and_of_its_runs_are_known(own):
     """So a command finds what to load by the comparison's name, or by the id of a training."""
-    assert registry.data_of(comparison="photos") == OWN["photos"].data
-    assert registry.data_of(run_id=best_of("patients").source_run_id) == Data.of(patients)
+    assert choosing.data_of(comparison="photos") == OWN["photos"].data
+    assert choosing.data_of(run_id=best_of("patients").source_run_id) == Data.of(patients)

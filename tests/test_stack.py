@@ -83,8 +83,10 @@ def test_no_secret_is_in_the_file(name: str) -> None:
     """Passwords and keys come from the environment, a missing one stops the start; the scheduler alone needs none."""
     found = {key: value for key, value in SERVICES[name]["environment"].items() if SECRET.search(key)}
     assert found or name == "scheduler"
-    for value in found.values():
-        assert re.fullmatch(r"\$\{\w+:\?.+\}", value)
+    for key, value in found.items():
+        assert re.fullmatch(r"/run/secrets/\w+" if key.endswith("_FILE") else r"\$\{\w+:\?.+\}", value)
+    for secret in SERVICES[name].get("secrets", []):
+        assert COMPOSE["secrets"][secret]["environment"] in REQUIRED
 
 
 @pytest.mark.parametrize("missing", REQUIRED)
@@ -141,6 +143,33 @@ def test_every_service_has_few_rights(name: str) -> None:
         user = re.findall(r"^USER (\S+)", (ROOT / service["build"]["dockerfile"]).read_text(), re.MULTILINE)[-1]
     assert user.split(":")[0] not in {"root", "0"}
     assert all(volume.split(":")[0] in COMPOSE["volumes"] for volume in service.get("volumes", []))
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_service_has_limits(name: str) -> None:
+    """Memory, processors, processes and what it may write to memory's file system; its user is a number."""
+    service = SERVICES[name]
+    assert re.fullmatch(r"\d+g", service["mem_limit"])
+    assert service["cpus"] > 0
+    assert service["pids_limit"] > 0
+    assert all("size=" in mount for mount in service["tmpfs"])
+    if "build" in service:
+        recipe = (ROOT / service["build"]["dockerfile"]).read_text()
+        assert all(user.isdecimal() for user in re.findall(r"^USER (\S+)", recipe, re.MULTILINE))
+
+
+def test_the_model_servers_image_has_what_it_needs_alone() -> None:
+    """Neither TensorFlow, Keras nor MLflow; each package by hash, at the version of the project's lock."""
+    recipe = (ROOT / "serving" / "Dockerfile").read_text()
+    assert "--require-hashes" in recipe
+    assert re.findall(r"^COPY (\S+)", recipe, re.MULTILINE) == ["serving/requirements.lock", "serving"]
+    lock = (ROOT / "serving" / "requirements.lock").read_text()
+    pins = re.findall(r"^([\w-]+)==(\S+) \\\n    --hash=sha256:", lock, re.MULTILINE)
+    assert {"numpy", "onnx", "onnxruntime", "pillow", "uvicorn"} <= {name for name, _ in pins}
+    assert not {name for name, _ in pins} & {"tensorflow", "tensorflow-cpu", "keras", "mlflow", "mlflow-skinny"}
+    whole = (ROOT / "requirements.lock").read_text()
+    assert all(re.search(rf"^{name}=={re.escape(at)}", whole, re.MULTILINE) for name, at in pins)
+    assert "://" not in lock
 
 
 @pytest.mark.parametrize("name", STAYING)
