@@ -16,7 +16,7 @@ import numpy as np
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
-from mlplab import judging, recording, served, stores
+from mlplab import judging, lookup, recording, served, stores
 from mlplab.checks import UnavailableError, UsageError, check_registered
 from mlplab.choosing import OPTIMIZER, chosen
 from mlplab.data import Dataset
