@@ -46,7 +46,7 @@ class Quiet:
     def notice(self, text):
         pass
 
-    started = recalled = epoch = ended = recorded = notice
+    started = recalled = epoch = ended = recorded = page = notice
 
 
 def perform(experiment, dataset):
