@@ -116,6 +116,7 @@ def _small_multiples(
     names = [outcome.variant.name for outcome in variants]
     sides = ((metric.base, "training", 1), (f"val_{metric.base}", "validation", 0))
     marks: list[Line2D] = []
+    notes = dict.fromkeys([curves_explained(variants, bands=False)])
     for axes, outcome, (colour, _) in zip(panels.flat, variants, looks(names), strict=False):
         for other in variants:
             draw(axes, other, f"val_{metric.base}", "", "0.8", "-", bands=False).set(linewidth=0.7, zorder=1.2)
@@ -124,6 +125,9 @@ def _small_multiples(
         axes.set_title(folded(_titled(outcome), 20), fontsize=LINE, color=colour, weight="bold")
         axes.label_outer()
         axes.set(xlabel="", ylabel="")
+        for text in list(axes.texts):  # what is said of all axes is said once
+            notes[text.get_text()] = None
+            text.remove()
     for place in range(len(variants), panels.size):
         panels.flat[place].remove()
     for column in range(min(COLUMNS, len(variants))):
@@ -133,7 +137,7 @@ def _small_multiples(
     figure.supylabel(f"{metric.base.replace('_', ' ')}{unit_of(metric, found)}", fontsize=10)
     keys = [Line2D([], [], color="0.3", linestyle=line.get_linestyle(), label=line.get_label()) for line in marks]
     keys.append(Line2D([], [], color="0.8", label="the others' validation"))
-    add_legend(figure, keys, below=True, title=curves_explained(variants, bands=False))
+    add_legend(figure, keys, below=True, title="; ".join(filter(None, notes)))
     return figure
 
 

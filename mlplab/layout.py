@@ -73,7 +73,8 @@ def table(
     """
     widths = [max(cell_len(row[index]) for row in cells) for index in range(len(cells[0]))]
     kept = list(range(len(widths)))
-    for index in drop:
+    # Where that is not enough, further ones from the right; the first two stay.
+    for index in dict.fromkeys([*drop, *range(len(widths) - 1, 1, -1)]):
         if width is None or _taken([min(widths[0], LEAST_NAME), *(widths[place] for place in kept[1:])]) <= width:
             break
         kept.remove(index)

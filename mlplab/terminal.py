@@ -3,7 +3,7 @@
 Nothing here imports what takes long before the first lines are on the screen.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from mlplab.data import Dataset
     from mlplab.progress import Progress
     from mlplab.records import Record
-    from mlplab.verdicts import Verdict
 
 MOST_SENTENCES = 8
 """Of more verdicts the terminal shows the first."""
@@ -120,6 +119,7 @@ class Screen:
     def _recorded(self, comparison: Comparison, record: "Record") -> None:
         from mlplab import results, tables
         from mlplab.answers import answer_of
+        from mlplab.verdicts import sentences
 
         name = comparison.name
         say(self.out, answer_of(comparison, record.results, record.verdicts), "bold")
@@ -130,8 +130,8 @@ class Screen:
             self._table(tables.target_cells(targets), "How soon the targets were reached")
         if refusal := results.unpaired(record.results):
             self.notice(f"No verdicts: {refusal}")
-        disturbance = results.disturbance(record.results)
-        self._verdicts(record.verdicts, disturbance)
+        disturbance = results.disturbance(record.results) or ""
+        self._sentences(sentences(record.verdicts), [disturbance])
         if record.tuning and record.tuning.sentence:
             say(self.out, record.tuning.sentence)
         if unlike := results.unpaired_weights(comparison, record.results):
@@ -147,25 +147,28 @@ class Screen:
         title = f"{comparison.name}: {comparison.metric.name} on {len(record.records)} data sets"
         self._table(over.cells(), title)
         if profiles := over.profiles():
-            self._table(over.profile_cells(profiles), "How soon the targets were reached")
-        for sentence in over.sentences(record.verdicts):
-            say(self.out, sentence, bullet="– ")
+            cells = over.profile_cells(profiles)
+            # The score and on how many are of all; the data sets' own times stand in their own tables.
+            self._table(cells, "How soon the targets were reached", range(len(cells[0]) - 3, 1, -1))
+        cautions = list(dict.fromkeys(verdict.caution for verdict in record.verdicts if verdict.caution))
+        self._sentences(over.sentences(record.verdicts), cautions)
+        for caution in cautions:
+            self.notice(f"Note: {caution}.")
 
-    def _verdicts(self, verdicts: "Sequence[Verdict]", caution: str) -> None:
-        """The verdicts, no more than can be read; without the caution, which is said of all of them below."""
-        from mlplab.verdicts import sentences
-
-        every = [sentence.replace(f"; {caution}.", ".") if caution else sentence for sentence in sentences(verdicts)]
+    def _sentences(self, every: Sequence[str], cautions: Iterable[str]) -> None:
+        """Verdicts, no more than can be read, without the cautions that are said of all of them below."""
         for sentence in every[:MOST_SENTENCES]:
+            for caution in filter(None, cautions):
+                sentence = sentence.replace(f"; {caution}.", ".")
             say(self.out, sentence, bullet="– ")
         if len(every) > MOST_SENTENCES:
-            say(self.out, f"{len(every) - MOST_SENTENCES} more verdicts are in verdicts.json.", bullet="– ")
+            say(self.out, f"{len(every) - MOST_SENTENCES} more sentences are in verdicts.json.", bullet="– ")
 
-    def _table(self, cells: Sequence[Sequence[str]], title: str) -> None:
+    def _table(self, cells: Sequence[Sequence[str]], title: str, drop: Sequence[int] = ()) -> None:
         from mlplab import tables
 
         width = self.out.width if self.out.is_terminal else None
-        made = table(cells, title, width=width, drop=tables.dispensable(cells[0]))
+        made = table(cells, title, width=width, drop=drop or tables.dispensable(cells[0]))
         self.out.print(made, *[""] * bool(made.caption), sep="\n")
 
     def page(self, place: str) -> None:

@@ -365,7 +365,7 @@ def test_an_interrupt_leaves_every_run_ended_and_every_epoch_on_record(number, c
         "SGD": "FINISHED",
         "Adam": "KILLED",
     }
-    shown = int(re.findall(r"Adam\s+(\d+)/200", command.said)[-1])
+    shown = int(re.findall(r"Adam\s+epoch (\d+)/200", command.said)[-1])
     (interrupted,) = [run for run in store.runs() if run.info.run_name == "Adam"]
     assert [step for step, *_ in store.history(interrupted.info.run_id, "loss")] == list(range(1, shown + 1))
     done = local.here(*arguments)

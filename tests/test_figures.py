@@ -445,6 +445,14 @@ def test_many_variants_have_a_panel_each() -> None:
     assert named(figure) == ["training", "validation", "the others' validation"]
 
 
+def test_what_is_cut_off_is_said_once_of_many_panels() -> None:
+    """The panels share their axes, so that one note holds for all, and none stands among the curves."""
+    figure = figures.comparison_curves("loss", [*CASES["twelve"], diverged("rate 10")], DATA)
+    figure.draw_without_rendering()
+    assert not [text for axes in figure.axes for text in axes.texts]
+    assert caption_of(figure) == "cut off: values reach 5e+30"
+
+
 def test_two_epochs_are_no_curve() -> None:
     """They are drawn as points, and the interval of several seeds as a line at each, not as a band between them."""
     two = [trained(name, epochs=2, seed=seed) for name in NAMES for seed in range(3)]

@@ -407,3 +407,13 @@ def test_the_time_left_takes_trainings_side_by_side_as_they_come() -> None:
         assert seconds_left(progress.phases, clock.now, 100.0) == pytest.approx(40)
         clock.now += 40  # in which nothing is trained
         assert seconds_left(progress.phases, clock.now, 100.0) == pytest.approx(80)
+
+
+def test_a_table_without_an_order_loses_its_last_columns() -> None:
+    """Where nothing is said of what matters less, the last columns go, never the first two, and no head is cut."""
+    cells = [["data set", *(f"variant {k}" for k in range(9))], ["digits", *["0.9733 ± 0.0083"] * 9]]
+    out = Console(file=io.StringIO(), width=80, record=True)
+    out.print(layout.table(cells, width=80))
+    lines = [line.rstrip() for line in out.export_text().splitlines()]
+    assert re.split(r"\s{2,}", lines[1].strip()) == ["data set", "variant 0", "variant 1", "variant 2"]
+    assert "Not shown here: variant 3, variant 4, variant 5, variant 6, variant 7, variant 8" in " ".join(lines)
