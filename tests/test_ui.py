@@ -282,7 +282,7 @@ def test_the_experiment_lists_the_comparison_with_its_variants(page, ui, picture
     runs_with_children(page, ui)
     for name, run_id in ui.children.items():
         expect(row(page, run_id).get_by_role("link", name=name, exact=True)).to_be_visible()
-        expect(row(page, run_id).get_by_text("digits (stand-in for MNIST)")).to_be_visible()
+        expect(row(page, run_id).get_by_text("digits (stand-in for MNIST)").first).to_be_visible()
     for column in ("Run Name", "Created", "Dataset", "Duration", "Models"):
         expect(page.locator(".ag-header-cell").filter(has_text=column).first).to_be_visible()
     expect(row(page, ui.children["RMSprop"]).locator("a[href*='/models/']").first).to_be_visible()
