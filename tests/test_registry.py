@@ -247,7 +247,7 @@ def test_what_cannot_be_registered_is_refused(trained, dataset, chosen, text):
 
 def test_a_parent_run_or_other_data_are_refused(trained, dataset, monkeypatch):
     """Only a variant's run on the very data whose test set decides can be registered."""
-    with pytest.raises(UsageError, match="the comparison 'trial'; legal: the id of a finished training"):
+    with pytest.raises(UsageError, match="the comparison 'trial · digits.*'; legal: the id of a finished training"):
         registry.register(dataset, run_id=trained["trial"].info.run_id)
     with pytest.raises(UsageError, match="Name the data set it was trained on"):
         registry.register(replace(dataset, digest="0" * 32), run_id=trained["long"].info.run_id)
