@@ -10,7 +10,7 @@ import keras
 import mlflow
 import numpy as np
 import pytest
-from conftest import free_port
+from conftest import free_port, plain_name
 
 from mlplab import __main__ as command_line
 from mlplab import judging, registry, run
@@ -63,7 +63,7 @@ def trained(empty_store, tmp_path_factory, dataset):
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
         mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
         perform(TRIAL, dataset)
-        yield {run.info.run_name: run for run in mlflow.MlflowClient().search_runs(["0"])}
+        yield {plain_name(run): run for run in mlflow.MlflowClient().search_runs(["0"])}
     mlflow.set_tracking_uri(None)
 
 
@@ -247,7 +247,7 @@ def test_what_cannot_be_registered_is_refused(trained, dataset, chosen, text):
 
 def test_a_parent_run_or_other_data_are_refused(trained, dataset, monkeypatch):
     """Only a variant's run on the very data whose test set decides can be registered."""
-    with pytest.raises(UsageError, match="the comparison 'trial · digits.*'; legal: the id of a finished training"):
+    with pytest.raises(UsageError, match=r"the comparison 'trial · digits.*'; legal: the id of a finished training"):
         registry.register(dataset, run_id=trained["trial"].info.run_id)
     with pytest.raises(UsageError, match="Name the data set it was trained on"):
         registry.register(replace(dataset, digest="0" * 32), run_id=trained["long"].info.run_id)
