@@ -367,7 +367,7 @@ def test_a_variants_metrics_are_drawn_by_epoch(page, ui, picture):
 def test_the_model_shows_its_champion(page, ui, picture):
     """The registered model's page says what it is for, and which version is the champion."""
     page.goto(ui.page("models/mnist-mlp"))
-    expect(page.get_by_text("raw 0-255 pixels in, label and probabilities out")).to_be_visible()
+    see(page, "raw 0-255 pixels in, label and probabilities out", f"Version {ui.version}", "champion")
     versions = page.get_by_role("row").filter(has=page.get_by_role("link", name=f"Version {ui.version}"))
     expect(versions.get_by_text(re.compile(r"@\s*champion"))).to_be_visible()
     picture("model")
