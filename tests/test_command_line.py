@@ -82,9 +82,10 @@ class Machine:
         return Done(done.returncode, done.stdout, done.stderr, imported)
 
     def runs(self) -> list[tuple[str, str]]:
-        """Name and status of every run in the tracking store, by their start."""
+        """Name, without data and amount, and status of every run in the tracking store, by their start."""
         with sqlite3.connect(self.store) as store:
-            return store.execute("SELECT name, status FROM runs ORDER BY start_time").fetchall()
+            found = store.execute("SELECT name, status FROM runs ORDER BY start_time").fetchall()
+        return [(name.partition(" · ")[0], status) for name, status in found]
 
 
 @pytest.fixture

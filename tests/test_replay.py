@@ -89,7 +89,7 @@ def test_a_run_that_is_no_training_is_refused_as_what_it_is(recorded, store, cap
     deleted = store.create_run("0").info.run_id
     store.delete_run(deleted)
     for run_id, said in {
-        parent.info.run_id: f"the comparison 'trial'; legal: the id of a finished training, such as "
+        parent.info.run_id: f"the comparison {parent.info.run_name!r}; legal: the id of a finished training, such as "
         f"one of its own: {training} (RMSprop).",
         foreign: '"somebody\'s", a run of another program; legal: the id of a finished training.',
         unfinished: "the training 'SGD', which is RUNNING and not FINISHED; legal: the id of a finished training.",
