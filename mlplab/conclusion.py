@@ -123,6 +123,8 @@ def _tested(model: Any, result: Result, data: Dataset) -> page_tested.Answered:
     own = for_seed(result.variant, data, result.seed)
     if result.weights is None:
         return page_tested.Answered(result, own, "this training has no epoch that could be chosen.")
+    if why := predicted.refusal(own):
+        return page_tested.Answered(result, own, why)
     found: Any
     try:
         outputs = answering(Export(model, first_rows(own.test, 2)[0]))(own.test.x)
