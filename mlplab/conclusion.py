@@ -93,11 +93,11 @@ def conclude(
         winner = ranked[0].representative
         parent.tags({"winner": winner.variant.name, "winner.run_id": winner.run_id, "winner.metric": select})
         parent.metrics({f"winner_{select}": ranked[0].best(select)})
-        for outcome in reversed(ranked):
+        best = _log_model(runs[winner.run_id], winner, comparison, data)
+        for outcome in ranked[1:]:
             result = outcome.representative
-            model = _log_model(runs[result.run_id], result, comparison, data)
-        # Of the best variant, whose model is the last one made.
-        tested = _tested(model, winner, data)
+            _log_model(runs[result.run_id], result, comparison, data)
+        tested = _tested(best, winner, data)
 
     def drawn() -> str:
         where = parent.store, parent.run_id
