@@ -106,11 +106,11 @@ def conclude(
         winner = ranked[0].representative
         parent.tags({"winner": winner.variant.name, "winner.run_id": winner.run_id})
         parent.metrics({f"best_{select}": ranked[0].best(select)})
-        for outcome in reversed(ranked):
+        best = _log_model(runs[winner.run_id], winner, comparison, data)
+        for outcome in ranked[1:]:
             result = outcome.representative
-            model = _log_model(runs[result.run_id], result, comparison, data)
-        # Of the best variant, whose model is the last one made.
-        tested = _tested(model, winner, data)
+            _log_model(runs[result.run_id], result, comparison, data)
+        tested = _tested(best, winner, data)
 
     def drawn() -> str:
         where = parent.store, parent.run_id
@@ -136,6 +136,8 @@ def _tested(model: Any, result: Result, data: Dataset) -> page_tested.Answered:
     own = for_seed(result.variant, data, result.seed)
     if model is None:
         return page_tested.Answered(result, own, "its weights are not to be had.")
+    if why := predicted.refusal(own):
+        return page_tested.Answered(result, own, why)
     found: Any
     try:
         outputs = answering(Export(model, first_rows(own.test, 2)[0]))(own.test.x)

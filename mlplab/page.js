@@ -70,7 +70,7 @@
   function signals(chart) {
     const found = { hidden: [...state.hidden] };
     if (chart.series) {
-      const one = state.first === state.last ? 0.5 : 0;
+      const one = state.first === state.last ? 0.4 : 0;
       [found.low, found.high] = heights(chart.group);
       found.first = state.first - one;
       found.last = state.last + one;

@@ -309,7 +309,7 @@ def _panel(charts: Charts, metric: Metric, found: Sequence[Result], name: str, l
         lasts.append(f"{outcome.variant.name} {tables.number_text(value)}")
     says = f"{f'{on.strip()}: ' if on else ''}{words}, by epoch; at the last one: {'; '.join(lasts)}"
     chart = page_charts.curve_chart(name, metric, found, charts.looks, on)
-    title = side if level == 4 else words
+    title = side if level == 4 and not on else words
     return f"<div><h{level}>{escaped(title)}</h{level}>{charts.figure(chart, says)}</div>"
 
 

@@ -74,6 +74,21 @@ class Fitted:
         }
 
 
+def refusal(data: Dataset) -> str:
+    """Why a data set's targets are neither one class nor one number each, as a sentence; "" if they are."""
+    y = data.test.y
+    if not isinstance(y, np.ndarray):
+        return "The data have several targets, which have no one confusion matrix and no one residual."
+    if y.size == len(y) or _is_one_hot(y):
+        return ""
+    many = int(np.prod(y.shape[1:]))
+    return f"Each example has {many:,} targets at once, which have no one confusion matrix and no one residual."
+
+
+def _is_one_hot(y: np.ndarray) -> bool:
+    return y.ndim == 2 and bool(np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all())
+
+
 def compared(outputs: Any, data: Dataset, entropy: bool) -> Classified | Fitted | str:
     """A model's outputs on the test set beside its targets; a text why they cannot be shown so.
 
@@ -81,9 +96,13 @@ def compared(outputs: Any, data: Dataset, entropy: bool) -> Classified | Fitted 
         outputs: what the model gives for `data.test.x`, in its nest.
         entropy: whether the loss is a cross-entropy: outputs beyond 0 to 1 are logits.
     """
+    if why := refusal(data):
+        return why
     y = data.test.y
-    if not (isinstance(outputs, np.ndarray) and isinstance(y, np.ndarray)):
-        return "The model has several outputs or targets, which have no one confusion matrix."
+    if not isinstance(outputs, np.ndarray):
+        return "The model has several outputs, which have no one confusion matrix and no one residual."
+    if outputs.ndim > 2:
+        return f"Outputs of the shape {outputs.shape[1:]} do not say which class, or which number, an example has."
     outputs = np.asarray(outputs, np.float64)
     if not np.isfinite(outputs).all():
         return "Some of the model's outputs are not finite."
@@ -98,11 +117,6 @@ def compared(outputs: Any, data: Dataset, entropy: bool) -> Classified | Fitted 
             return _classified(labels, np.stack([1 - second, second], axis=1), data)
     if y.size == len(y) == outputs.size and y.dtype.kind in "biuf":
         return Fitted(y.reshape(-1).astype(np.float64), outputs.reshape(-1))
-    if y.ndim > 1 and outputs.shape == y.shape:
-        return (
-            f"Each example has {int(np.prod(y.shape[1:])):,} targets at once, which have no one confusion matrix and "
-            "no one residual."
-        )
     return f"Outputs of the shape {outputs.shape[1:]} do not say which class, or which number, an example has."
 
 
@@ -112,9 +126,8 @@ def _labels(y: np.ndarray, outputs: np.ndarray) -> np.ndarray | None:
         flat = y.reshape(-1)
         whole = flat.dtype.kind in "biu" or (flat.dtype.kind == "f" and bool((flat == np.floor(flat)).all()))
         return flat.astype(int) if whole and flat.min(initial=0) >= 0 else None
-    one_hot = y.ndim == 2 and y.shape == outputs.shape and np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all()
     # Several labels at once may happen to be one for each; then outputs are no shares of a whole.
-    return y.argmax(axis=1) if one_hot and np.allclose(outputs.sum(axis=1), 1, atol=1e-3) else None
+    return y.argmax(axis=1) if y.shape == outputs.shape and np.allclose(outputs.sum(axis=1), 1, atol=1e-3) else None
 
 
 def _probabilities(outputs: np.ndarray) -> np.ndarray:

@@ -328,7 +328,9 @@ def test_residuals_are_scikit_learns() -> None:
     ("outputs", "y", "says"),
     [
         (np.full((20, 3), 0.5), np.tile([[1, 0, 1], [0, 0, 0]], (50, 1)), "3 targets at once"),
-        (np.zeros((20, 7, 5)), np.zeros((100, 7), int), "do not say which class"),
+        (np.zeros((20, 7, 5)), np.zeros((100, 7), int), "7 targets at once"),
+        (np.zeros((20, 7, 5)), np.arange(100) % 5, "do not say which class"),
+        (np.zeros((20, 1)), {"a": np.linspace(0, 1, 100), "b": np.linspace(0, 1, 100)}, "several targets"),
         (np.full((20, 1), math.nan), np.linspace(0, 1, 100), "not finite"),
         ({"a": np.zeros((20, 1))}, np.linspace(0, 1, 100), "several outputs"),
     ],
