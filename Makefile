@@ -58,6 +58,7 @@ bench: .venv/ready
 	python benchmarks/tracking.py
 	python benchmarks/startup.py
 	python benchmarks/serving.py
+	python benchmarks/attacks.py
 	python benchmarks/store.py
 	python benchmarks/scaling.py
 

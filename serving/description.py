@@ -182,7 +182,8 @@ def page_of_docs(watcher: Watcher, limits: Limits) -> bytes:
     warnings = "".join(f"<tr><td>{name}<td>{html.escape(text)}" for name, text in WARNINGS.items())
     name = html.escape(watcher.reference.name)
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}: how to ask</title>
-<meta name="viewport" content="width=device-width"><link rel="stylesheet" href="page.css"><main class="docs">
+<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">
+<link rel="stylesheet" href="page.css"><main class="docs">
 <h1>{name}</h1><p><a href="./">Ask on a page</a> · <a href="openapi.json">OpenAPI</a></p>
 <h2>POST /invocations</h2>
 <p>As <code>application/json</code> with one of the keys <code>inputs</code>, <code>instances</code>,

@@ -220,7 +220,7 @@ def test_the_quick_way_reads_what_the_other_reads(
         place = 12 + int(where * (len(body) - 14))
         body[place : place + (not added)] = [] if byte is None else [byte]
     found = parsing._whole_numbers(bytes(body), WIDE)
-    assert found is not None or changes or len(body) < 2**14
+    assert found is not None or changes
     if found is not None:
         assert found.tolist() == json.loads(body)["inputs"]
 
