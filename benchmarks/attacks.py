@@ -123,6 +123,7 @@ def healthy(port: int, seconds: float) -> tuple[list[float], dict[int, int], int
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", choices=ATTACKS, default=list(ATTACKS), help="these attacks (all)")
     parser.add_argument("--seconds", type=float, default=15.0, help="of each attack, and before it (%(default)g)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -138,7 +139,7 @@ def main() -> None:
         print("| attack | answers beside it | failed health checks | p99 alone | p99 beside | ratio | memory |")
         print("|---|---|---:|---:|---:|---:|---:|")
         try:
-            for attack, (work, many) in ATTACKS.items():
+            for attack, (work, many) in ((name, ATTACKS[name]) for name in options.only):
                 alone, _, _ = healthy(server.port, options.seconds)
                 processes = [
                     multiprocessing.Process(target=work, args=(server.port,), daemon=True) for _ in range(many)

@@ -79,7 +79,7 @@ def main() -> None:
 
     import uvicorn
 
-    from serving.app import App
+    from serving.app import App, give_back_memory
     from serving.connections import protocol
     from serving.limits import Limits
     from serving.registry import Reference, Registry
@@ -107,6 +107,7 @@ def main() -> None:
         requests=options.max_requests,
         connections=min(options.max_connections, max(16, most - 128) if most > 0 else options.max_connections),
     )
+    give_back_memory()
     app = App(watcher, limits, _mlflow(), token, out)
     watcher.look()
     watcher.start()

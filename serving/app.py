@@ -11,6 +11,8 @@ processes of their own and computed in threads, so that nobody waits for another
 
 import asyncio
 import base64
+import contextlib
+import ctypes
 import hmac
 import logging
 import multiprocessing
@@ -64,8 +66,15 @@ SAFE = {
 log = logging.getLogger("serving")
 
 
+def give_back_memory() -> None:
+    """Has the C library return large blocks at once; it would else keep them, as many as there ever were."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(-3, 2**21)  # M_MMAP_THRESHOLD of glibc
+
+
 def _begin() -> None:
     """What a process that parses does first."""
+    give_back_memory()
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,7 +1,6 @@
 """uvicorn's HTTP/1.1 connection, with a deadline in every state, and a limit of how many there are."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
@@ -23,28 +22,42 @@ def protocol(limits: Limits, count: Callable[[int], None]) -> type[H11Protocol]:
     Args:
         count: told the status of what is refused before there is a request.
     """
-    opened: dict[Any, str] = {}
+    # Peer -> how many connections it has, and those of them that are silent, the one that has waited longest first.
+    # Both are kept at each step: who opens thousands a second would else have all of them counted each time.
+    opened: dict[str, int] = {}
+    silent: dict[str, dict[Any, None]] = {}
 
     def make_room() -> bool:
         """Ends the silent connection that has waited longest, of the peer that has most; whether there was one."""
-        peers = Counter(opened.values())
-        silent = [one for one in opened if one.phase in (IDLE, RECEIVING) and not one.transport.is_closing()]
-        if not silent:
+        peers = [peer for peer, ones in silent.items() if ones]
+        if not peers:
             return False
-        most = max(peers[opened[one]] for one in silent)
-        oldest = next(one for one in silent if peers[opened[one]] == most)
-        opened.pop(oldest)
+        oldest = next(iter(silent[max(peers, key=lambda peer: opened[peer])]))
+        oldest.leave()
         oldest.transport.abort()
         return True
 
     class Protocol(H11Protocol):
         phase = ""
         _timer: asyncio.TimerHandle | None = None
+        _peer: str | None = None
+
+        def leave(self) -> None:
+            """Counts no more."""
+            peer, self._peer = self._peer, None
+            if peer is None:
+                return
+            silent.get(peer, {}).pop(self, None)
+            opened[peer] -= 1
+            if not opened[peer]:
+                del opened[peer]
+                silent.pop(peer, None)
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
-            crowded = len(opened) >= limits.connections and not make_room()
-            opened[self] = self.client[0] if self.client else ""
+            crowded = sum(opened.values()) >= limits.connections and not make_room()
+            self._peer = self.client[0] if self.client else ""
+            opened[self._peer] = opened.get(self._peer, 0) + 1
             self._enter(RECEIVING, limits.sender_seconds)
             if crowded:
                 self._refuse(RefusalError(503, "too many connections; try again in a second.", retry_after="1"))
@@ -64,7 +77,7 @@ def protocol(limits: Limits, count: Callable[[int], None]) -> type[H11Protocol]:
                 self.transport.close()
 
         def connection_lost(self, exc: Exception | None) -> None:
-            opened.pop(self, None)
+            self.leave()
             self._stop()
             super().connection_lost(exc)
 
@@ -90,8 +103,11 @@ def protocol(limits: Limits, count: Callable[[int], None]) -> type[H11Protocol]:
                 self._stop()
                 self.phase = phase
                 self._timer = self.loop.call_later(seconds, self._late)
-                if self in opened and phase in (IDLE, RECEIVING):
-                    opened[self] = opened.pop(self)  # the last of those that wait
+                if self._peer is not None:
+                    waiting = silent.setdefault(self._peer, {})
+                    waiting.pop(self, None)
+                    if phase in (IDLE, RECEIVING):
+                        waiting[self] = None
 
         def _stop(self) -> None:
             if self._timer is not None:
