@@ -122,7 +122,9 @@ def healthy(port: int, seconds: float) -> tuple[list[float], dict[int, int], int
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--only", nargs="*", choices=ATTACKS, default=list(ATTACKS), help="these attacks (all)")
     parser.add_argument("--seconds", type=float, default=15.0, help="of each attack, and before it (%(default)g)")
     options = parser.parse_args()

@@ -124,6 +124,7 @@ def _cache_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         # Tests look for runs in MLflow's Default; test_tracking.py and test_ui.py have what holds where nobody says so.
         patch.setenv("MLFLOW_EXPERIMENT_ID", "0")
+        patch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)  # which the Makefile sets
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         yield
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from test_run import InterruptedWhen, Quiet, Screen
 from test_spec import refusal, training
 
-from mlplab import Comparison, Data, aggregates, comparing, loading, page_parts, registry, run, tables
+from mlplab import Comparison, Data, aggregates, choosing, comparing, loading, page_parts, run, tables
 from mlplab import __main__ as command_line
 from mlplab.across import Across
 from mlplab.across_runs import check_distinct
@@ -692,12 +692,12 @@ def test_a_record_of_the_store_is_read_again(done: Done) -> None:
 def test_one_of_the_data_sets_models_is_registered(done: Done) -> None:
     """Of several data sets no model can be registered, and it is said which can; the comparison on one is found."""
     with pytest.raises(UsageError, match="is on several data sets") as refused:
-        registry.data_of(comparison="several_datasets")
+        choosing.data_of(comparison="several_datasets")
     assert "'several_datasets on wine'" in str(refused.value)
     winner = done.client.get_run(done.first.records[1].run_id).data.tags["winner.run_id"]
     assert f"several_datasets on breast_cancer: 64 units {winner}" in str(refused.value)
-    assert registry.data_of(comparison="several_datasets on wine") == done.comparison.datasets[0]
-    assert registry.data_of(run_id=winner) == done.comparison.datasets[1]
+    assert choosing.data_of(comparison="several_datasets on wine") == done.comparison.datasets[0]
+    assert choosing.data_of(run_id=winner) == done.comparison.datasets[1]
 
 
 def test_a_notebook_gets_what_holds_over_all(done: Done, tmp_path: Path) -> None:

@@ -61,12 +61,15 @@ def cnn() -> keras.Model:
 def upsampling() -> keras.Model:
     return sequential(
         (8, 8, 3),
+        layers.Rescaling(1 / 255),
         layers.Resizing(12, 12),
         layers.Conv2DTranspose(4, 3, strides=2, activation="leaky_relu"),
         layers.UpSampling2D(2, interpolation="bilinear"),
+        layers.GroupNormalization(
+            2
+        ),  # where the variance is no small part of the mean square
         layers.ZeroPadding2D(1),
         layers.DepthwiseConv2D(3, activation="hard_sigmoid"),
-        layers.GroupNormalization(2),
         layers.Flatten(),
         layers.Dense(3, activation="softmax"),
     )

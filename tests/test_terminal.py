@@ -291,7 +291,7 @@ def test_the_first_lines_wait_for_nothing_heavy(machine: Machine) -> None:
     said = done.stdout.splitlines()
     assert said[1::2] == ["LOADED []"] * 3
     assert said[2] == "To do: 3 variants × 4 seeds × 2 epochs on mnist"
-    assert said[4] == f"Record: sqlite:///{machine.store}, experiment mlplab"
+    assert said[4] == f"Record: sqlite:///{machine.store}, experiment Default"  # which the tests ask for
     assert done.returncode == 3  # there is no MNIST here
 
 
