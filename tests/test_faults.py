@@ -547,7 +547,7 @@ def test_a_slow_and_faulty_server_does_not_slow_the_training(undisturbed, shared
             proxy.seen.clear()
             machine = Machine(tmp_path / "work", proxy.uri, f"answers {state}")
             command = machine.start(*machine.spec("spec", TWO))
-            command.wait_until(lambda command=command: "Adam: finished" in command.said)
+            command.wait_until(lambda command=command: "Done: 2 trainings" in command.said)
             delay = 0.5
             done = command.done()
             assert done.code == 0, done.out
