@@ -151,7 +151,10 @@ class Screen:
             # The score and on how many are of all; the data sets' own times stand in their own tables.
             self._table(cells, "How soon the targets were reached", range(len(cells[0]) - 3, 1, -1))
         cautions = list(dict.fromkeys(verdict.caution for verdict in record.verdicts if verdict.caution))
-        self._sentences(over.sentences(record.verdicts), cautions)
+        every = over.sentences(record.verdicts)
+        self._sentences([sentence for sentence in every if sentence != over.caution], cautions)
+        if over.caution in every:  # however many sentences there are
+            say(self.out, over.caution, bullet="– ")
         for caution in cautions:
             self.notice(f"Note: {caution}.")
 
