@@ -210,3 +210,18 @@ def environment() -> dict[str, str]:
     variables = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return variables | {"PATH": path, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_EXPERIMENT_ID": "0"}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium, else the test is skipped."""
+    from playwright.sync_api import sync_playwright
+
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if not found:
+        pytest.skip("no chromium on the path; on Debian: apt-get install chromium")
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=arguments)
+        yield browser
+        browser.close()

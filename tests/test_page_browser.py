@@ -1,14 +1,13 @@
 """A comparison's page as a person meets it, in a browser that has no network."""
 
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from conftest import PATIENCE
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect
 from test_figures import several, trained
 from test_page import HOSTILE, ODD, classified, given, made
 
@@ -20,17 +19,6 @@ pytestmark = pytest.mark.browser
 
 Open = Callable[..., Page]
 NAMES = ("SGD", "Adam", "RMSprop")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    found = shutil.which("chromium") or shutil.which("chromium-browser")
-    if not found:
-        pytest.skip("no chromium on the path; on Debian: apt-get install chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ Each test leaves a screenshot in the folder MLPLAB_SCREENSHOTS, by default `scre
 """
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from conftest import PATIENCE
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from test_report import CIRCUMSTANCES, VERDICTS, cheap, with_verdicts
 
 from experiments.report import charts
@@ -34,17 +33,6 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
         monkeypatch.setattr(charts, "answer", draws)
         page, _ = report.write(with_verdicts(VERDICTS), tmp_path_factory.mktemp("page"), CIRCUMSTANCES, 60)
     return page.as_uri()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    found = shutil.which("chromium") or shutil.which("chromium-browser")
-    if not found:
-        pytest.skip("no chromium on the path; on Debian: apt-get install chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

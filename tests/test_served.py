@@ -65,9 +65,7 @@ def upsampling() -> keras.Model:
         layers.Resizing(12, 12),
         layers.Conv2DTranspose(4, 3, strides=2, activation="leaky_relu"),
         layers.UpSampling2D(2, interpolation="bilinear"),
-        layers.GroupNormalization(
-            2
-        ),  # where the variance is no small part of the mean square
+        layers.GroupNormalization(2),  # where the variance is no small part of the mean square
         layers.ZeroPadding2D(1),
         layers.DepthwiseConv2D(3, activation="hard_sigmoid"),
         layers.Flatten(),

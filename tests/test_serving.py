@@ -29,6 +29,7 @@ import onnx
 import pytest
 from conftest import PATIENCE, ROOT, free_port, wait_until
 from PIL import Image
+from playwright.sync_api import Browser
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -1001,53 +1002,49 @@ def test_a_request_is_counted_and_logged_without_what_was_sent(server: Server) -
 
 
 @pytest.mark.browser
-def test_a_person_asks_on_a_page(server: Server, tmp_path: Path) -> None:
+def test_a_person_asks_on_a_page(server: Server, browser: Browser, tmp_path: Path) -> None:
     """Drawn by mouse or keys, on a phone, or given as a file: the answer with bars, and the line for a shell.
 
     Nothing is asked from elsewhere, nothing is refused by the page's own policy, and axe finds nothing against it.
     """
     from axe_playwright_python.sync_playwright import Axe
-    from playwright.sync_api import sync_playwright
 
     picture_file = tmp_path / "picture.png"
     picture_file.write_bytes(picture(Image.new("L", (50, 50), 255)))
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 360, "height": 740}, has_touch=True)
-        said: list[str] = []
-        asked: list[str] = []
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
-        policy = page.goto(server.url).headers["content-security-policy"]  # type: ignore[union-attr]
-        assert "default-src 'none'" in policy
-        assert "unsafe" not in policy
-        page.wait_for_selector("#canvas:visible")
-        box = page.locator("#canvas").bounding_box()
-        assert box is not None
-        page.mouse.move(box["x"] + 90, box["y"] + 60)
-        page.mouse.down()
-        page.mouse.move(box["x"] + 190, box["y"] + 60, steps=5)
-        page.mouse.up()
-        page.click("#ask-canvas")
-        page.wait_for_selector(".answer")
-        drawn = page.inner_text(".answer")
-        assert re.fullmatch(r"\d \(\d+\.\d+ %\)", drawn)
-        assert page.locator("meter").count() == 10
-        assert "centred" in page.inner_text("#answer")
-        assert f"{server.url}/invocations" in page.inner_text("#curl")
-        page.click("#clear")
-        page.focus("#canvas")
-        for key in (" ", *["ArrowDown"] * 9, " ", "Enter"):
-            page.keyboard.press(key)
-        page.wait_for_function("before => document.querySelector('.answer').textContent !== before", arg=drawn)
-        page.set_input_files("#file", str(picture_file))
-        page.wait_for_function("() => document.querySelector('#answer').textContent.includes('from 50x50')")
-        assert page.evaluate("document.documentElement.scrollWidth") <= 360
-        assert Axe().run(page).violations_count == 0
-        page.goto(f"{server.url}/docs")
-        assert Axe().run(page).violations_count == 0
-        browser.close()
+    page = browser.new_page(viewport={"width": 360, "height": 740}, has_touch=True)
+    said: list[str] = []
+    asked: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    policy = page.goto(server.url).headers["content-security-policy"]  # type: ignore[union-attr]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    page.wait_for_selector("#canvas:visible")
+    box = page.locator("#canvas").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 90, box["y"] + 60)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 190, box["y"] + 60, steps=5)
+    page.mouse.up()
+    page.click("#ask-canvas")
+    page.wait_for_selector(".answer")
+    drawn = page.inner_text(".answer")
+    assert re.fullmatch(r"\d \(\d+\.\d+ %\)", drawn)
+    assert page.locator("meter").count() == 10
+    assert "centred" in page.inner_text("#answer")
+    assert f"{server.url}/invocations" in page.inner_text("#curl")
+    page.click("#clear")
+    page.focus("#canvas")
+    for key in (" ", *["ArrowDown"] * 9, " ", "Enter"):
+        page.keyboard.press(key)
+    page.wait_for_function("before => document.querySelector('.answer').textContent !== before", arg=drawn)
+    page.set_input_files("#file", str(picture_file))
+    page.wait_for_function("() => document.querySelector('#answer').textContent.includes('from 50x50')")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert Axe().run(page).violations_count == 0
+    page.goto(f"{server.url}/docs")
+    assert Axe().run(page).violations_count == 0
     assert not said
     assert all(url.startswith((server.url, "data:", "blob:")) for url in asked)
 

@@ -6,7 +6,6 @@ Each test leaves a screenshot in the folder MLPLAB_SCREENSHOTS, by default `scre
 import contextlib
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from pathlib import Path
 import mlflow
 import pytest
 from conftest import PATIENCE, free_port, wait_until
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Locator, Page, expect
 from test_run import Quiet, Screen
 
 from mlplab import registry, run
@@ -65,15 +64,7 @@ class Ui:
 
 
 @pytest.fixture(scope="module")
-def chromium() -> str:
-    found = shutil.which("chromium") or shutil.which("chromium-browser")
-    if not found:
-        pytest.skip("no chromium on the path; on Debian: apt-get install chromium")
-    return found
-
-
-@pytest.fixture(scope="module")
-def ui(chromium, empty_store, tmp_path_factory, dataset) -> Iterator[Ui]:
+def ui(browser, empty_store, tmp_path_factory, dataset) -> Iterator[Ui]:
     """Three optimizers trained for three epochs, the best RMSprop registered, and MLflow's server on their store."""
     folder = tmp_path_factory.mktemp("ui")
     (folder / "mlflow.db").write_bytes(empty_store.read_bytes())
@@ -121,15 +112,6 @@ def wait_for(address: str) -> None:
         return False
 
     wait_until(answers)
-
-
-@pytest.fixture(scope="module")
-def browser(chromium) -> Iterator[Browser]:
-    arguments = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
