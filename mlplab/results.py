@@ -161,10 +161,14 @@ class Outcome:
 
     @property
     def representative(self) -> Result:
-        """The training whose model stands for the variant: the median of its seeds by `select`, not the luckiest."""
+        """The training whose model stands for the variant: the median of its seeds by `select`; of two the lower seed.
+
+        Not by which of the two is better: the luckier one would stand for it.
+        """
         done = [result for result in self.results if result.status != FAILED]
         told = sorted((r for r in done if math.isfinite(r.best(r.select))), key=lambda r: r.best(r.select))
-        return told[(len(told) - 1) // 2] if told else next(iter(done), self.results[0])
+        middle = told[(len(told) - 1) // 2 : len(told) // 2 + 1]
+        return min(middle, key=lambda result: result.seed) if middle else next(iter(done), self.results[0])
 
     @property
     def failed(self) -> bool:

@@ -154,6 +154,16 @@ def seeded(name: str, values: list[float], **changes: object) -> list[Result]:
     return [result(name, value, seed=seed, **changes) for seed, value in enumerate(values, start=1)]
 
 
+@pytest.mark.parametrize("values", [[0.7, 0.1, 0.9, 0.3, 0.5], [0.2, 0.8], [0.8, 0.2], [0.9, 0.6, 0.1, 0.4]])
+@pytest.mark.parametrize("select", ["val_accuracy", "val_loss"])
+def test_the_median_seed_stands_for_a_variant(values: list[float], select: str) -> None:
+    """Of an even number of seeds one of the two in the middle does, by its seed: neither the better nor the worse."""
+    (outcome,) = outcomes([result("a", value, seed=seed, select=select) for seed, value in enumerate(values)])
+    places = sorted(range(len(values)), key=values.__getitem__)
+    middle = places[(len(values) - 1) // 2 : len(values) // 2 + 1]
+    assert outcome.representative.seed == min(middle)
+
+
 def test_the_ranking_is_by_the_mean_over_the_seeds() -> None:
     """One lucky seed does not make a winner, and a table has one row a variant with the mean and its interval."""
     found = seeded("lucky", [0.9, 0.1, 0.2]) + seeded("steady", [0.6, 0.5, 0.7])
