@@ -72,7 +72,7 @@ class _Shown(abc.ABC):
         from mlplab.lookup import artifact
         from mlplab.page import NAME
 
-        with artifact(self.record.run_id, NAME) as kept:
+        with backend.settings(), artifact(self.record.run_id, NAME) as kept:
             Path(path).write_bytes(kept.read_bytes())
         return Path(path)
 

@@ -20,13 +20,15 @@ class Program(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         (self._function,) = self._module.__call__.concrete_functions
         self._names: dict[str, list[str]] = context.model_config
 
-    def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
+    # A data frame or a dict, too; of a type that it does not know MLflow would warn whenever a model is logged.
+    def predict(self, context: Any, model_input: np.ndarray, params: Any = None) -> Any:
         """Answers; MLflow calls it."""
-        if hasattr(model_input, "columns"):
-            model_input = {name: np.array(model_input[name].tolist()) for name in model_input.columns}
+        asked: Any = model_input
+        if hasattr(asked, "columns"):
+            asked = {name: np.array(asked[name].tolist()) for name in asked.columns}
         specs = self._function.structured_input_signature[0][0]
         names = self._names["inputs"]
-        arrays = [model_input] if names == [""] else [model_input[name] for name in names]
+        arrays = [asked] if names == [""] else [asked[name] for name in names]
         given = [
             tf.constant(array) if spec.dtype == tf.string else tf.cast(tf.constant(array), spec.dtype)
             for array, spec in zip(arrays, tf.nest.flatten(specs), strict=True)
