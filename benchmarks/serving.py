@@ -90,7 +90,7 @@ def register(folder: Path) -> None:
     data = load("digits")
     mlp = Training(model="mlp", optimizer="sgd", loss="sparse_categorical_crossentropy")
     model = build(mlp, data, seed=1)
-    served.write(folder / "served", model, data)
+    served.write(folder / "served", served.exported(model, data), data)
     example = np.zeros((1, 784), np.float32)
     client = mlflow.MlflowClient()
     with mlflow.start_run() as run:

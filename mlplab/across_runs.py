@@ -65,14 +65,14 @@ def run_across(
     run.text(json.dumps(finite(over.to_dict(verdicts)), indent=2, allow_nan=False), "verdicts.json")
     for name, figure in across_figures.every(over, verdicts).items():
         run.figure(figure, f"{name}.png")
-    run.tags({"mlflow.note.content": _note(over, verdicts, run), "answer": over.answer(verdicts)})
+    answer = over.answer(verdicts)
+    run.tags({"mlflow.note.content": _note(over, verdicts, answer, run), "answer": answer})
     run.view(views.ANSWERS, "Answers", views.answers(comparison.metric.name))
     run.tags({"winners": _winners(comparison, records)})
     winner, select = over.ranked()[0], comparison.metric.name
     if math.isfinite(mean := over.mean_over(winner)[0]):
         run.tags({"winner": winner})
         run.metrics({f"best_{select}": mean})
-    answer = over.answer(verdicts)
     write_page(run, comparison, answer, lambda: page.across_page(over, verdicts, store=run.store, run_id=run.run_id))
     notice = " ".join(dict.fromkeys(record.notice for record in records if record.notice))
     label = ", ".join(over.labels)
@@ -89,14 +89,14 @@ def _winners(comparison: Comparison, records: Sequence[Record]) -> str:
     return "; ".join(says)
 
 
-def _note(over: Across, verdicts: Sequence[Verdict], run: recording.Run) -> str:
+def _note(over: Across, verdicts: Sequence[Verdict], answer: str, run: recording.Run) -> str:
     """The run's description, as Markdown for MLflow's UI."""
     select = over.comparison.metric.name
     mean = over.mean_over(over.ranked()[0])[0]
     profiles = over.profiles()
     pages = [f"[{record.data}]({tracking.page_address(run, record.run_id)})" for record in over.records]
     parts = [
-        f"{over.answer(verdicts)} {links(run)}",
+        f"{answer} {links(run)}",
         tables.wide_markdown(over.cells()),
         f"**{over.comparison.question}**",
         over.best if not math.isfinite(mean) or told_apart(select, over.ranked(), verdicts) else "",

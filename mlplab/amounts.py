@@ -1,4 +1,4 @@
-"""How differences and margins are written for readers, with their unit."""
+"""How amounts, differences and margins are written for readers, with their unit."""
 
 import math
 from collections.abc import Callable
@@ -34,6 +34,15 @@ def shower(unit: str, low: float, high: float, *others: float) -> Callable[[floa
         return _signless(f"{value:.{digits}f}" if plain else f"{value:.3g}")
 
     return show
+
+
+def counted(many: int, what: str) -> str:
+    """So many of a thing, such as an epoch.
+
+    >>> counted(1, "epoch"), counted(1_000, "epoch")
+    ('1 epoch', '1,000 epochs')
+    """
+    return f"{many:,} {what}{'s' * (many != 1)}"
 
 
 def _signless(text: str) -> str:

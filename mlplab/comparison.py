@@ -339,6 +339,12 @@ class Comparison:
         return self.seeds
 
     @property
+    def epochs(self) -> dict[str, int]:
+        """Epochs of a training of each variant; of a search's winner, as long as that is not known, the base's."""
+        usual = self.base.epochs
+        return {k: v.get("epochs", usual) if isinstance(v, Mapping) else usual for k, v in self.variants.items()}
+
+    @property
     def looks(self) -> tuple[int, ...]:
         """After how many seeds it is looked at, where seeds are added until the verdicts are clear; else ()."""
         return self.seeds.looks if isinstance(self.seeds, Until) else ()

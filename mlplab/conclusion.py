@@ -16,13 +16,14 @@ from mlplab import (
     predicted,
     recording,
     results,
+    served,
     tables,
     tracking,
     verdict_figures,
     views,
 )
 from mlplab.answers import answer_of
-from mlplab.building import first_rows, restored
+from mlplab.building import restored
 from mlplab.checks import UnavailableError
 from mlplab.comparison import Comparison
 from mlplab.data import Dataset
@@ -131,7 +132,7 @@ def write_page(parent: recording.Run, comparison: Comparison, answer: str, draw:
 
 def _tested(model: Any, result: Result, data: Dataset) -> page_tested.Answered:
     """What a training's model answers on its test set, as the page shows it; why it does not where that fails."""
-    from mlplab.export import Export, answering
+    from mlplab.export import answering
 
     own = for_seed(result.variant, data, result.seed)
     if model is None:
@@ -140,7 +141,7 @@ def _tested(model: Any, result: Result, data: Dataset) -> page_tested.Answered:
         return page_tested.Answered(result, own, why)
     found: Any
     try:
-        outputs = answering(Export(model, first_rows(own.test, 2)[0]))(own.test.x)
+        outputs = answering(served.exported(model, own))(own.test.x)
         found = predicted.compared(outputs, own, _has_entropy(model))
     except Exception as error:
         said = (str(error).strip().splitlines() or [""])[0]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlplab import origin
+from mlplab.amounts import counted
 from mlplab.comparison import Comparison
 from mlplab.data import Dataset
 from mlplab.loading import Experiment, Prediction
@@ -41,26 +42,20 @@ def title(experiment: Experiment, data: Sequence[Dataset]) -> str:
     on = ", ".join(dict.fromkeys(each.name if each.is_fallback else each.label for each in data))
     parts = [experiment.name, on]
     if isinstance(experiment, Comparison):
-        changes = [change for change in experiment.variants.values() if isinstance(change, Mapping)]
-        epochs = [change.get("epochs", experiment.base.epochs) for change in changes] or [experiment.base.epochs]
-        few, many = min(epochs), max(epochs)
-        much = _amount(many, "epoch") if few == many else f"{few} to {many} epochs"
-        tuned = f"{_amount(experiment.tune.trials, 'trial')} each, then " if experiment.tune else ""
+        few, many = min(experiment.epochs.values()), max(experiment.epochs.values())
+        much = counted(many, "epoch") if few == many else f"{few} to {many} epochs"
+        tuned = f"{counted(experiment.tune.trials, 'trial')} each, then " if experiment.tune else ""
         seeds = len(experiment.each_seed)
         times = f" × {'≤ ' if experiment.looks else ''}{seeds} seeds" if seeds > 1 else ""
         parts.append(f"{tuned}{much}{times}")
     elif isinstance(experiment, Search):
-        much = _amount(experiment.base.epochs, "epoch")
-        parts.append(f"{much} × {_amount(experiment.candidates, 'candidate')} × {experiment.folds} folds")
+        much = counted(experiment.base.epochs, "epoch")
+        parts.append(f"{much} × {counted(experiment.candidates, 'candidate')} × {experiment.folds} folds")
     elif isinstance(experiment, Prediction):
         parts.append(f"{experiment.variant} of {experiment.of}")
     else:
-        parts.append(_amount(len(experiment.of), "comparison"))
+        parts.append(counted(len(experiment.of), "comparison"))
     return " · ".join(parts)
-
-
-def _amount(count: int, of: str) -> str:
-    return f"{count:,} {of}{'' if count == 1 else 's'}"
 
 
 def fingerprint(experiment: Comparison | Search, data: Dataset, configs: Mapping[str, str] | None = None) -> str:

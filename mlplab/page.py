@@ -203,7 +203,7 @@ def _notes(comparison: Comparison, found: Sequence[Result], tuning: Tuning | Non
 
 def _shows_it(charts: Charts, comparison: Comparison, found: Sequence[Result], of_metric: Sequence[Verdict]) -> str:
     """The figure that the answer rests on: differences where there are verdicts, else the curves."""
-    told = [verdict for verdict in of_metric if verdict.decision != ONE_SEED and math.isfinite(verdict.low)]
+    told = _with_interval(of_metric)
     if told:
         return _differences(charts, told)
     metric = next(one for one in tables.shown_metrics(comparison, found) if one.base == _base(comparison.metric))
@@ -211,6 +211,11 @@ def _shows_it(charts: Charts, comparison: Comparison, found: Sequence[Result], o
     if not sides:
         return paragraph(f"No training has a value of {metric.words}, so there is nothing to draw.")
     return charts.legend(ranged=False) + _panel(charts, metric, found, sides[0], 3)
+
+
+def _with_interval(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """The verdicts that can be drawn: one seed has no interval."""
+    return [verdict for verdict in verdicts if verdict.decision != ONE_SEED and math.isfinite(verdict.low)]
 
 
 def _base(metric: Metric) -> str:
@@ -246,7 +251,7 @@ def _verdicts(charts: Charts, verdicts: Sequence[Verdict], refusal: str, said: S
     content = []
     for place, measure in enumerate(dict.fromkeys(verdict.measure for verdict in verdicts)):
         own = [verdict for verdict in verdicts if verdict.measure == measure]
-        told = [verdict for verdict in own if verdict.decision != ONE_SEED and math.isfinite(verdict.low)]
+        told = _with_interval(own)
         words = own[0].words
         content.append(f"<h3>{escaped(words[0].upper() + words[1:])}</h3>")
         content.append(listing([verdict.sentence for verdict in own]))
@@ -337,7 +342,7 @@ def _targets(charts: Charts, targets: Sequence[Target]) -> str:
 
 
 def _over_all(charts: Charts, over: Across, of_metric: Sequence[Verdict]) -> str:
-    told = [verdict for verdict in of_metric if verdict.decision != ONE_SEED and math.isfinite(verdict.low)]
+    told = _with_interval(of_metric)
     if not told:
         return table(over.cells(), f"the variants' {over.comparison.metric.words} on each data set, in numbers")
     parts = [f"<h3>Over all {len(over.labels)} data sets</h3>", _differences(charts, told)]
@@ -353,7 +358,7 @@ def _on_each(charts: Charts, over: Across) -> list[str]:
         answer = answer_of(one, found, record.verdicts)
         cells = tables.to_cells(one, found)
         of_metric = [verdict for verdict in record.verdicts if verdict.measure == one.metric.name]
-        told = [verdict for verdict in of_metric if verdict.decision != ONE_SEED and math.isfinite(verdict.low)]
+        told = _with_interval(of_metric)
         first = [outcome.variant.name for outcome in results.rank(one, found)]
         where = f"Verdicts, other curves and the test set are on its own page, {NAME} of the run {record.run_id}."
         on, shown = f"{record.data} ", tables.shown_metrics(one, found)[:1]

@@ -272,12 +272,12 @@ class Run:
         """
         import tensorflow as tf
 
-        from mlplab.export import Export, answering, as_sent
+        from mlplab.export import answering, as_sent
         from serving.model import named
 
         place, name = self._writer.session.file("model")
         rows = served.first_test_rows(data, 2)
-        export, example = Export(model, rows), named(as_sent(rows), "input")
+        export, example = served.exported(model, data), named(as_sent(rows), "input")
         answers = named(answering(export)(as_sent(rows)), "output")
         about = {
             "signature": mlflow.models.infer_signature(example, answers),
@@ -306,7 +306,7 @@ class Run:
             written.add_flavor("tensorflow", saved_model_dir=artifact["path"], model_type="tf2-module", code=None)
             written.save(place / "MLmodel")
             shutil.rmtree(place.parent / "export")
-        served.write(place / served.FOLDER, model, data)
+        served.write(place / served.FOLDER, export, data)
         self._say("model", file=name, metadata=_texts(metadata))
 
     def keep(self, what: str, values: Mapping[str, Any], arrays: Sequence[np.ndarray] = ()) -> None:

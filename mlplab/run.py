@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
 
-from mlplab import across_runs, labels, lookup, marks, origin, recording, tracking, trial, tuning
+from mlplab import across_runs, labels, lookup, marks, origin, page, recording, tracking, trial, tuning
 from mlplab.checks import UsageError
 from mlplab.comparison import Comparison
 from mlplab.comparison_runs import run_comparison
@@ -91,7 +91,7 @@ class Lab:
         with tracking.parent_run(title, tags, None, command, self._screen.notice) as run:
             record = self._perform(experiment, run)
         if isinstance(experiment, Comparison):
-            self._screen.page(tracking.artifact_place(run, "comparison.html"))
+            self._screen.page(tracking.artifact_place(run, page.NAME))
         for each in self.records.values():
             each.name_runs(run.resolved)
         return record, *tracking.address(run)

@@ -27,6 +27,8 @@ from serving.pictures import FAINT
 if TYPE_CHECKING:
     import keras
 
+    from mlplab.export import Export
+
 FOLDER, REFERENCE, REFUSED = "served", "reference.npz", "refused.txt"
 """Where it is in a logged model: what the model answered in the process that trained it; why it is no ONNX."""
 
@@ -34,18 +36,17 @@ ROWS_COMPARED, MOST_NUMBERS = 1_000, 2**20
 """So many test examples have an answer in the reference, and at most so many numbers."""
 
 
-def write(folder: Path, model: "keras.Model", data: Dataset) -> str:
+def write(folder: Path, export: "Export", data: Dataset) -> str:
     """Writes a trained model, and what belongs to it, to a new folder; returns why it cannot be served, "" if it can.
 
     Args:
-        model: as it is now. Its answers to the first test examples are the reference: a version of it must give them.
+        export: of the model. Its answers to the first test examples are the reference: a version of it must give them.
         data: that it was trained on.
     """
-    from mlplab.export import Export, NotExportedError, answering, to_onnx
+    from mlplab.export import NotExportedError, answering, to_onnx
 
     folder.mkdir()
     rows = first_test_rows(data, 1)
-    export = Export(model, rows)
     answer = answering(export)
     size = sum(array.size for array in arrays(answer(rows), "output"))
     rows = first_test_rows(data, max(1, min(ROWS_COMPARED, MOST_NUMBERS // max(size, 1))))
@@ -60,6 +61,13 @@ def write(folder: Path, model: "keras.Model", data: Dataset) -> str:
     (folder / CONTRACT).write_text(contract.to_json())
     np.savez(folder / REFERENCE, np.array(digest_of(rows)), *arrays(outputs, "output"))
     return ""
+
+
+def exported(model: "keras.Model", data: Dataset) -> "Export":
+    """The export of a model that was trained on these data: it takes what their examples are."""
+    from mlplab.export import Export
+
+    return Export(model, first_test_rows(data, 1))
 
 
 def first_test_rows(data: Dataset, count: int) -> Any:

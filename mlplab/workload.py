@@ -1,9 +1,10 @@
 """What a command has to train: how many trainings of how many epochs, how far they are, and how long the rest takes."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from mlplab.amounts import counted
 from mlplab.comparison import Comparison
 from mlplab.loading import Experiment, Options, load_experiment
 from mlplab.space import Search
@@ -175,14 +176,9 @@ def phases_of(experiment: Comparison | Search) -> list[Phase]:
         works = [Work(CANDIDATES, experiment.candidates * folds, epochs), Work(WINNER, 1, epochs)]
         named = {work.name: work for work in works}
         return [Phase(experiment.name, "folds", named, experiment.race, experiment.candidates, folds)]
-    usual = experiment.base.epochs
-    epochs_of = {
-        name: change.get("epochs", usual) if isinstance(change, Mapping) else usual
-        for name, change in experiment.variants.items()
-    }
-    found = []
+    epochs_of, found = experiment.epochs, []
     if experiment.tune and experiment.untuned:
-        trials = {name: Work(name, experiment.tune.trials, usual) for name in epochs_of}
+        trials = {name: Work(name, experiment.tune.trials, experiment.base.epochs) for name in epochs_of}
         found.append(Phase(experiment.name, "trials", trials))
     seeds = {name: Work(name, len(experiment.each_seed), epochs) for name, epochs in epochs_of.items()}
     return [*found, Phase(experiment.name, "seeds", seeds, at_most=bool(experiment.looks))]
@@ -248,25 +244,21 @@ def words(experiment: Experiment, options: Options) -> str:
     '2 variants × 5 seeds × 50 epochs on digits'
     """
     if isinstance(experiment, Search):
-        folds = f"{'up to ' * experiment.race}{experiment.folds} folds × {_counted(experiment.base.epochs, 'epoch')}"
-        return f"{_counted(experiment.candidates, 'candidate')} × {folds} on {experiment.data.label}"
+        folds = f"{'up to ' * experiment.race}{experiment.folds} folds × {counted(experiment.base.epochs, 'epoch')}"
+        return f"{counted(experiment.candidates, 'candidate')} × {folds} on {experiment.data.label}"
     every = planned(experiment, options)
     if not isinstance(experiment, Comparison):
         return f"what {', '.join(experiment.needs)} came to: found on record, or trained now"
     last = phases_of(experiment.on(experiment.datasets[0]))
-    counts = [_counted(len(experiment.variants), "variant")]
+    counts = [counted(len(experiment.variants), "variant")]
     (seeds,) = {work.trainings for work in last[-1].works.values()}
-    each = [f"{'up to ' * last[-1].at_most}{_counted(seeds, 'seed')}"]
+    each = [f"{'up to ' * last[-1].at_most}{counted(seeds, 'seed')}"]
     if experiment.tune and experiment.untuned:
         each.insert(0, f"{experiment.tune.trials} trials")
     counts.append(f"({' + '.join(each)})" if len(each) > 1 else each[0])
     epochs = sorted({work.epochs for work in last[-1].works.values()})
-    counts.append(f"{epochs[0]:,} to " * (len(epochs) > 1) + _counted(epochs[-1], "epoch"))
+    counts.append(f"{epochs[0]:,} to " * (len(epochs) > 1) + counted(epochs[-1], "epoch"))
     labels = [data.label for data in experiment.datasets]
     counts += [f"{len(labels)} data sets"] * (len(labels) > 1)
     first = [f"; first {one.name}: {words(one, options)}" for one in every if isinstance(one, Search)]
     return f"{' × '.join(counts)} on {', '.join(labels)}{''.join(first)}"
-
-
-def _counted(many: int, what: str) -> str:
-    return f"{many:,} {what}{'s' * (many != 1)}"

@@ -13,7 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from test_spec import changes, cnn, comparison, refusal, training
 
-from mlplab import call
+from mlplab import call, labels
 from mlplab.checks import UsageError
 from mlplab.comparison import Comparison, WinnerOf
 from mlplab.seeds import Until
@@ -263,3 +263,10 @@ def test_a_winners_optimizer_has_the_arguments_that_were_chosen_alone() -> None:
     ):
         known = waiting.with_choices("best", chosen).resolved()
         assert [variant.optimizer for variant in known] == [optimizer, base.optimizer]
+
+
+def test_the_winner_of_a_search_is_trained_as_long_as_the_base() -> None:
+    """As long as what the search chooses is not known; it counts where the others have epochs of their own."""
+    one = comparison(base=training(epochs=50), variants={"best": WinnerOf("hunt"), "ours": {"epochs": 5}})
+    assert one.epochs == {"best": 50, "ours": 5}
+    assert labels.title(one, []).endswith(" · 5 to 50 epochs")

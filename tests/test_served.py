@@ -171,7 +171,7 @@ def served_folder(model: keras.Model, data: Dataset, folder: Path) -> Path:
     for variable in model.variables:  # what would be one for all, such as a bias of zeros, hides a mistake
         if variable.dtype == "float32" and "seed" not in variable.path and "mean" not in variable.path:
             variable.assign(np.asarray(variable) + RNG.uniform(0.05, 0.3, variable.shape))
-    assert served.write(folder / "served", model, data) == ""
+    assert served.write(folder / "served", served.exported(model, data), data) == ""
     return folder / "served"
 
 
@@ -235,7 +235,8 @@ UNSERVED = {
 def test_what_onnx_cannot_say_is_refused_with_the_operation_named(name: str, tmp_path: Path) -> None:
     """An operation that ONNX lacks, a file, a Python function, and numbers drawn when it is asked."""
     make, operation = UNSERVED[name]
-    why = served.write(tmp_path / "served", make(), load(numbers(5)))
+    data = load(numbers(5))
+    why = served.write(tmp_path / "served", served.exported(make(), data), data)
     assert operation in why
     assert (tmp_path / "served" / served.REFUSED).read_text() == why
     assert not (tmp_path / "served" / "model.onnx").exists()

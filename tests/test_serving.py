@@ -351,7 +351,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Reg
         held = Registry(uri, folder, client, {}, {}, marker)
         for seed, name in enumerate(("first", "second"), start=1):
             held.models[name], data = mlp(seed, hidden=(8,))
-            assert served.write(folder / name, held.models[name], data) == ""
+            assert served.write(folder / name, served.exported(held.models[name], data), data) == ""
             held.add(name, folder / name)
         (folder / "evil.py").write_text(EVIL_CODE.format(marker=str(marker)))
         held.add("other code", folder / "second", evil=str(folder / "evil.py"))
@@ -883,7 +883,7 @@ def test_every_architecture_that_mlplab_builds_is_served(tmp_path: Path) -> None
 
     for place, activation in enumerate(("relu", "tanh", "sigmoid", "elu", "selu", "gelu", "silu")):
         model, data = mlp(1, hidden=(4,), activation=activation, batch_norm=True, dropout=0.5, l2=0.01)
-        assert served.write(tmp_path / str(place), model, data) == ""
+        assert served.write(tmp_path / str(place), served.exported(model, data), data) == ""
 
 
 # ------------------------------------------------------------------------------------------------- logs and metrics
