@@ -44,9 +44,10 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from experiments.report.__main__ import report
-from mlplab import backend, data, datasets, marks, origin, registry, run, tracking
+from mlplab import backend, data, datasets, marks, origin, registry, run
 from mlplab.loading import Options, experiment_names, load_experiment
 from mlplab.sources import Data
+from mlplab.store.command import parent_run
 
 GOAL = 2.0
 EXPERIMENT = "optimizers"
@@ -254,12 +255,12 @@ def searching(digits: data.Dataset, record: Rows) -> dict[str, float]:
         timed(name, lambda: client.search_runs(["0"], condition, max_results=most, order_by=list(order)))
         SEARCHED[name] = condition, list(order), most
 
-    with tracking.parent_run("store", {}) as parent_run:
-        assert parent_run.find(present)
-        assert not parent_run.find("0" * 32)
-        timed("find: a fingerprint on record", lambda: parent_run.find(present))
-        timed("find: a fingerprint not on record", lambda: parent_run.find("0" * 32))
-        parent_run.finish()
+    with parent_run("store", {}) as parent:
+        assert parent.find(present)
+        assert not parent.find("0" * 32)
+        timed("find: a fingerprint on record", lambda: parent.find(present))
+        timed("find: a fingerprint not on record", lambda: parent.find("0" * 32))
+        parent.finish()
     by_accuracy = functools.partial(registry.chosen, client, digits, None, None, None, "rmsprop", "val_accuracy")
     timed("register: choosing a run", by_accuracy)
     timed("a run by its id", lambda: client.get_run(one["run_uuid"]))

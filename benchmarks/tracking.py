@@ -26,11 +26,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import mlflow
 from quiet import Quiet
 
-from mlplab import backend, data, run, seed_group, tracking, trial
+from mlplab import backend, data, run, seed_group, trial
 from mlplab.comparison import Comparison
 from mlplab.loading import Options
 from mlplab.results import Result
 from mlplab.spec import Training
+from mlplab.store.command import parent_run
 
 
 def main() -> None:
@@ -66,7 +67,7 @@ def main() -> None:
         trial.train([Result(variant=variant)], comparison.metric, mnist, device, lambda result: None)
 
     def tracked() -> None:
-        with tracking.parent_run("tracking", {}, mnist) as parent:
+        with parent_run("tracking", {}, mnist) as parent:
             started.append(time.perf_counter())
             seed_group.SeedGroup(parent, variant, comparison, mnist).train([0], device, Quiet())
 

@@ -114,6 +114,12 @@ def parser() -> argparse.ArgumentParser:
     deliver = commands.add_parser(
         "sync", help="deliver what a tracking server that did not answer has not taken, and waits on this machine"
     )
+    deliver.add_argument(
+        "--discard",
+        metavar="SESSION",
+        help="give up what a session has not delivered, where no server will take it; `sync` names the sessions that "
+        "wait",
+    )
     deliver.set_defaults(command=_sync)
     ended = commands.add_parser("reap", help="end, as KILLED, the runs whose process is gone, and say which")
     ended.add_argument(
@@ -187,7 +193,8 @@ def _register(options: argparse.Namespace) -> int:
     from mlplab import terminal
     from mlplab.data import load
     from mlplab.lookup import run_of
-    from mlplab.tracking import address, check, parent_run
+    from mlplab.store.command import check, parent_run
+    from mlplab.store.pages import address
 
     out = terminal.console()
     wanted = None
@@ -237,7 +244,8 @@ def _replay(options: argparse.Namespace) -> int:
     from mlplab.backend import import_tensorflow
     from mlplab.data import load
     from mlplab.progress import Progress
-    from mlplab.tracking import address, check, parent_run
+    from mlplab.store.command import check, parent_run
+    from mlplab.store.pages import address
     from mlplab.workload import Phase, Work
 
     check()
@@ -266,8 +274,11 @@ def _replay(options: argparse.Namespace) -> int:
 
 
 def _sync(options: argparse.Namespace) -> int:
-    from mlplab.upkeep import sync
+    from mlplab.upkeep import discard, sync
 
+    if options.discard:
+        discard(options.discard, print)
+        return 0
     return 0 if sync(print) else EXIT_UNDELIVERED
 
 

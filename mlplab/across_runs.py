@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 
-from mlplab import across_figures, labels, marks, page, recording, tables, tracking, views
+from mlplab import across_figures, labels, marks, page, tables, views
 from mlplab.across import Across
 from mlplab.checks import UsageError
 from mlplab.comparison import Comparison
@@ -16,6 +16,8 @@ from mlplab.records import Record
 from mlplab.results import rank
 from mlplab.sources import Data
 from mlplab.space import Search
+from mlplab.store import pages
+from mlplab.store.runs import Run
 from mlplab.verdicts import Verdict
 
 
@@ -44,7 +46,7 @@ def run_across(
     comparison: Comparison,
     records: Sequence[Record],
     load: Callable[[Data], Dataset],
-    run: recording.Run,
+    run: Run,
     fingerprint: str,
 ) -> Record:
     """Says in `run` what holds over the data sets on which the question was repeated: tables, verdicts, figures.
@@ -89,12 +91,12 @@ def _winners(comparison: Comparison, records: Sequence[Record]) -> str:
     return "; ".join(says)
 
 
-def _note(over: Across, verdicts: Sequence[Verdict], answer: str, run: recording.Run) -> str:
+def _note(over: Across, verdicts: Sequence[Verdict], answer: str, run: Run) -> str:
     """The run's description, as Markdown for MLflow's UI."""
     select = over.comparison.metric.name
     mean = over.mean_over(over.ranked()[0])[0]
     profiles = over.profiles()
-    pages = [f"[{record.data}]({tracking.page_address(run, record.run_id)})" for record in over.records]
+    pages = [f"[{record.data}]({pages.page_address(run, record.run_id)})" for record in over.records]
     parts = [
         f"{answer} {links(run)}",
         tables.wide_markdown(over.cells()),

@@ -13,8 +13,8 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 
-from mlplab import program_flags
 from mlplab.checks import UsageError
+from mlplab.folders import program_flags
 
 MEMORY_KEPT, MEMORY_AS_EVER = ((-4, 0), (-1, -1)), ((-4, 65_536), (-1, 131_072))
 """Parameters of mallopt(3) with their values: M_MMAP_MAX and M_TRIM_THRESHOLD; kept, and as the C library has them."""

@@ -145,7 +145,7 @@ def _watched_signals() -> Iterator[None]:
         while numbers := received.recv(1):
             if numbers[0] not in before or over.wait(GRACE_SECONDS):
                 continue
-            if "mlplab.tracking" in sys.modules and (state := sys.modules["mlplab.tracking"].abandon()):
+            if "mlplab.store.command" in sys.modules and (state := sys.modules["mlplab.store.command"].abandon()):
                 print(f"mlplab: interrupted. {state}", file=sys.stderr, flush=True)
                 os._exit(EXIT_TERMINATED if numbers[0] == signal.SIGTERM else EXIT_INTERRUPTED)
 
@@ -290,7 +290,7 @@ def open_lab(options: argparse.Namespace, changes: Options, experiments: Sequenc
         for wanted in data_of(experiment):
             get(wanted)
     from mlplab.backend import import_tensorflow
-    from mlplab.tracking import check
+    from mlplab.store.command import check
 
     check(screen.notice)
     with out.status("Loading TensorFlow …") if out.is_terminal else contextlib.nullcontext():

@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 
-from mlplab import labels, lookup, marks, recording
+from mlplab import labels, lookup, marks
 from mlplab.comparison import Comparison
 from mlplab.conclusion import conclude, look, save_views, verdicts_of
 from mlplab.data import Dataset
@@ -14,6 +14,7 @@ from mlplab.results import FAILED
 from mlplab.seed_group import SeedGroup, spreading
 from mlplab.seeds import Until
 from mlplab.spec import Training
+from mlplab.store.runs import Run
 from mlplab.trial import Device, ProgressListener
 
 Turn = tuple[SeedGroup, int]
@@ -24,7 +25,7 @@ def run_comparison(
     data: Dataset,
     device: Device,
     programs: Mapping[str, str],
-    run: recording.Run,
+    run: Run,
     watching: Callable[[Sequence[Training]], AbstractContextManager[ProgressListener]],
     jobs: int,
     address: str | None,
@@ -102,7 +103,7 @@ def _training(
     yield train
 
 
-def _earlier(comparison: Comparison, run: recording.Run, question: str) -> Record | None:
+def _earlier(comparison: Comparison, run: Run, question: str) -> Record | None:
     """The record of the same question with other seeds, if there is one."""
     found = run.find(question)
     text = lookup.read_artifact(found.run_id, "record.json") if found else None

@@ -14,11 +14,9 @@ from mlplab import (
     page,
     page_tested,
     predicted,
-    recording,
     results,
     served,
     tables,
-    tracking,
     verdict_figures,
     views,
 )
@@ -31,6 +29,8 @@ from mlplab.folds import for_seed
 from mlplab.records import Tuning
 from mlplab.results import Outcome, Result, Target
 from mlplab.seed_group import SeedGroup
+from mlplab.store import pages
+from mlplab.store.runs import Run
 from mlplab.verdicts import BETTER, Verdict, judge, judge_looks
 
 
@@ -49,7 +49,7 @@ def verdicts_of(comparison: Comparison, found: Sequence[Result], looks: Sequence
 
 
 def look(
-    parent: recording.Run, comparison: Comparison, verdicts: Sequence[Verdict], seeds: int, say: Callable[[str], None]
+    parent: Run, comparison: Comparison, verdicts: Sequence[Verdict], seeds: int, say: Callable[[str], None]
 ) -> set[str]:
     """Says what a look after so many seeds has shown; the names of the variants that need more of them."""
     judged = {metric.name for metric in comparison.judged}
@@ -67,11 +67,11 @@ def look(
 
 
 def conclude(
-    parent: recording.Run,
+    parent: Run,
     comparison: Comparison,
     data: Dataset,
     families: Sequence[SeedGroup],
-    trained: Sequence[tuple[Result, recording.Run]],
+    trained: Sequence[tuple[Result, Run]],
     verdicts: Sequence[Verdict],
     tuning: Tuning | None = None,
 ) -> None:
@@ -120,7 +120,7 @@ def conclude(
     write_page(parent, comparison, answer, drawn)
 
 
-def write_page(parent: recording.Run, comparison: Comparison, answer: str, draw: Callable[[], str]) -> None:
+def write_page(parent: Run, comparison: Comparison, answer: str, draw: Callable[[], str]) -> None:
     """Writes the comparison's page, last of all; where it cannot be drawn, why."""
     try:
         text = draw()
@@ -159,8 +159,8 @@ def _has_entropy(model: Any) -> bool:
 def _describe(
     comparison: Comparison,
     ranked: Sequence[Outcome],
-    runs: Mapping[str, recording.Run],
-    over: Mapping[str, recording.Run | None],
+    runs: Mapping[str, Run],
+    over: Mapping[str, Run | None],
 ) -> None:
     """Says of each training's run, and of each variant's over its seeds, what it came to.
 
@@ -186,7 +186,7 @@ def _describe(
 
 
 def _record_verdicts(
-    parent: recording.Run, answer: str, verdicts: Sequence[Verdict], targets: Sequence[Target], data: Dataset
+    parent: Run, answer: str, verdicts: Sequence[Verdict], targets: Sequence[Target], data: Dataset
 ) -> None:
     """Answer, verdicts and times to targets as a JSON file and figures of the comparison's run."""
     said: dict[str, Any] = {"answer": answer, "verdicts": [asdict(verdict) for verdict in verdicts]}
@@ -210,7 +210,7 @@ def finite(value: Any) -> Any:
 
 
 def _note(
-    parent: recording.Run,
+    parent: Run,
     comparison: Comparison,
     data: Dataset,
     found: Sequence[Result],
@@ -243,27 +243,27 @@ def told_apart(metric: str, ranked: Sequence[str], verdicts: Sequence[Verdict]) 
     return any(verdict.decision == BETTER for verdict in of_both)
 
 
-def links(run: recording.Run, curves: bool = False) -> str:
+def links(run: Run, curves: bool = False) -> str:
     """The ways from a run's description to what is behind its answer.
 
     Args:
         curves: whether the view of the curves is saved, see `save_views`.
     """
-    ways = {"Page": tracking.artifact_address(run, page.NAME)}
+    ways = {"Page": pages.artifact_address(run, page.NAME)}
     if curves:
-        ways["Curves"] = tracking.view_address(run, run.run_id, charts=True)
-    ways["All answers"] = tracking.view_address(run, views.ANSWERS)
+        ways["Curves"] = pages.view_address(run, run.run_id, charts=True)
+    ways["All answers"] = pages.view_address(run, views.ANSWERS)
     return " · ".join(f"[{name}]({address})" for name, address in ways.items())
 
 
-def save_views(run: recording.Run, comparison: Comparison, title: str) -> None:
+def save_views(run: Run, comparison: Comparison, title: str) -> None:
     """Saves the views of MLflow's UI that a comparison's description leads to: its curves, and all answers."""
     metric = comparison.metric
     run.view(views.ANSWERS, "Answers", views.answers(metric.name))
     run.view(run.run_id, f"Curves: {title}", views.curves(run.run_id, metric.name, not metric.maximizes))
 
 
-def _log_model(run: recording.Run, result: Result, comparison: Comparison, data: Dataset) -> Any:
+def _log_model(run: Run, result: Result, comparison: Comparison, data: Dataset) -> Any:
     """Logs a training's model, as it was after the best epoch, and gives it; None where that is not to be had."""
     leads = {**labels.of_data(data), "comparison": comparison.name, "variant": result.variant.name}
     model = restored(result, data)

@@ -23,8 +23,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from mlplab import cache_dir
 from mlplab.checks import UnavailableError, UsageError, choose
+from mlplab.folders import cache_dir
 from mlplab.splits import stratified
 
 Arrays = dict[str, npt.NDArray[Any]]

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
+import psutil
+
 PLUMBING = "mlflow.mlplab"
 """The tag of every run that has, as JSON, what this package alone asks of it. MLflow's UI hides such names."""
 
@@ -44,10 +46,12 @@ def _process() -> str:
 
 
 def began(pid: str) -> str:
-    """When a process of this machine began, in the kernel's ticks (proc(5)); "" if there is none."""
+    """When a process of this machine began; "" if there is none."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
+        if Path("/proc/self/stat").exists():  # the kernel's ticks (proc(5)), which setting the clock leaves alone
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        return str(psutil.Process(int(pid)).create_time())
+    except (OSError, IndexError, ValueError, psutil.Error):
         return ""
 
 

@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 
-from mlplab import figures, labels, lookup, recording, tables
+from mlplab import figures, labels, lookup, tables
 from mlplab.checks import UsageError, choose
 from mlplab.data import Dataset
 from mlplab.loading import Overview, Prediction
 from mlplab.records import Predictions, Record
+from mlplab.store.runs import Run
 
 
-def predict(spec: Prediction, of: Record, data: Dataset, run: recording.Run) -> Predictions:
+def predict(spec: Prediction, of: Record, data: Dataset, run: Run) -> Predictions:
     """Shows test images to the model that a record's training left.
 
     Raises:
@@ -44,7 +45,7 @@ def predict(spec: Prediction, of: Record, data: Dataset, run: recording.Run) -> 
     return found
 
 
-def overview(spec: Overview, needed: Sequence[Record], run: recording.Run) -> None:
+def overview(spec: Overview, needed: Sequence[Record], run: Run) -> None:
     """Lists the times of records' trainings."""
     run.figure(figures.overview_times(needed), "training_time.png")
     table = tables.markdown(tables.time_cells(needed))

@@ -15,9 +15,9 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from mlplab import cache_dir
 from mlplab.curves import mean_of, sound, spiking, with_unit
 from mlplab.drawing import CROWD, looks
+from mlplab.folders import cache_dir
 from mlplab.predicted import Fitted
 from mlplab.results import DIVERGED, Outcome, Result, Target, significant
 from mlplab.spec import Metric

@@ -23,8 +23,9 @@ import numpy as np
 import tensorflow as tf
 from keras.src.utils.python_utils import pythonify_logs
 
-from mlplab import program_cache, sharing
+from mlplab import sharing
 from mlplab.arrays import Arrays
+from mlplab.folders import program_cache
 from mlplab.loops import EPOCH, GRAPH, STEPS, Program, XlaError
 from mlplab.steps import STEPS_WORTH_COMPILING, Step, repeatable_names
 

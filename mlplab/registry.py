@@ -16,7 +16,7 @@ import numpy as np
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
-from mlplab import judging, lookup, recording, served, stores
+from mlplab import judging, logged_model, lookup, served, stores
 from mlplab.checks import UnavailableError, UsageError, check_registered
 from mlplab.choosing import OPTIMIZER, chosen
 from mlplab.data import Dataset
@@ -223,7 +223,7 @@ def _add_version(
         origin[judging.tag_of(metric, data.digest)] = repr(run.data.metrics[f"test_{metric}"])
     example = named(as_sent(served.first_test_rows(data, 1)), "input")
     given = arguments(trained.folder, example, answers(contract, [array[:1] for array in trained.expected]))
-    with stores.inner_retries(), recording.model_code:
+    with stores.inner_retries(), logged_model.model_code:
         logged = Model.log(
             artifact_path=None, name="served", flavor=mlflow.pyfunc, run_id=run.info.run_id, metadata=origin, **given
         )

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
 
-from mlplab import across_runs, labels, lookup, marks, origin, page, recording, tracking, trial, tuning
+from mlplab import across_runs, labels, lookup, marks, origin, page, trial, tuning
 from mlplab.checks import UsageError
 from mlplab.comparison import Comparison
 from mlplab.comparison_runs import run_comparison
@@ -21,6 +21,9 @@ from mlplab.records import Record
 from mlplab.sources import Data
 from mlplab.space import Search
 from mlplab.spec import Training
+from mlplab.store import pages
+from mlplab.store.command import parent_run
+from mlplab.store.runs import Run
 from mlplab.trial import Checked, Device, ProgressListener
 
 
@@ -88,13 +91,13 @@ class Lab:
         command = self._command(experiment)
         tags = labels.of_kind(experiment)
         title = self._title(experiment)
-        with tracking.parent_run(title, tags, None, command, self._screen.notice) as run:
+        with parent_run(title, tags, None, command, self._screen.notice) as run:
             record = self._perform(experiment, run)
         if isinstance(experiment, Comparison):
-            self._screen.page(tracking.artifact_place(run, page.NAME))
+            self._screen.page(pages.artifact_place(run, page.NAME))
         for each in self.records.values():
             each.name_runs(run.resolved)
-        return record, *tracking.address(run)
+        return record, *pages.address(run)
 
     def dataset(self, data: Data) -> Dataset:
         """A data set as it was loaded."""
@@ -128,7 +131,7 @@ class Lab:
         command = self._command(*(self.options.adapt(load_experiment(each)) for each in experiments))
         tags = {"mlplab.experiment": name, "mlplab.kind": name}
         title = f"{name} · {len(experiments)} experiments"
-        with tracking.parent_run(title, tags, None, command, self._screen.notice) as run:
+        with parent_run(title, tags, None, command, self._screen.notice) as run:
             for each in experiments:
                 try:
                     self._need(each, run)
@@ -142,7 +145,7 @@ class Lab:
             run.finish("FAILED" if incomplete else "FINISHED")
         for record in self.records.values():
             record.name_runs(run.resolved)
-        return self.records, *tracking.address(run)
+        return self.records, *pages.address(run)
 
     def _title(self, experiment: Experiment) -> str:
         return labels.title(experiment, [self.dataset(wanted) for wanted in data_of(experiment)])
@@ -186,7 +189,7 @@ class Lab:
             self._data[wanted] = data, Device.of(data)
         return self._data[wanted]
 
-    def _need(self, wanted: str | Comparison, parent: recording.Run) -> Record:
+    def _need(self, wanted: str | Comparison, parent: Run) -> Record:
         """The record of an experiment: met before, found in the store, or run now under `parent`."""
         name = wanted if isinstance(wanted, str) else wanted.name
         if name in self.records:
@@ -210,7 +213,7 @@ class Lab:
             run.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
             raise
 
-    def _with_winners(self, comparison: Comparison, parent: recording.Run) -> Comparison:
+    def _with_winners(self, comparison: Comparison, parent: Run) -> Comparison:
         for variant, name in comparison.searches.items():
             record = self._need(name, parent)
             if record.search is None:
@@ -218,7 +221,7 @@ class Lab:
             comparison = comparison.with_choices(variant, record.search.best.choices)
         return comparison
 
-    def _perform(self, experiment: Experiment, run: recording.Run) -> Record:
+    def _perform(self, experiment: Experiment, run: Run) -> Record:
         """Does an experiment in `run`, and ends that."""
         if isinstance(experiment, Comparison):
             experiment = self._with_winners(experiment, run)
@@ -243,7 +246,7 @@ class Lab:
         self._screen.recorded(record)
         return record
 
-    def _train(self, experiment: Comparison | Search, run: recording.Run) -> Record:
+    def _train(self, experiment: Comparison | Search, run: Run) -> Record:
         data, device = self._data_of(experiment.data)
         run.tags({**labels.above(data.label), **marks.fingerprinted(self._fingerprint(experiment))})
         where = functools.partial(self._screen.experiment, experiment, data), self.jobs, self.cluster

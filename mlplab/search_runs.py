@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from mlplab import labels, marks, recording, search, search_figures, seed_group, tables
+from mlplab import labels, marks, search, search_figures, seed_group, tables
 from mlplab.building import restored
 from mlplab.comparison import Comparison
 from mlplab.data import Dataset
@@ -22,6 +22,7 @@ from mlplab.results import FAILED, Result
 from mlplab.seed_group import SeedGroup
 from mlplab.space import Search
 from mlplab.spec import Metric, Training
+from mlplab.store.runs import Run
 from mlplab.trial import Device, ProgressListener
 from mlplab.workload import WINNER
 
@@ -30,7 +31,7 @@ def run_search(
     spec: Search,
     data: Dataset,
     device: Device,
-    run: recording.Run,
+    run: Run,
     watching: Callable[[Sequence[Training]], AbstractContextManager[ProgressListener]],
     jobs: int,
     address: str | None,
@@ -104,7 +105,7 @@ class _Trainer:
         variants: Sequence[Training],
         data: Dataset,
         device: Device,
-        run: recording.Run,
+        run: Run,
         watch: ProgressListener,
     ) -> None:
         self.spec, self.variants, self.data = spec, variants, data

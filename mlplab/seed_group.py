@@ -12,13 +12,15 @@ from typing import Any
 import keras
 import numpy as np
 
-from mlplab import drawing, figures, labels, recording, replay, results, tables, tracking, trial, worker
+from mlplab import drawing, figures, labels, replay, results, tables, trial, worker
 from mlplab.calls import Call
 from mlplab.comparison import Comparison
 from mlplab.data import Dataset
 from mlplab.folds import fold_number, for_seed, is_trial
 from mlplab.results import FAILED, Result
 from mlplab.spec import Metric, Training
+from mlplab.store.command import under
+from mlplab.store.runs import Found, ParentRef, Run
 from mlplab.trial import Device, ProgressListener
 
 
@@ -30,12 +32,12 @@ class SeedGroup:
 
     def __init__(
         self,
-        parent: recording.Run,
+        parent: Run,
         variant: Training,
         comparison: Comparison,
         data: Dataset,
         program: str | None = None,
-        run: recording.Run | None = None,
+        run: Run | None = None,
     ) -> None:
         self.variant, self.comparison, self.data, self.program = variant, comparison, data, program
         self.parent, self.run = parent, run
@@ -45,11 +47,11 @@ class SeedGroup:
         self._tags = {"mlplab.experiment": comparison.name, "mlplab.variant": variant.name, "mlflow.runColor": colour}
         self._tags |= labels.of_data(data)
         self._params = {**variant.params(), "dataset": data.name}
-        self.trained: list[tuple[Result, recording.Run]] = []
+        self.trained: list[tuple[Result, Run]] = []
 
     @classmethod
     def open(
-        cls, parent: recording.Run, variant: Training, comparison: Comparison, data: Dataset, program: str | None = None
+        cls, parent: Run, variant: Training, comparison: Comparison, data: Dataset, program: str | None = None
     ) -> "SeedGroup":
         """A variant's place under the comparison's run; `program` trains it, see `training.fit`."""
         made = cls(parent, variant, comparison, data, program)
@@ -86,7 +88,7 @@ class SeedGroup:
     def reuse(self, earlier: Result, watch: ProgressListener) -> None:
         """Takes a training from the record of an earlier command: its run is repeated under this one's."""
         name = self._name(earlier.seed)
-        run = self.parent.copy_run(name, recording.Found(earlier.run_id, {}), self._tags)
+        run = self.parent.copy_run(name, Found(earlier.run_id, {}), self._tags)
         result = replace(earlier, run_id=run.run_id, variant=self.variant, select=self.comparison.metric.name)
         _keep(result, run)
         self.trained.append((result, run))
@@ -174,7 +176,7 @@ class SeedGroup:
                 self._end(result, run)
             watch.ended(result)
 
-    def _end(self, result: Result, run: recording.Run) -> None:
+    def _end(self, result: Result, run: Run) -> None:
         """What a training's run holds of it as a whole, once its seconds are known, and the run's end."""
         if result.status != FAILED:
             if result.resumed_at or math.isfinite(result.solo_epoch_seconds):
@@ -190,7 +192,7 @@ class SeedGroup:
         run.finish("FAILED" if result.status == FAILED else "FINISHED")
         run.drop(trial.CHECKPOINT)
 
-    def _open(self, seed: int) -> tuple[Result, recording.Run]:
+    def _open(self, seed: int) -> tuple[Result, Run]:
         variant = self.variant
         steps, select = variant.steps_per_epoch(len(self.data.train)), self.comparison.metric.name
         result = Result(variant=variant, seed=seed, steps_per_epoch=steps, select=select)
@@ -209,7 +211,7 @@ class SeedGroup:
         many = len(self.comparison.each_seed) > 1
         return f"seed {seed}: {self.variant.name}" if many else self.variant.name
 
-    def _record(self, result: Result, run: recording.Run, model: keras.Model) -> None:
+    def _record(self, result: Result, run: Run, model: keras.Model) -> None:
         """What the trained model leaves in its run."""
         run.params({"parameters": result.parameters})
         if is_trial(self.variant):  # of many, asked for its numbers alone: what training it costs is all it may cost
@@ -245,7 +247,7 @@ def _on_clocks(found: Sequence[Result]) -> float:
     return trained + sum(result.evaluate_seconds + result.compile_seconds for result in found)
 
 
-def _keep(result: Result, run: recording.Run) -> None:
+def _keep(result: Result, run: Run) -> None:
     """Keeps a training that is over, so that the command need not train it again if it has to go on."""
     run.keep("result", result.to_dict(), result.weights or [])
 
@@ -267,7 +269,7 @@ class _Task:
     program: str | None
     seed: int
     data: "worker.Reference"
-    under: recording.ParentRef
+    under: ParentRef
 
 
 class _TellingListener:
@@ -293,7 +295,7 @@ class _TellingListener:
 
 def _train(task: _Task) -> tuple[dict[str, Any], list[np.ndarray]]:
     """On a worker: trains in a run under the one that the task names; the result as `_keep` keeps it."""
-    with tracking.under(task.under) as parent:
+    with under(task.under) as parent:
         family = SeedGroup(parent, task.variant, task.comparison, task.data.load(), task.program)
         family.train([task.seed], task.data.device(), _TellingListener(), where=worker.place())
         ((result, run),) = family.trained

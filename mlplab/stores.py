@@ -45,6 +45,8 @@ NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 def is_transient(error: Exception) -> bool:
     """Whether the same call may succeed later: the store did not answer, or was busy."""
+    if refusal(error):
+        return False
     if isinstance(error, mlflow.MlflowException):
         if not is_server(mlflow.get_tracking_uri()):
             return "locked" in str(error)
@@ -52,6 +54,28 @@ def is_transient(error: Exception) -> bool:
     if isinstance(error, requests.HTTPError):
         return error.response is None or error.response.status_code >= 500
     return isinstance(error, requests.RequestException | ConnectionError | TimeoutError)
+
+
+def refusal(error: Exception | None) -> str | None:
+    """What mends a refusal that no waiting mends, a sentence or two; None for an error that is none."""
+    status = _status(error) if error else None
+    if status == 401:
+        return LOG_IN
+    if status == 403:
+        return "Have the experiment's owner give this user the right to edit it."
+    if (status is not None and 300 <= status < 400) or "not in a valid JSON format" in str(error):
+        return "The address leads to something else than a tracking server, such as a page to log in: have it answer."
+    if not isinstance(error, mlflow.MlflowException):
+        return None
+    if gone := re.search(r"The (run|experiment) '?(\w+)'? must be in the 'active' state", str(error)):
+        option = {"run": "run-id", "experiment": "experiment-id"}[gone[1]]
+        return f"Restore it: mlflow {gone[1]}s restore --{option} {gone[2]}."
+    if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "PERMISSION_DENIED"):
+        return "What it is to be written to is gone, or does not take it."
+    return None
+
+
+LOG_IN = "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN."
 
 
 def once(create: Callable[[], Any], look: Callable[[], Any], seconds: float = PATIENCE_SECONDS) -> Any:
@@ -291,10 +315,12 @@ def unusable(uri: str, error: Exception) -> UnavailableError:
         remedy = f"pip install {error.name}; or name another driver, such as postgresql+psycopg2://"
     elif is_server(uri) and (status := _status(error)) == 401:
         why = "the server does not know this user (401)"
-        remedy = "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN."
+        remedy = LOG_IN
     elif is_server(uri) and status == 403:
         why = f"the server does not let this user write to the experiment (403: {brief(error)})"
         remedy = "Have its owner give the right to edit it, or name another: MLFLOW_EXPERIMENT_NAME."
+    elif is_server(uri) and (mends := refusal(error)):
+        why, remedy = brief(error), mends
     else:
         why = brief(error)
     return UnavailableError(f"the tracking store {shown(uri)} cannot be used: {why}. {remedy}")
@@ -302,6 +328,9 @@ def unusable(uri: str, error: Exception) -> UnavailableError:
 
 def _status(error: Exception) -> int | None:
     """The status with which a server refused."""
+    # MLflow's client makes 500 of what it does not know.
+    if isinstance(error, mlflow.MlflowException) and (said := re.search(r"failed with error code (\d{3})", str(error))):
+        return int(said[1])
     if isinstance(error, requests.HTTPError):
         return error.response.status_code if error.response is not None else None
     return error.get_http_status_code() if isinstance(error, mlflow.MlflowException) else None

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from mlplab import labels, marks, recording, search_figures, tables
+from mlplab import labels, marks, search_figures, tables
 from mlplab.checks import UsageError
 from mlplab.comparison import Comparison
 from mlplab.data import Dataset
@@ -20,6 +20,7 @@ from mlplab.results import FAILED, FINISHED, PRUNED, Result
 from mlplab.seed_group import SeedGroup, spreading
 from mlplab.space import Space
 from mlplab.spec import Metric, Training
+from mlplab.store.runs import Run
 from mlplab.trial import Device, ProgressListener
 
 REDUCTION, FIRST_SHARE = 2, 8
@@ -56,7 +57,7 @@ def checked(comparison: Comparison, data: Dataset, jobs: int, address: str | Non
 def tuned(
     comparison: Comparison,
     data: Dataset,
-    run: recording.Run,
+    run: Run,
     watching: Callable[[Sequence[Training]], AbstractContextManager[ProgressListener]],
     jobs: int,
     address: str | None,
@@ -108,7 +109,7 @@ class _Tuned:
         groups: what trains each; None where the trial is on record.
     """
 
-    def __init__(self, name: str, space: Space, comparison: Comparison, data: Dataset, run: recording.Run) -> None:
+    def __init__(self, name: str, space: Space, comparison: Comparison, data: Dataset, run: Run) -> None:
         assert comparison.tune is not None
         self.name, self.experiment = name, comparison.name
         self.metric, self.seed = comparison.metric, comparison.tuning_seed

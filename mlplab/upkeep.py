@@ -1,41 +1,53 @@
 """What is done with what commands left behind: the rest is delivered, and runs without a process are ended."""
 
 import json
+import os
+import shutil
 import socket
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import mlflow
 from mlflow.entities import Run as StoredRun
 
 from mlplab import stores
-from mlplab.checks import UndeliveredError
-from mlplab.delivery import Writer
+from mlplab.addresses import shown
+from mlplab.checks import UndeliveredError, UsageError
 from mlplab.marks import PLUMBING, began, with_key
-from mlplab.spool import RunState, in_use, interrupted
+from mlplab.store.journal import RunState, UnreadableError
+from mlplab.store.recorder import Recorder
+from mlplab.store.sessions import damaged_dir, in_use, interrupted, sessions_dir, set_aside
 from mlplab.stores import Client, unusable
 
 
 def sync(say: Callable[[str], None]) -> bool:
-    """Delivers what commands that are over have left on this machine's disk; whether all of it arrived."""
+    """Delivers what commands that are over have left on this machine's disk; whether all of it arrived.
+
+    What cannot be read is named, set aside, and counts as not arrived until it is discarded.
+    """
     complete, found = True, False
     for session in interrupted():
-        if "worker" in session.about:  # what it had was done again elsewhere
-            session.close()
+        if isinstance(session, UnreadableError):
+            set_aside(session)
             continue
-        points, waiting = session.points_waiting, len(session.waiting)
-        if not waiting:
+        if "worker" in session.about or not session.waiting:  # what a worker had was done again elsewhere
             session.close()
             continue
         found = True
         store = str(session.about["store"])
-        say(f"{waiting} runs with {points} metric points wait for {store}.")
+        say(
+            f"Session {session.key}: {len(session.waiting)} runs with {session.points_waiting} metric points wait for "
+            f"{shown(store)}."
+        )
+        if session.damaged:
+            say(f"In {session.folder} {session.damaged}; the rest is delivered.")
         mlflow.set_tracking_uri(store)
         try:
             Client(store, seconds=stores.START_SECONDS).search_experiments(max_results=1)
-            writer = Writer(session, lambda line: None)
-            writer.start()
-            writer.close(stores.PATIENCE_SECONDS)
+            recorder = Recorder(session, lambda line: None)
+            recorder.start()
+            recorder.close(stores.PATIENCE_SECONDS)
         except UndeliveredError as error:
             complete = False
             say(str(error))
@@ -46,15 +58,51 @@ def sync(say: Callable[[str], None]) -> bool:
             complete = False
             session.close()
             refused = str(unusable(store, error))
-            say(refused[0].upper() + refused[1:])
+            say(f"{refused[0].upper()}{refused[1:]} Or give it up: python -m mlplab sync --discard {session.key}")
         else:
             outermost = session.runs.get(session.key, RunState(session.key))
             say(f"All of it has arrived; the outermost run is {outermost.run_id}.")
             if outermost.status == "RUNNING":
                 say("Its command was interrupted: given again, it goes on; python -m mlplab reap ends its runs.")
-    if not found:
+    for folder in damaged_dir().glob("*"):
+        complete = False
+        say(
+            f"Session {folder.name} cannot be read; it is as it was, in {folder}. Give it up: python -m mlplab sync "
+            f"--discard {folder.name}"
+        )
+    if not found and complete:
         say("Nothing waits on this machine.")
     return complete
+
+
+def discard(key: str, say: Callable[[str], None]) -> None:
+    """Gives up a session: what of it the store does not have is lost.
+
+    Raises:
+        UsageError: there is none of that key, or a process is working on it.
+    """
+    aside, folder = damaged_dir() / key, sessions_dir() / key
+    if key != Path(key).name or not (os.path.lexists(aside) or os.path.lexists(folder)):
+        known = sorted(path.name for each in (sessions_dir(), damaged_dir()) for path in each.glob("*"))
+        legal = ", ".join(known) or "none, as nothing waits on this machine"
+        raise UsageError(f"discard is {key!r}; legal: the key of a session that waits ({legal}).")
+    lost = "what could not be read"
+    if os.path.lexists(folder):
+        if in_use(key):
+            raise UsageError(
+                f"discard is {key!r}, a session that a process works on; legal: one whose process is gone."
+            )
+        for session in interrupted():
+            if not isinstance(session, UnreadableError):
+                if session.key == key:
+                    lost = f"{session.points_waiting} metric points of {len(session.waiting)} runs"
+                session.release()
+        aside = folder
+    if aside.is_dir() and not aside.is_symlink():
+        shutil.rmtree(aside)
+    else:
+        aside.unlink()
+    say(f"Session {key} is gone, and with it {lost}. `python -m mlplab reap` ends runs that it left open.")
 
 
 def reap(after: float, say: Callable[[str], None]) -> int:

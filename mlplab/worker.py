@@ -8,7 +8,6 @@ Data sets do not travel with a task: it is given a `Reference`, and a worker loa
 """
 
 import contextlib
-import fcntl
 import functools
 import hashlib
 import importlib.metadata
@@ -21,12 +20,13 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import cloudpickle
+import filelock
 
 import mlplab
-from mlplab import backend, data
+from mlplab import backend, data, folders
 from mlplab.checks import UnavailableError
 from mlplab.data import Dataset
 from mlplab.sources import Data
@@ -90,7 +90,7 @@ def threads() -> int:
 
 _prepared = 0
 _on_message: Callable[[Any], object] = lambda message: None  # noqa: E731
-_core: tuple[int, IO[str]] | None = None
+_core: tuple[int, filelock.BaseFileLock] | None = None
 _held: dict[str, tuple[Dataset, "Device | None"]] = {}
 _lock = threading.Lock()
 
@@ -104,11 +104,11 @@ def prepare(threads: int) -> None:
     with _lock:
         if _prepared:
             return
-        own_flags = os.environ.get("TF_XLA_FLAGS") in (None, mlplab.program_flags())
+        own_flags = os.environ.get("TF_XLA_FLAGS") in (None, folders.program_flags())
         _take_core()
         # Programs are compiled for a number of cores, and kept apart.
         if own_flags:
-            os.environ["TF_XLA_FLAGS"] = mlplab.program_flags()
+            os.environ["TF_XLA_FLAGS"] = folders.program_flags()
         os.environ["TF_NUM_INTRAOP_THREADS"] = str(threads)
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
             os.environ.setdefault(name, "1")
@@ -129,19 +129,18 @@ def _take_core() -> None:
     if not hasattr(os, "sched_setaffinity"):  # not Linux
         return
     try:
-        folder = mlplab.cache_dir() / "cores"
+        folder = folders.cache_dir() / "cores"
         folder.mkdir(parents=True, exist_ok=True)
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return
     for core in sorted(mlplab.cores()):
-        file = (folder / f"{boot}.{core}").open("a")
+        taken = filelock.FileLock(folder / f"{boot}.{core}", timeout=0, thread_local=False)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.close()
+            taken.acquire()
+        except (filelock.Timeout, OSError):
             continue
-        _core = core, file
+        _core = core, taken
         for thread in os.listdir("/proc/self/task"):
             with contextlib.suppress(OSError):
                 os.sched_setaffinity(int(thread), {core})

@@ -169,7 +169,8 @@ class Machine:
         """Does in this process what `python -m mlplab` does with `arguments`; its state is that of the commands."""
         import mlflow
 
-        from mlplab import __main__, delivery, trial
+        from mlplab import __main__, trial
+        from mlplab.store import recorder
 
         started, out = time.time(), io.StringIO()
         with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
@@ -181,7 +182,7 @@ class Machine:
             patch.chdir(self.folder)
             patch.setattr(trial, "CHECKPOINT_SECONDS", float(self.environment["MLPLAB_CHECKPOINT_SECONDS"]))
             # The journal is on disk in a moment, and what waits for the store goes there as often.
-            patch.setattr(delivery, "FLUSH_SECONDS", 0.05)
+            patch.setattr(recorder, "FLUSH_SECONDS", 0.05)
             stack.callback(mlflow.set_tracking_uri, None)
             mlflow.set_tracking_uri(self.uri)
             stack.enter_context(contextlib.redirect_stdout(out))
@@ -227,8 +228,8 @@ class Power:
 
     From then on nothing that the command does has an effect: each of its threads is ended where it next operates, and
     what it had locked is free. Operations are files opened for writing, moved and removed below `folder`, where state
-    and artifacts are to be; lines of the journal, not written, written in part or written; and the calls of the store's
-    that write, not made or made without an answer, MLflow's own within its calls among them.
+    and artifacts are to be; transactions of the journal, not begun, not committed or committed; and the calls of the
+    store's that write, not made or made without an answer, MLflow's own within its calls among them.
     """
 
     _audited: "Power | None" = None
@@ -248,22 +249,19 @@ class Power:
         """Does `work`, and cuts its power at the first operation for which `at` is true; None where it was cut."""
         self.seen.clear()
         self.cut, self._at = False, at
-        before = self._descriptors()
         with pytest.MonkeyPatch.context() as patch:
-            writers, journals = self._wire(patch)
+            recorders, sessions = self._wire(patch)
             Power._audited, done = self, None
             try:
                 done = work()
             except PowerCutError:
                 pass
             finally:
-                for writer in writers:
-                    writer.stop()
+                for each in recorders:
+                    each.stop()
                 Power._audited = None
-        for journal in journals:
-            journal.close()
-        for descriptor in self._descriptors() - before:
-            os.close(descriptor)
+        for session in sessions:
+            session.release()
         return None if self.cut else done
 
     def alive(self) -> None:
@@ -280,15 +278,6 @@ class Power:
                 part()
                 self.cut = True
                 raise PowerCutError(kind)
-
-    def _descriptors(self) -> set[int]:
-        """What is open of locks below the folder."""
-        found = set()
-        for name in os.listdir("/proc/self/fd"):
-            with contextlib.suppress(OSError):
-                path = os.readlink(f"/proc/self/fd/{name}")
-                found |= {int(name)} if path.startswith(self._folder) and path.endswith("/lock") else set()
-        return found
 
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open":
@@ -314,33 +303,36 @@ class Power:
         """Has every operation but those on files pass by here; lists what the command opens."""
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-        from mlplab import delivery, spool, stores
+        from mlplab import stores
+        from mlplab.store import deliver, journal, recorder, sessions
 
-        writers: list[Any] = []
-        journals: list[Any] = []
+        recorders: list[Any] = []
+        opened: list[Any] = []
         power = self
 
-        class Journal:
-            def __init__(self, file: Any) -> None:
-                self.file = file
-                journals.append(file)
+        class Database:
+            """A session's, whose transactions pass by here."""
 
-            def write(self, line: bytes) -> None:
-                kind = f"journal {json.loads(line)['op']}"
-                power.reach(f"before {kind}")
-                power.reach(f"within {kind}", lambda: (self.file.write(line[: len(line) // 2]), self.file.flush()))
-                self.file.write(line)
-                self.file.flush()
-                power.reach(f"after {kind}")
+            def __init__(self, database: Any) -> None:
+                self.database, self.said = database, ""
 
-            def flush(self) -> None:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(self.database, name)
+
+            def executemany(self, statement: str, rows: Any) -> Any:
+                rows = list(rows)
+                if "INTO operation" in statement:
+                    self.said = f"journal {json.loads(rows[-1][2])['op']}" if rows else "journal"
+                return self.database.executemany(statement, rows)
+
+            def execute(self, statement: str, *values: Any) -> Any:
                 power.alive()
-
-            def fileno(self) -> int:
-                return int(self.file.fileno())
-
-            def close(self) -> None:
-                self.file.close()
+                if statement != "COMMIT":
+                    return self.database.execute(statement, *values)
+                power.reach(f"within {self.said}")
+                done = self.database.execute(statement)
+                power.reach(f"after {self.said}")
+                return done
 
         class Clock:
             def __getattr__(self, name: str) -> Any:
@@ -374,27 +366,35 @@ class Power:
 
             return through
 
-        after(spool.Session, "__init__", lambda session: setattr(session, "journal", Journal(session.journal)))
-        after(delivery.Writer, "__init__", writers.append)
-        for module in (delivery, spool, stores):
+        connect = journal.connected
+        patch.setattr(journal, "connected", lambda path: Database(connect(path)))
+        after(journal.Session, "__init__", opened.append)
+        after(recorder.Recorder, "__init__", recorders.append)
+        for module in (deliver, journal, recorder, sessions, stores):
             patch.setattr(module, "time", Clock())
-        later, said = delivery.Writer.later, threading.excepthook
+        said = threading.excepthook
 
-        def later_if_alive(writer: Any, work: Callable[[], None]) -> None:
-            power.alive()
-            later(writer, work)
+        def if_alive(name: str) -> None:
+            does = getattr(recorder.Recorder, name)
+
+            def checked(*arguments: Any) -> Any:
+                power.alive()
+                return does(*arguments)
+
+            patch.setattr(recorder.Recorder, name, checked)
 
         def said_of_others(ended: Any) -> None:
             if not issubclass(ended.exc_type, PowerCutError):
                 said(ended)
 
-        patch.setattr(delivery.Writer, "later", later_if_alive)
+        if_alive("append")
+        if_alive("later")
         # A thread that the cut has ended says nothing of it.
         patch.setattr(threading, "excepthook", said_of_others)
         for name, call in list(vars(SqlAlchemyStore).items()):
             if callable(call) and not name.startswith("_"):
                 patch.setattr(SqlAlchemyStore, name, watched(name, call))
-        return writers, journals
+        return recorders, opened
 
 
 # ----------------------------------------------------------------------------------------------------------- servers
@@ -465,14 +465,14 @@ class Fault:
         status: this is answered, and the server never hears of it.
         cut: the connection is closed, and the server never hears of it.
         swallow: the server does it, and the connection is closed without its answer.
-        late: the connection is closed, and so many seconds later the server does it after all.
+        late: the connection is closed, and the server does it when the next such request has been answered.
     """
 
     delay: float = 0.0
     status: int | None = None
     cut: bool = False
     swallow: bool = False
-    late: float = 0.0
+    late: bool = False
 
 
 PASS, SWALLOW = Fault(), Fault(swallow=True)
@@ -495,6 +495,7 @@ class Proxy:
     def __init__(self, port: int) -> None:
         self.fault: Callable[[str, str], Fault] = lambda method, path: PASS
         self.seen: list[Seen] = []
+        self.late: dict[str, bytes] = {}
         proxy = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -506,10 +507,12 @@ class Proxy:
                 time.sleep(fault.delay)
                 answer = None
                 if fault.late:
-                    threading.Timer(fault.late, self._ask, [body]).start()
+                    proxy.late[self.path] = body
                 elif fault.status is None and not fault.cut:
                     with contextlib.suppress(OSError, http.client.HTTPException):
                         answer = self._ask(body)
+                        if (before := proxy.late.pop(self.path, None)) is not None:
+                            self._ask(before)
                 status = answer[0] if answer else None
                 proxy.seen.append(Seen(self.command, self.path, body, fault, status))
                 with contextlib.suppress(OSError):

@@ -23,7 +23,7 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
-from conftest import PATIENCE, free_port, plain_name
+from conftest import PATIENCE, free_port, plain_name, wait_until
 from faults import (
     PASS,
     Fault,
@@ -40,7 +40,8 @@ from faults import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlplab import judging, stores, tracking, trial
+from mlplab import judging, stores, trial
+from mlplab.store import command as commands
 
 FIVE = '''"""Every kind of state that a training has."""
 
@@ -499,11 +500,12 @@ def test_no_answer_lost_on_the_way_makes_anything_twice(shared_server, tmp_path)
 def test_a_creation_that_comes_late_makes_nothing_twice(shared_server, tmp_path):
     """A request to create a run that the server does after it was given up and sent again leaves no second run."""
     with Proxy(shared_server.port) as proxy:
-        spoilt = proxy.spoil_first("runs/create", fault=Fault(late=4.0))
+        spoilt = proxy.spoil_first("runs/create", fault=Fault(late=True))
         machine = Machine(tmp_path / "work", proxy.uri, "late")
         done = machine.here(*machine.spec("spec", SMALL))
         assert done.code == 0, done.out
         assert len(spoilt) == 1
+        assert not proxy.late
     trained_once(Store(shared_server.uri, "late"))
 
 
@@ -670,6 +672,27 @@ def file_in_the_way(folder: Path) -> Iterator[Callable[[], None]]:
 
 
 @pytest.mark.slow
+def test_a_full_disk_under_the_journal_costs_a_comparison_nothing(undisturbed, local):
+    """With no byte left for the journal, checkpoints and artifacts from the first training's epochs on, all is trained
+    and on record as ever; it is said once."""
+    store, expected = local.record(), undisturbed(TWO)
+    with full_disk(local.state) as fill:
+
+        def fill_soon() -> None:
+            wait_until(lambda: store.epochs("Adam") >= 3)
+            fill()
+
+        filling = threading.Thread(target=fill_soon)
+        filling.start()
+        done = local.here(*local.spec("spec", TWO))
+        filling.join()
+    assert done.code == 0, done.out
+    assert done.out.count("The disk does not take the record") == 1, done.out
+    assert "Traceback" not in done.out
+    complete(store, expected)
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures("answers_here")
 @pytest.mark.parametrize("broken", [full_disk, file_in_the_way])
 def test_a_model_that_does_not_fit_on_the_disk_is_never_served(broken, local, monkeypatch):
@@ -754,7 +777,7 @@ def test_reap_ends_the_runs_of_the_dead_and_no_others(undisturbed, local):
         for name in ("XDG_STATE_HOME", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
             patch.setenv(name, local.environment[name])
         mlflow.set_tracking_uri(local.uri)
-        with tracking.parent_run("alive", {}) as alive:
+        with commands.parent_run("alive", {}) as alive:
             child = alive.child("its own", {}, {})
             alive.flush()
             reaped = local.here("reap")

@@ -10,7 +10,7 @@ import pytest
 import mlplab
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGE = sorted((ROOT / "mlplab").glob("*.py"))
+PACKAGE = sorted([*(ROOT / "mlplab").glob("*.py"), *(ROOT / "mlplab" / "store").glob("*.py")])
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
 REPORT = sorted((ROOT / "experiments" / "report").glob("*.py"))
 
@@ -37,8 +37,8 @@ LAYERS = (
     # One training, one search, one run of the store, one registered model.
     {"trial", "search", "registry"},
     {"choosing"},
-    {"records", "labels", "tracking", "lookup", "upkeep", "workload"},
-    {"building", "judging", "recording"},
+    {"records", "labels", "store.command", "store.pages", "lookup", "upkeep", "workload"},
+    {"building", "judging", "store.runs"},
     # Keras' fit, faster.
     {"wrappers"},
     {"training"},
@@ -46,21 +46,31 @@ LAYERS = (
     {"loops"},
     {"steps"},
     # The words: what an experiment is, and what it is about.
+    {"logged_model"},
     {"loading", "folds", "answers", "predicted", "served"},
     {"results", "data"},
     {"comparison", "readers"},
     {"space"},
     {"distributions", "seeds"},
     {"spec", "sources"},
-    {"calls", "datasets", "origin", "delivery"},
-    {"stores"},
+    {"calls", "datasets", "origin", "store.recorder"},
+    {"store.deliver"},
+    {"stores", "store.sessions"},
     # What needs nothing else.
-    {"keras_names", "user_code", "models", "initial", "splits", "verdicts", "aggregates", "spool", "backend"},
+    {"keras_names", "user_code", "models", "initial", "splits", "verdicts", "aggregates", "store.journal", "backend"},
     {"checks", "statistics", "sequential", "racing", "arrays", "ranges", "sharing", "drawing", "export", "machine"},
-    {"marks", "amounts", "addresses", "layout", "views", "page_parts"},
+    {"marks", "amounts", "addresses", "layout", "views", "page_parts", "store", "folders"},
     # The public names, which it imports on use alone, and the folders of the cache and the state.
     {"__init__"},
 )
+
+
+def name_of(path: Path) -> str:
+    """What a module of the package is called in it: `spec`, `store.journal`, and `store` for that package itself."""
+    inside = path.relative_to(ROOT / "mlplab").with_suffix("")
+    return ".".join(inside.parts).removesuffix(".__init__")
+
+
 LAYER = {module: depth for depth, layer in enumerate(LAYERS) for module in layer}
 SPECS = (
     *("__init__", "calls", "checks", "comparison", "distributions", "keras_names", "loading", "seeds", "sources"),
@@ -105,24 +115,26 @@ def siblings(path: Path) -> set[str]:
     found = set()
     for name in imports(path):
         package, _, rest = name.partition(".")
-        module = rest.partition(".")[0]
-        if package == "mlplab" and module:
-            found.add(module if (ROOT / "mlplab" / f"{module}.py").is_file() else "__init__")
+        parts = rest.split(".")
+        if package == "mlplab" and rest:
+            known = [".".join(parts[:length]) for length in (1, 2) if ".".join(parts[:length]) in LAYER]
+            found.add(known[-1] if known else "__init__")
     return found
 
 
-@pytest.mark.parametrize("path", PACKAGE, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", PACKAGE, ids=name_of)
 def test_a_module_imports_from_lower_layers_only(path: Path) -> None:
     """Each module of the package has a layer and imports, even inside functions, only from those below."""
-    assert path.stem in LAYER, f"{path.name} has no layer yet; give it one in LAYERS"
-    upward = {module for module in siblings(path) if LAYER[module] <= LAYER[path.stem]}
+    name = name_of(path)
+    assert name in LAYER, f"{name} has no layer yet; give it one in LAYERS"
+    upward = {module for module in siblings(path) if LAYER[module] <= LAYER[name]}
     assert not upward, f"{path.name} imports {sorted(upward)}, which are not below it"
 
 
 def test_the_layers_are_of_modules_that_are_there() -> None:
     """Each layer's modules exist, and none is in two layers."""
     every = [module for layer in LAYERS for module in layer]
-    assert sorted(every) == sorted(path.stem for path in PACKAGE)
+    assert sorted(every) == sorted(map(name_of, PACKAGE))
 
 
 def test_nothing_of_the_package_imports_the_experiments() -> None:
@@ -133,16 +145,19 @@ def test_nothing_of_the_package_imports_the_experiments() -> None:
 
 def test_only_the_modules_of_the_store_and_the_registry_import_mlflow() -> None:
     """What speaks to MLflow's store or to its registry imports it, and nothing else does."""
-    assert [path.stem for path in PACKAGE + EXPERIMENTS + REPORT if "mlflow" in roots(path)] == [
+    assert [name_of(path) for path in PACKAGE if "mlflow" in roots(path)] == [
         "choosing",
-        "delivery",
+        "logged_model",
         "lookup",
-        "recording",
         "registry",
+        "store.command",
+        "store.deliver",
+        "store.pages",
+        "store.runs",
         "stores",
-        "tracking",
         "upkeep",
     ]
+    assert not [path for path in EXPERIMENTS + REPORT if "mlflow" in roots(path)]
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -160,7 +175,7 @@ def test_the_command_line_imports_nothing_heavy_at_its_top() -> None:
     top = [node for tree in trees for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
     names = {alias.name for node in top if isinstance(node, ast.Import) for alias in node.names}
     names |= {str(node.module) for node in top if isinstance(node, ast.ImportFrom)}
-    light = {"mlplab", "mlplab.command_line", *(f"mlplab.{name}" for name in SPECS)}
+    light = {"mlplab", "mlplab.command_line", "mlplab.folders", *(f"mlplab.{name}" for name in SPECS)}
     assert {name for name in names if name.partition(".")[0] not in sys.stdlib_module_names} <= light
 
 

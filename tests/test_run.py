@@ -13,10 +13,11 @@ import pytest
 from conftest import plain_name
 from words import choices, mlp
 
-from mlplab import Comparison, Prediction, Search, labels, loading, machine, origin, run, tracking, trial
+from mlplab import Comparison, Prediction, Search, labels, loading, machine, origin, run, trial
 from mlplab import __main__ as command_line
 from mlplab.checks import UnavailableError, UsageError
 from mlplab.loading import Options
+from mlplab.store import command, pages
 
 COMPARISON = Comparison(
     name="trial",
@@ -381,10 +382,10 @@ def test_the_same_seed_gives_the_same_numbers(store, dataset):
 
 def test_the_page_and_command_lead_to_the_store(store, dataset):
     """The address names the store by its full path and the run by its id."""
-    with tracking.parent_run("where", {}, dataset) as parent:
+    with command.parent_run("where", {}, dataset) as parent:
         parent.finish()
-    command, page = tracking.address(parent)
-    assert command == f"mlflow ui --backend-store-uri 'sqlite:///{Path.cwd()}/mlflow.db'"
+    opens, page = pages.address(parent)
+    assert opens == f"mlflow ui --backend-store-uri 'sqlite:///{Path.cwd()}/mlflow.db'"
     assert page.endswith(f"#/experiments/0/runs/{parent.run_id}?workflowType=machine_learning")
 
 
@@ -564,18 +565,18 @@ def test_a_comparison_killed_goes_on_from_its_checkpoint(store, dataset, monkeyp
 
 def test_what_a_killed_command_had_not_written_is_recorded_in_order(store, dataset, monkeypatch):
     """Where a training's state was kept and its last epochs not written, their points come before those that follow."""
-    from mlplab import spool, trial
+    from mlplab import trial
+    from mlplab.store import journal
 
     monkeypatch.setattr(trial, "CHECKPOINT_SECONDS", 0.0)
     spec = COMPARISON.only(["SGD"])
-    append = spool.Session.append
+    append = journal.Session.append
 
-    def forgetful(session, run, operation):
-        if not any(step > 1 for _, _, _, step in operation.get("metrics", ())):
-            append(session, run, operation)
+    def forgetful(session, entries):
+        append(session, [e for e in entries if not any(step > 1 for *_, step in e[1].get("metrics", ()))])
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(spool.Session, "append", forgetful)
+        patch.setattr(journal.Session, "append", forgetful)
         perform(spec, dataset, InterruptedWhen(lambda result: result.epochs == 4))
     (result,) = perform(spec, dataset).results
     points = sorted(store.get_metric_history(result.run_id, "loss"), key=lambda point: point.step)

@@ -20,12 +20,13 @@ from rich.console import Console
 from test_command_line import Machine
 from words import choices, mlp
 
-from mlplab import Comparison, LogUniform, Search, Tune, layout, stores, tables, tracking
+from mlplab import Comparison, LogUniform, Search, Tune, layout, stores, tables
 from mlplab.loading import Options
 from mlplab.progress import Progress
 from mlplab.results import FAILED, FINISHED, Result
 from mlplab.seeds import Until
 from mlplab.spec import Training
+from mlplab.store import command, pages
 from mlplab.workload import CANDIDATES, phases_of, seconds_left, words
 
 DATA: Any = SimpleNamespace(train=range(1_200))
@@ -371,21 +372,21 @@ def test_an_absent_server_is_said_when_the_store_is_checked(monkeypatch: pytest.
     """Before anything is loaded to train with, and not a second time when the run begins."""
     monkeypatch.setattr(stores, "START_SECONDS", 0.2)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    monkeypatch.setattr(tracking, "_checked", {})
+    monkeypatch.setattr(command, "_checked", {})
     said: list[str] = []
-    tracking.check(said.append)
+    command.check(said.append)
     assert len(said) == 1
     assert "http://127.0.0.1:9 does not answer (connection refused)" in said[0]
     assert "waits on this machine's disk" in said[0]
-    ((_, experiment, silence),) = tracking._checked.values()
+    ((_, experiment, silence),) = command._checked.values()
     assert (experiment, silence) == (None, None)
 
 
 def test_an_artifact_is_where_the_store_keeps_it(store: Any, dataset: Any) -> None:
     """Of a store on this machine the file's path."""
-    with tracking.parent_run("place", {}) as run:
+    with command.parent_run("place", {}) as run:
         run.text("<p>page</p>", "comparison.html")
-    assert Path(tracking.artifact_place(run, "comparison.html")).read_text() == "<p>page</p>"
+    assert Path(pages.artifact_place(run, "comparison.html")).read_text() == "<p>page</p>"
 
 
 def test_the_time_left_takes_trainings_side_by_side_as_they_come() -> None:

@@ -1,4 +1,4 @@
-"""What `mlplab.tracking` promises, against real stores."""
+"""What `mlplab.store` promises, against real stores."""
 
 import base64
 import contextlib
@@ -25,8 +25,10 @@ from conftest import ROOT, free_port, wait_until
 from faults import PASS, Fault, Proxy, Server
 from mlflow import MlflowClient
 
-from mlplab import delivery, marks, spool, stores, tracking, upkeep, views
+from mlplab import marks, stores, upkeep, views
 from mlplab.checks import UnavailableError, UndeliveredError
+from mlplab.store import command, recorder, sessions
+from mlplab.store.command import parent_run
 
 
 def points(client, run_id, name):
@@ -36,7 +38,7 @@ def points(client, run_id, name):
 
 def test_every_point_arrives_once(store, dataset):
     """More points than one call takes arrive, each once, at their steps."""
-    with tracking.parent_run("many", {}, dataset) as parent:
+    with parent_run("many", {}, dataset) as parent:
         child = parent.child("a", {}, {}, dataset)
         for step in range(1, 1_201):
             child.metrics({"loss": 1 / step, "accuracy": step}, step)
@@ -48,14 +50,14 @@ def test_every_point_arrives_once(store, dataset):
 
 def test_points_are_visible_while_the_training_runs(store, dataset):
     """A point logged is in the store before the run ends, without any further call."""
-    with tracking.parent_run("live", {}, dataset) as parent:
+    with parent_run("live", {}, dataset) as parent:
         parent.metrics({"loss": 0.5}, 1)
         assert wait_until(lambda: points(store, parent.run_id, "loss")) == [(1, 0.5)]
 
 
 def test_a_run_holds_what_was_said_of_it(store, dataset):
     """Params, tags, input with our digest, artifacts, parent and status are on the child, log_seconds on the parent."""
-    with tracking.parent_run("said", {"kind": "comparison"}, dataset) as parent:
+    with parent_run("said", {"kind": "comparison"}, dataset) as parent:
         child = parent.child("a", {"learning_rate": 0.1}, {"dataset": "digits"}, dataset)
         child.params({"parameters": 7})
         child.text("hello", "note.txt")
@@ -80,7 +82,7 @@ def test_a_run_holds_what_was_said_of_it(store, dataset):
 
 def test_what_is_not_finite_is_stored_as_nan(store, dataset):
     """Infinity, which MLflow would store as 1.8e308, and NaN are stored as NaN."""
-    with tracking.parent_run("nan", {}, dataset) as parent:
+    with parent_run("nan", {}, dataset) as parent:
         for step, value in enumerate([math.inf, -math.inf, math.nan], start=1):
             parent.metrics({"loss": value}, step)
     values = [value for _, value in points(store, parent.run_id, "loss")]
@@ -93,7 +95,7 @@ def test_what_is_not_finite_is_stored_as_nan(store, dataset):
 )
 def test_an_interrupt_says_what_the_command_does_when_it_is_given_again(store, command, again):
     """A comparison goes on with its runs; a registration or a replay begins anew, and says so."""
-    with pytest.raises(KeyboardInterrupt) as caught, tracking.parent_run("interrupted", {}, command=command):
+    with pytest.raises(KeyboardInterrupt) as caught, parent_run("interrupted", {}, command=command):
         raise KeyboardInterrupt
     (said,) = caught.value.__notes__
     assert said.endswith(f"{again}; the runs that were open are marked KILLED.")
@@ -103,7 +105,7 @@ def test_an_interrupt_says_what_the_command_does_when_it_is_given_again(store, c
 @pytest.mark.parametrize(("raised", "status"), [(RuntimeError("x"), "FAILED"), (KeyboardInterrupt(), "KILLED")])
 def test_a_run_whose_block_raises_is_ended(store, dataset, raised, status):
     """An exception in the block ends the run FAILED, an interrupt KILLED, with its points in the store."""
-    with pytest.raises(type(raised)), tracking.parent_run("raises", {}, dataset) as parent:
+    with pytest.raises(type(raised)), parent_run("raises", {}, dataset) as parent:
         parent.metrics({"loss": 1.0}, 1)
         raise raised
     assert store.get_run(parent.run_id).info.status == status
@@ -116,7 +118,7 @@ def test_the_projects_run_is_the_parent(store, dataset, monkeypatch, given_name,
     project = store.create_run("0", run_name=given_name)
     store.log_param(project.info.run_id, "epochs", "5")
     monkeypatch.setenv("MLFLOW_RUN_ID", project.info.run_id)
-    with tracking.parent_run("optimizers", {}, dataset) as parent:
+    with parent_run("optimizers", {}, dataset) as parent:
         parent.finish()
     run = store.get_run(project.info.run_id)
     assert parent.run_id == project.info.run_id
@@ -130,7 +132,7 @@ def test_the_experiment_is_that_of_mlflows_own_variable(store, dataset, monkeypa
     monkeypatch.delenv("MLFLOW_EXPERIMENT_ID")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
     for _ in range(2):
-        with tracking.parent_run("optimizers", {}, dataset) as parent:
+        with parent_run("optimizers", {}, dataset) as parent:
             parent.finish()
         assert store.get_experiment(store.get_run(parent.run_id).info.experiment_id).name == "mine"
     assert len([e for e in store.search_experiments() if e.name == "mine"]) == 1
@@ -149,18 +151,18 @@ def experiment_of(store, run):
 
 def test_runs_go_to_an_experiment_of_their_own(unnamed, monkeypatch):
     """Where nobody names an experiment it is `mlplab`; what `mlflow.set_experiment` or `mlflow run` chose stays."""
-    with tracking.parent_run("first", {}) as first:
+    with parent_run("first", {}) as first:
         first.finish()
     assert experiment_of(unnamed, first) == "mlplab"
     monkeypatch.setenv("MLFLOW_RUN_ID", unnamed.create_run("0").info.run_id)
-    with tracking.parent_run("project", {}) as second:
+    with parent_run("project", {}) as second:
         second.finish()
     assert experiment_of(unnamed, second) == "Default"
     monkeypatch.delenv("MLFLOW_RUN_ID")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "")  # set_experiment sets it, which is undone by this
     monkeypatch.setattr(mlflow.tracking.fluent, "_active_experiment_id", None)
     mlflow.set_experiment("a notebook's")
-    with tracking.parent_run("third", {}) as third:
+    with parent_run("third", {}) as third:
         third.finish()
     assert experiment_of(unnamed, third) == "a notebook's"
 
@@ -170,12 +172,12 @@ def test_what_is_on_record_is_found_where_nobody_named_an_experiment(unnamed, mo
     homes = {"Default": "old", "mlplab": "new", "elsewhere": "foreign"}
     for experiment, fingerprint in homes.items():
         monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", experiment)
-        with tracking.parent_run("made", marks.fingerprinted(fingerprint)) as run:
+        with parent_run("made", marks.fingerprinted(fingerprint)) as run:
             run.finish()
     found = {}
     for experiment in homes:
         monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", experiment)
-        with tracking.parent_run("asks", {}) as run:
+        with parent_run("asks", {}) as run:
             found[experiment] = [each for each in homes.values() if run.find(each)]
             run.finish()
     assert found == {"Default": ["old", "new"], "mlplab": ["old", "new"], "elsewhere": ["foreign"]}
@@ -184,11 +186,11 @@ def test_what_is_on_record_is_found_where_nobody_named_an_experiment(unnamed, mo
 @pytest.mark.parametrize(("again", "goes_on"), [("Default", True), ("mlplab", True), ("elsewhere", False)])
 def test_an_interrupted_command_goes_on_where_nobody_named_an_experiment(unnamed, monkeypatch, again, goes_on):
     """Interrupted in `mlplab`, it goes on there when it is given in Default, and begins anew in another experiment."""
-    with pytest.raises(KeyboardInterrupt), tracking.parent_run("long", {}, command=f"long {again}") as first:
+    with pytest.raises(KeyboardInterrupt), parent_run("long", {}, command=f"long {again}") as first:
         first.metrics({"loss": 1.0}, 1)
         raise KeyboardInterrupt
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", again)
-    with tracking.parent_run("long", {}, command=f"long {again}") as second:
+    with parent_run("long", {}, command=f"long {again}") as second:
         second.metrics({"loss": 0.5}, 2)
         second.child("below", {}, {}).finish()
         second.finish()
@@ -202,7 +204,7 @@ def test_the_machine_is_watched_where_that_is_wanted(store, monkeypatch, wanted)
     """MLflow's own variable has system metrics logged on the outermost run; without it there are none, nor a thread."""
     monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", str(wanted).lower())
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
-    with tracking.parent_run("watched", {}) as run:
+    with parent_run("watched", {}) as run:
         assert ("system metrics" in {thread.name for thread in threading.enumerate()}) == wanted
         time.sleep(0.5)
         run.finish()
@@ -223,7 +225,7 @@ def test_a_view_is_saved_as_the_ui_saves_it_and_not_twice(store):
         return kept["name"], json.loads(text)
 
     store.set_experiment_tag("0", f"{views.PREFIX}17by-hand", json.dumps({"name": "a user's", "state": "{}"}))
-    with tracking.parent_run("views", {}) as run:
+    with parent_run("views", {}) as run:
         run.view(views.ANSWERS, "Answers", views.answers("val_loss"))
         for name in ("first", "second"):
             run.view(run.run_id, name, {"searchFilter": f"of {run.run_id}"})
@@ -235,14 +237,14 @@ def test_a_view_is_saved_as_the_ui_saves_it_and_not_twice(store):
     assert {"17by-hand", views.ANSWERS, "other-52", "other-03"} <= set(kept)
     assert not {run.run_id, "other-02"} & set(kept)
     assert view(views.PREFIX + views.ANSWERS) == ("Answers", views.answers("val_loss"))
-    with tracking.parent_run("again", {}) as run:
+    with parent_run("again", {}) as run:
         for name in ("first", "second"):
             run.view(run.run_id, name, {"searchFilter": f"of {run.run_id}"})
         run.finish()
     assert view(views.PREFIX + run.run_id) == ("second", {"searchFilter": f"of {run.run_id}"})
     mine = json.dumps({"name": "Answers", "createdAt": 1, "updatedAt": 2, "state": "deflate;"})
     store.set_experiment_tag("0", views.PREFIX + views.ANSWERS, mine)
-    with tracking.parent_run("after", {}) as run:
+    with parent_run("after", {}) as run:
         run.view(views.ANSWERS, "Answers", views.answers("val_loss"))
         run.finish()
     assert store.get_experiment("0").tags[views.PREFIX + views.ANSWERS] == mine
@@ -260,12 +262,12 @@ def server(empty_store, tmp_path, monkeypatch):
 
 def test_a_server_killed_and_back_loses_no_point(server, dataset):
     """Points logged while the tracking server is dead arrive once it is back, each once, NaN among them."""
-    with tracking.parent_run("outage", {}, dataset) as parent:
+    with parent_run("outage", {}, dataset) as parent:
         parent.metrics({"loss": 1.0}, 1)
         server.kill()
         for step in range(2, 50):
             parent.metrics({"loss": float(step) if step % 7 else math.nan}, step)
-        time.sleep(2 * delivery.FLUSH_SECONDS)
+        time.sleep(2 * recorder.FLUSH_SECONDS)
         server.start()
         parent.finish()
     found = points(MlflowClient(), parent.run_id, "loss")
@@ -280,7 +282,7 @@ def test_a_server_that_stays_dead_is_an_error_in_the_end_and_loses_nothing(serve
     said = random.Random(0).random()
     with (
         pytest.raises(UndeliveredError, match=r"did not take everything: .* metric points.*mlplab sync") as caught,
-        tracking.parent_run("dead", {}, dataset) as parent,
+        parent_run("dead", {}, dataset) as parent,
     ):
         parent.flush()
         monkeypatch.setattr(stores, "PATIENCE_SECONDS", 2.0)
@@ -310,7 +312,7 @@ def test_a_server_that_is_not_there_at_first_is_said_at_once(empty_store, tmp_pa
     try:
         with (
             pytest.raises(UndeliveredError),
-            tracking.parent_run("none", {}, dataset, say=lines.append) as parent,
+            parent_run("none", {}, dataset, say=lines.append) as parent,
         ):
             child = parent.child("a", {"learning_rate": 1}, {})
             child.metrics({"loss": 1.0}, 1)
@@ -328,12 +330,79 @@ def test_a_server_that_is_not_there_at_first_is_said_at_once(empty_store, tmp_pa
         mlflow.set_tracking_uri(None)
 
 
+@contextlib.contextmanager
+def undelivered():
+    """A block that ends since the store refuses a part of the record, and does not wait; yields what is said of it."""
+    said, began = [], time.monotonic()
+    with pytest.raises(UndeliveredError) as caught:
+        yield said
+    said.append(str(caught.value))
+    assert caught.value.refused
+    assert time.monotonic() - began < 0.9 * stores.PATIENCE_SECONDS
+
+
+def test_a_run_that_is_deleted_meanwhile_is_said_with_what_mends_it(store, dataset):
+    """What is said of a deleted run waits and is not waited for; all else arrives; restored, `sync` delivers it."""
+    with undelivered() as said, parent_run("deleted", {}, dataset) as parent:
+        gone, other = parent.child("gone", {}, {}), parent.child("other", {}, {})
+        parent.flush()
+        store.delete_run(gone.run_id)
+        for run in (gone, other):
+            run.metrics({"loss": 1.0}, 1)
+            run.finish()
+        parent.finish()
+    assert f"Restore it: mlflow runs restore --run-id {gone.run_id}. Then deliver it: python -m mlplab sync" in said[0]
+    assert points(store, other.run_id, "loss") == [(1, 1.0)]
+    assert store.get_run(other.run_id).info.status == "FINISHED"
+    assert not upkeep.sync(said.append)
+    assert "sync --discard" in said[-1]
+    store.restore_run(gone.run_id)
+    assert upkeep.sync(said.append)
+    assert points(store, gone.run_id, "loss") == [(1, 1.0)]
+    assert {store.get_run(run.run_id).info.status for run in (gone, parent)} == {"FINISHED"}
+
+
+def test_an_experiment_that_is_deleted_meanwhile_is_said_with_what_mends_it(store, dataset, monkeypatch):
+    """The experiment, or its runs, are named with the command that restores them."""
+    number = store.create_experiment("short-lived")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", number)
+    with undelivered() as said, parent_run("deleted", {}, dataset) as parent:
+        parent.flush()
+        store.delete_experiment(number)
+        parent.child("late", {}, {}).finish()
+        parent.finish()
+    assert f"Restore it: mlflow experiments restore --experiment-id {number}." in said[0]
+    store.restore_experiment(number)
+    assert upkeep.sync(said.append)
+    assert {run.info.status for run in store.search_runs([number])} == {"FINISHED"}
+
+
+def test_a_server_that_comes_to_refuse_is_not_waited_for(server, dataset):
+    """401, 403 or a redirect in the middle of a training is said with what mends it, and then `sync` delivers all."""
+    remedies = {401: "Set MLFLOW_TRACKING_USERNAME", 403: "give this user the right", 302: "leads to something else"}
+    with Proxy(server.port) as proxy:
+        mlflow.set_tracking_uri(proxy.uri)
+        for status, remedy in remedies.items():
+            with undelivered() as said, parent_run("refused", {}, dataset) as parent:
+                parent.flush()
+                proxy.fault = lambda method, path, status=status: Fault(status=status)
+                parent.metrics({"loss": 1.0}, 1)
+                parent.finish()
+            assert remedy in said[0]
+            assert "python -m mlplab sync --discard" in said[0]
+            assert remedy in refused(proxy.uri) or status == 403
+            proxy.fault = lambda method, path: PASS
+            assert upkeep.sync(said.append)
+            assert points(MlflowClient(), parent.run_id, "loss") == [(1, 1.0)]
+            assert MlflowClient().get_run(parent.run_id).info.status == "FINISHED"
+
+
 def refused(uri=None):
     """What is said of a store, the default one unless another is named, before the block runs."""
     if uri is not None:
         mlflow.set_tracking_uri(uri)
     began = time.monotonic()
-    with pytest.raises(UnavailableError) as caught, tracking.parent_run("none", {}):
+    with pytest.raises(UnavailableError) as caught, parent_run("none", {}):
         pytest.fail("the block ran")
     assert time.monotonic() - began < 20, "MLflow tries again for minutes"
     text = str(caught.value)
@@ -485,7 +554,7 @@ def test_a_store_in_a_folder_with_a_percent_sign_works(store, tmp_path, monkeypa
     (folder / "mlflow.db").write_bytes((tmp_path / "mlflow.db").read_bytes())
     monkeypatch.chdir(folder)
     mlflow.set_tracking_uri(uri.format(quoted=str(folder)[1:].replace("%", "%25").replace("?", "%3F")))
-    with tracking.parent_run("here", {}) as parent:
+    with parent_run("here", {}) as parent:
         known = parent.parent_ref.store
         parent.finish()
     monkeypatch.chdir(tmp_path)
@@ -519,7 +588,7 @@ def test_what_is_deleted_or_not_there_is_refused_with_the_remedy(store, monkeypa
     assert f"MLFLOW_RUN_ID is {run_id}, a run that is deleted" in text
     assert f"Restore it: mlflow runs restore --run-id {run_id};" in text
     store.restore_run(run_id)
-    with tracking.parent_run("project", {}) as parent:
+    with parent_run("project", {}) as parent:
         parent.finish()
     assert parent.run_id == run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", "d" * 32)
@@ -592,11 +661,11 @@ def test_a_server_that_does_not_let_this_user_write_is_refused(server):
 def test_what_was_checked_is_not_asked_again(store, monkeypatch):
     """The store is looked at once for a command: before anything is loaded, and not when its run begins."""
     asked = []
-    ask = tracking.experiment_of
-    monkeypatch.setattr(tracking, "experiment_of", lambda *given: asked.append(given) or ask(*given))
+    ask = command.experiment_of
+    monkeypatch.setattr(command, "experiment_of", lambda *given: asked.append(given) or ask(*given))
     for _ in range(2):
-        tracking.check()
-        with tracking.parent_run("checked", {}) as parent:
+        command.check()
+        with parent_run("checked", {}) as parent:
             parent.finish()
     assert len(asked) == 2
 
@@ -612,7 +681,7 @@ def test_an_interrupt_while_the_server_is_dead_says_what_waits(over, late, tmp_p
     mlflow.set_tracking_uri(f"http://127.0.0.1:{free_port()}")
     said = None
     try:
-        with pytest.raises(KeyboardInterrupt) as caught, tracking.parent_run("dead", {}, command=uuid4().hex) as parent:
+        with pytest.raises(KeyboardInterrupt) as caught, parent_run("dead", {}, command=uuid4().hex) as parent:
             child = parent.child("a", {}, {})
             child.finish()
             if over:
@@ -620,13 +689,13 @@ def test_an_interrupt_while_the_server_is_dead_says_what_waits(over, late, tmp_p
             with pytest.raises(UnavailableError):
                 parent.flush()  # so that all was said
             if late:
-                said = tracking.abandon()
+                said = command.abandon()
             raise KeyboardInterrupt
     finally:
         mlflow.set_tracking_uri(None)
     (note,) = caught.value.__notes__
     assert said in (None, note)
-    (session,) = spool.interrupted()
+    (session,) = sessions.interrupted()
     assert note.startswith("All trainings were over" if over else "Finished trainings are kept")
     assert str(session.folder) in note
     assert "python -m mlplab sync" in note
@@ -653,7 +722,7 @@ def test_what_a_run_was_told_is_not_told_twice_by_the_command_that_goes_on(store
     for attempt in (1, 2):
         with (
             contextlib.suppress(KeyboardInterrupt),
-            tracking.parent_run("again", {}, dataset, command="the same") as parent,
+            parent_run("again", {}, dataset, command="the same") as parent,
         ):
             done, open_run = parent.child("done", {}, {}), parent.child("open", {}, {})
             assert done.finished is (attempt == 2)
@@ -680,7 +749,7 @@ def test_a_run_that_was_deleted_is_not_gone_on_with(store, dataset):
     for _ in range(2):
         with (
             contextlib.suppress(KeyboardInterrupt),
-            tracking.parent_run("again", {}, dataset, command="another") as parent,
+            parent_run("again", {}, dataset, command="another") as parent,
         ):
             raise KeyboardInterrupt
         found.append(parent.run_id)
@@ -695,7 +764,7 @@ def test_the_projects_run_of_a_command_that_goes_on_points_to_the_run(store, dat
         monkeypatch.setenv("MLFLOW_RUN_ID", project)
         with (
             contextlib.suppress(KeyboardInterrupt),
-            tracking.parent_run("optimizers", {}, dataset, command="a third") as parent,
+            parent_run("optimizers", {}, dataset, command="a third") as parent,
         ):
             if project == projects[0]:
                 raise KeyboardInterrupt
@@ -719,7 +788,7 @@ def test_reap_ends_what_has_no_process(store, dataset):
     near = of_process("n", "another-machine 1 1", heartbeat=int(time.time()) - 200)
     foreign = store.create_run("0")
     lines = []
-    with tracking.parent_run("alive", {}, dataset) as parent:
+    with parent_run("alive", {}, dataset) as parent:
         parent.flush()
         assert upkeep.reap(300.0, lines.append) == 2
     status = {run.info.run_id: run.info.status for run in store.search_runs(["0"])}

@@ -1,40 +1,31 @@
 """A run of the MLflow tracking store, and what is said of it.
 
-What is said goes to a journal on disk at once (`mlplab.spool`), and from there to the store (`mlplab.delivery`). So a
-training needs no store to go on, and a process that is killed leaves nothing that only it knew.
+What is said goes to a journal on disk at once, and from there to the store. So a training needs no store to go on, and
+a process that is killed leaves nothing that only it knew.
 """
 
 import json
 import math
 import shutil
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import numpy as np
 from matplotlib.figure import Figure
 from mlflow.tracking.context.registry import resolve_tags
 
-import serving
-from mlplab import origin, served, stores
+from mlplab import stores
 from mlplab.addresses import shown
 from mlplab.checks import UnavailableError
 from mlplab.data import Dataset
-from mlplab.delivery import Writer
 from mlplab.marks import PLUMBING, plumbing
-from mlplab.spool import child_key
+from mlplab.store.journal import child_key
+from mlplab.store.recorder import Recorder
 from mlplab.stores import Client, experiment_id, is_transient, searched
-
-PROGRAM = str(Path(serving.__file__).with_name("program.py"))
-"""What MLflow runs of a logged model of several arrays."""
-
-model_code = threading.Lock()
-"""Held while MLflow runs the code of a model that is logged, for which it puts a module of its own in the place of
-another: two threads at a time would leave it there."""
 
 
 @dataclass(frozen=True)
@@ -64,31 +55,31 @@ class Run:
         finished: whether the run came to its end before this process began: it is of a command that goes on.
     """
 
-    def __init__(self, writer: Writer, key: str) -> None:
+    def __init__(self, recorder: Recorder, key: str) -> None:
         self.key = key
-        self._writer = writer
-        known = writer.session.runs.get(key)
+        self._recorder = recorder
+        known = recorder.session.runs.get(key)
         self.finished = known is not None and known.status == "FINISHED"
 
     @property
     def run_id(self) -> str:
         """The store's name of the run; its key, for which that is put in wherever it is written, until there is one."""
-        told = self._writer.session.runs.get(self.key)
+        told = self._recorder.session.runs.get(self.key)
         return (told.run_id if told else None) or self.key
 
     @property
     def experiment_id(self) -> str:
         """The store's name of its experiment; what stands for it until that is known."""
-        return self._writer.experiment or self._writer.experiment_key
+        return self._recorder.to_store.experiment or self._recorder.to_store.experiment_key
 
     @property
     def store(self) -> str:
         """The address of its store for people, without a password."""
-        return shown(self._writer.store)
+        return shown(self._recorder.store)
 
     def resolved(self, run_id: str) -> str:
         """The store's name of a run of this command, given that or its key."""
-        return self._writer.session.substituted(run_id)
+        return self._recorder.session.substituted(run_id)
 
     def child(
         self,
@@ -113,10 +104,10 @@ class Run:
         return run
 
     def _child(self, name: str, tags: Mapping[str, str], start: int, title: str | None = None) -> "Run":
-        run, session = Run(self._writer, child_key(self.key, name)), self._writer.session
+        run, session = Run(self._recorder, child_key(self.key, name)), self._recorder.session
         if run.key not in session.runs:
             if session.resumed or "worker" in session.about:
-                self._writer.look_for(run.key, self.key)
+                self._recorder.look_for(run.key, self.key)
             outermost = session.about.get("worker", session.key)
             every = {**tags, **plumbing(run.key, outermost)}
             run._say("create", name=title or name, tags=every, start=start, parent=self.key)
@@ -126,7 +117,7 @@ class Run:
 
     def adopt(self, name: str, run_id: str, status: str = "FINISHED") -> "Run":
         """The run under this one that another process has created, told all of it, and ended."""
-        run = Run(self._writer, child_key(self.key, name))
+        run = Run(self._recorder, child_key(self.key, name))
         run._say("adopt", run_id=run_id, parent=self.key, status=status)
         return run
 
@@ -138,8 +129,8 @@ class Run:
             UnavailableError: the store does not have this run yet.
         """
         self.flush()
-        writer = self._writer
-        return ParentRef(writer.store, self.experiment_id, self.run_id, self.key, writer.session.key)
+        recorder = self._recorder
+        return ParentRef(recorder.store, self.experiment_id, self.run_id, self.key, recorder.session.key)
 
     def copy_run(self, name: str, found: Found, tags: Mapping[str, Any]) -> "Run":
         """Creates a run under this one that repeats a finished one: its times, params, data set, metrics, artifacts."""
@@ -161,9 +152,7 @@ class Run:
             history = client.get_metric_history(found.run_id, metric)
             run._say("batch", metrics=[[m.key, m.value, m.timestamp, m.step] for m in history])
         for artifact in client.list_artifacts(found.run_id):
-            place, name = self._writer.session.file(artifact.path)
-            client.download_artifacts(found.run_id, artifact.path, str(place.parent))
-            run._say("artifact", file=name)
+            run.file(artifact.path, partial(_download, client, found.run_id, artifact.path))
         run._say("status", status="FINISHED", ended=source.info.end_time)
         return run
 
@@ -190,16 +179,16 @@ class Run:
         Where nobody named an experiment, in either that runs then go to, see `stores.UNNAMED`. None, too, where the
         store does not answer.
         """
-        writer = self._writer
-        if writer.silent:
+        recorder = self._recorder
+        if recorder.silent:
             return None
-        client = Client(writer.store)
+        client = Client(recorder.store)
         try:
-            if not writer.searched:
-                own = writer.experiment or experiment_id(client, writer.session.about["experiment"])
-                writer.searched = searched(client, own)
+            if not recorder.searched:
+                own = recorder.to_store.experiment or experiment_id(client, recorder.session.about["experiment"])
+                recorder.searched = searched(client, own)
             runs = client.search_runs(
-                writer.searched,
+                recorder.searched,
                 f"tags.`{PLUMBING}.fingerprint.{fingerprint}` = 'true' and attributes.status = 'FINISHED'",
                 max_results=1,
                 order_by=["attributes.end_time DESC"],
@@ -234,26 +223,16 @@ class Run:
         self._say("text", text=text, path=path)
 
     def figure(self, figure: Figure, path: str) -> None:
-        """Writes a figure as an image artifact."""
-
-        def draw() -> None:
-            place, name = self._writer.session.file(path)
-            figure.savefig(place)
-            self._writer.session.append(self.key, {"op": "artifact", "file": name})
-
-        self._writer.later(draw)
+        """Writes a figure as an image artifact; it is drawn beside the training."""
+        self._recorder.later(lambda: self.file(path, figure.savefig))
 
     def folder(self, path: Path) -> None:
         """Writes what a folder holds as artifacts, as it is now."""
-        place, name = self._writer.session.file("folder")
-        shutil.copytree(path, place)
-        self._say("artifact", file=name)
+        self.file("folder", lambda place: shutil.copytree(path, place))
 
     def file(self, name: str, save: Callable[[Path], object]) -> None:
         """Writes a file artifact that `save` makes: it is called now, with the path to save to."""
-        place, stored = self._writer.session.file(name)
-        save(place)
-        self._say("artifact", file=stored)
+        self._recorder.file(self.key, name, save)
 
     def model(self, model: Any, data: Dataset, metadata: Mapping[str, Any]) -> None:
         """Logs a Keras model as `model`, with signature, input example and requirements; and what a server needs of it.
@@ -270,76 +249,42 @@ class Run:
             data: that it was trained on.
             metadata: what leads back from the model to how it came about.
         """
-        import tensorflow as tf
+        from mlplab import logged_model
 
-        from mlplab.export import answering, as_sent
-        from serving.model import named
-
-        place, name = self._writer.session.file("model")
-        rows = served.first_test_rows(data, 2)
-        export, example = served.exported(model, data), named(as_sent(rows), "input")
-        answers = named(answering(export)(as_sent(rows)), "output")
-        about = {
-            "signature": mlflow.models.infer_signature(example, answers),
-            "input_example": example,
-            # Given, not inferred: inferring imports TensorFlow in another process.
-            "pip_requirements": [f"{what}=={at}" for what, at in origin.versions().items() if what != "python"],
-        }
-        if isinstance(example, np.ndarray) and isinstance(answers, np.ndarray):
-            mlflow.tensorflow.save_model(export, path=place, **about)
-        else:  # MLflow's own flavor is asked by one array alone
-            tf.saved_model.save(export, str(place.parent / "export"))
-            written = mlflow.models.Model()
-            with model_code:
-                mlflow.pyfunc.save_model(
-                    path=place,
-                    mlflow_model=written,
-                    python_model=PROGRAM,
-                    artifacts={"export": str(place.parent / "export")},
-                    model_config={
-                        "inputs": list(example) if isinstance(example, dict) else [""],
-                        "outputs": list(answers) if isinstance(answers, dict) else [""],
-                    },
-                    **about,
-                )
-            (artifact,) = written.flavors["python_function"]["artifacts"].values()
-            written.add_flavor("tensorflow", saved_model_dir=artifact["path"], model_type="tf2-module", code=None)
-            written.save(place / "MLmodel")
-            shutil.rmtree(place.parent / "export")
-        served.write(place / served.FOLDER, export, data)
-        self._say("model", file=name, metadata=_texts(metadata))
+        self._recorder.file(
+            self.key, "model", lambda place: logged_model.write(place, model, data), "model", metadata=_texts(metadata)
+        )
 
     def keep(self, what: str, values: Mapping[str, Any], arrays: Sequence[np.ndarray] = ()) -> None:
         """Keeps values and arrays on this machine's disk until the command is over, for when it has to go on."""
-        self._writer.session.keep(self.key, what, values, arrays)
+        self._recorder.session.keep(self.key, what, values, arrays)
 
     def kept(self, what: str) -> tuple[dict[str, Any], list[np.ndarray]] | None:
         """What was kept, None where nothing was."""
-        return self._writer.session.kept(self.key, what)
+        return self._recorder.session.kept(self.key, what)
 
     def recall(self, child: str, what: str) -> tuple[dict[str, Any], list[np.ndarray]] | None:
         """What a finished run under this one, named so, kept in a process before this one."""
-        told = self._writer.session.runs.get(child_key(self.key, child))
-        return self._writer.session.kept(told.key, what) if told and told.status == "FINISHED" else None
+        told = self._recorder.session.runs.get(child_key(self.key, child))
+        return self._recorder.session.kept(told.key, what) if told and told.status == "FINISHED" else None
 
     def drop(self, what: str) -> None:
         """Forgets what was kept, once all that was said before is on disk."""
-        self._writer.later(lambda: self._writer.session.drop(self.key, what))
+        self._recorder.later(lambda: self._recorder.session.drop(self.key, what))
 
     def finish(self, status: str = "FINISHED") -> None:
         """Ends the run, after all that was said of it and of those under it; the outermost has `log_seconds` of all.
 
         With another status than FINISHED it ends those under it, too, that are open.
         """
-        ended, session = int(time.time() * 1000), self._writer.session
+        ended, session = int(time.time() * 1000), self._recorder.session
 
         def end() -> None:
-            for told in session.below(self.key) if status != "FINISHED" else ():
-                if told.status == "RUNNING":
-                    session.append(told.key, {"op": "status", "status": status, "ended": ended})
-            session.append(self.key, {"op": "status", "status": status, "ended": ended})
+            below = session.below(self.key) if status != "FINISHED" else ()
+            keys = [*(told.key for told in below if told.status == "RUNNING"), self.key]
+            session.append([(key, {"op": "status", "status": status, "ended": ended}) for key in keys])
 
-        self._writer.later(end)
+        self._recorder.later(end)
 
     def flush(self) -> None:
         """Waits until the store has all that was said of this command's runs.
@@ -347,15 +292,19 @@ class Run:
         Raises:
             UnavailableError: it does not take it.
         """
-        if not self._writer.flush(stores.PATIENCE_SECONDS):
+        if not self._recorder.flush(stores.PATIENCE_SECONDS):
             raise UnavailableError(
-                f"the tracking store {self._writer.store} has not taken what was recorded so far: "
-                f"{self._writer.error}. See that it answers, and run the command again."
+                f"the tracking store {self._recorder.store} has not taken what was recorded so far: "
+                f"{self._recorder.error}. See that it answers, and run the command again."
             )
 
     def _say(self, kind: str, **what: Any) -> None:
-        self._writer.append(self.key, {"op": kind, **what})
+        self._recorder.append(self.key, {"op": kind, **what})
 
 
 def _texts(values: Mapping[str, Any]) -> dict[str, str]:
     return {key: str(value) for key, value in values.items()}
+
+
+def _download(client: Client, run_id: str, path: str, place: Path) -> None:
+    client.download_artifacts(run_id, path, str(place.parent))

@@ -1,11 +1,13 @@
-"""What `mlplab.spool` promises, and that what it holds arrives, whatever fails and whenever a process is killed."""
+"""What a journal promises, and that what it holds arrives, whatever fails and whenever a process is killed."""
 
+import errno
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from pathlib import Path
 
 import mlflow
@@ -15,7 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow.entities import Metric
 
-from mlplab import delivery, marks, spool
+from mlplab import marks, upkeep
+from mlplab.checks import UsageError
+from mlplab.store import journal, recorder, sessions
 
 ABOUT = {"command": "a comparison", "store": "sqlite:////nowhere/mlflow.db", "experiment": {"id": "0"}}
 
@@ -85,9 +89,9 @@ class Store:
 
 
 def opened(store):
-    session = spool.open_session(ABOUT)
-    writer = delivery.Writer(session, lambda line: None, client=store)
-    writer.experiment = "0"
+    session = sessions.open_session(ABOUT)
+    writer = recorder.Recorder(session, lambda line: None, client=store)
+    writer.to_store.experiment = "0"
     return session, writer
 
 
@@ -109,7 +113,7 @@ def test_any_interleaving_of_failures_and_kills_leaves_each_run_complete(told, f
         over = False
         while not over:
             session, writer = opened(store)
-            keys = {name: spool.child_key(session.key, name) for name in "ab"}
+            keys = {name: journal.child_key(session.key, name) for name in "ab"}
             tags = marks.plumbing(session.key, session.key)
             lines = [(session.key, {"op": "create", "name": "top", "tags": tags, "start": 0})]
             for name, key in keys.items():
@@ -127,14 +131,13 @@ def test_any_interleaving_of_failures_and_kills_leaves_each_run_complete(told, f
                 known = session.runs.get(key)
                 if operation["op"] == "create" and known:
                     continue
-                session.append(key, operation)
+                session.append([(key, operation)])
                 moment += 1
                 if moment in deliveries:
                     writer.deliver()
                 if moment in kills:
                     kills.discard(moment)
-                    session.journal.close()
-                    os.close(session.held)
+                    session.release()
                     over = False
                     break
         for _ in range(len(failures) + len(lines) + 3):
@@ -160,43 +163,162 @@ def test_any_interleaving_of_failures_and_kills_leaves_each_run_complete(told, f
         assert not session.folder.exists()
 
 
-def test_a_line_cut_off_by_a_kill_is_forgotten():
-    """A journal whose last line was being written is read up to there, and written on from there."""
-    session = spool.open_session(ABOUT)
-    session.append(session.key, {"op": "create", "name": "a", "tags": {}, "start": 0})
-    session.append(session.key, {"op": "batch", "metrics": [["loss", 1.0, 1, 1]]})
-    session.journal.close()
-    os.close(session.held)
-    journal = session.folder / "journal.jsonl"
-    journal.write_bytes(journal.read_bytes()[:-7])
-    again = spool.open_session(ABOUT)
-    assert again.resumed
-    assert again.key == session.key
-    assert again.runs[again.key].points == set()
-    again.append(again.key, {"op": "batch", "metrics": [["loss", 1.0, 2, 1]]})
-    assert [json.loads(line)["op"] for line in journal.read_text().splitlines()] == ["create", "batch"]
-    again.close()
+def points(number):
+    return [("run", {"op": "batch", "metrics": [["loss", step / 7, step, step]]}) for step in range(1, number + 1)]
+
+
+def pending(session):
+    told = session.runs.get("run")
+    return [operation["metrics"][0] for _, operation in told.pending] if told else []
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_a_record_that_was_being_written_when_the_power_failed_is_not_there(data):
+    """However much of the last records' bytes reached the disk, a journal is read up to a whole record, names no
+    damage, and is written on from there."""
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", folder)
+        session = sessions.open_session(ABOUT)
+        every = points(8)
+        for entry in every:
+            session.append([entry])
+        wal = session.folder / "journal.db-wal"
+        content, database = wal.read_bytes(), (session.folder / "journal.db").read_bytes()
+        session.release()
+        (session.folder / "journal.db").write_bytes(database)
+        wal.write_bytes(content[: data.draw(st.integers(0, len(content)))])
+        found = sessions.open_session(ABOUT)
+        if found.resumed:
+            assert found.damaged == ""
+            known = pending(found)
+            assert known == [entry["metrics"][0] for _, entry in every][: len(known)]
+            found.append(every)
+            assert pending(found) == [entry["metrics"][0] for _, entry in every]
+        else:
+            assert not session.folder.exists()
+        found.release()
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_a_flipped_bit_never_reads_as_another_number(data):
+    """Whichever byte of a journal changes, each record that is read is one that was written, and what is missing is
+    named, or the session cannot be read; opening it raises nothing else."""
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", folder)
+        session = sessions.open_session(ABOUT)
+        session.append(points(200))
+        session.release()
+        path = session.folder / "journal.db"
+        content = bytearray(path.read_bytes())
+        content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+        path.write_bytes(content)
+        found = list(sessions.interrupted())
+        if not found:  # the tables are as if they were never made
+            return
+        if isinstance(found[0], journal.UnreadableError):
+            assert str(session.folder) in str(found[0])
+            return
+        known, written = pending(found[0]), [entry["metrics"][0] for _, entry in points(200)]
+        assert [point for point in written if point in known] == known
+        assert (len(known) == 200) or found[0].damaged
+        found[0].release()
+
+
+def damaged(path, how):
+    """Does to a session's journal what `how` says; returns what it must still be afterwards."""
+    target = path.parent.parent.parent / "somebody's"
+    target.write_text("else's")
+    path.unlink()
+    if how == "a pipe":
+        os.mkfifo(path)
+    elif how == "a folder":
+        path.mkdir()
+    elif how == "a link":
+        path.symlink_to(target)
+    elif how == "no database":
+        path.write_text("[]")
+    elif how == "an older one's":
+        (path.parent / "journal.jsonl").write_text("{}")
+    else:
+        database = journal.connected(path)
+        for statement in journal.TABLES.split(";"):
+            database.execute(statement)
+        body = how.encode()
+        checksum = zlib.crc32(b"about" + body)
+        database.execute("INSERT INTO state VALUES ('about', CAST(? AS TEXT), ?)", (body, checksum))
+        database.close()
+    return target
+
+
+@pytest.mark.parametrize(
+    "how", ["a pipe", "a folder", "a link", "no database", "an older one's", "[]", "{}", '{"key": 1}', "nothing"]
+)
+def test_a_session_that_cannot_be_read_is_named_and_set_aside_and_all_else_goes_on(how):
+    """A journal that is none is left as it is, in a folder for such; another session goes on, and `sync` names it."""
+    bad = sessions.open_session(ABOUT | {"command": "bad"})
+    bad.append(points(1))
+    bad.release()
+    good = sessions.open_session(ABOUT)
+    good.append(points(2))
+    good.release()
+    target = damaged(bad.folder / "journal.db", how)
+    said = []
+    again = sessions.open_session(ABOUT, say=said.append)
+    assert again.key == good.key
+    other = sessions.open_session(ABOUT | {"command": "other"}, say=said.append)
+    other.release()
+    again.delivered(again.runs["run"], 2)
+    again.release()
+    (line,) = said
+    assert str(bad.folder) in line
+    assert str(sessions.damaged_dir() / bad.key) in line
+    assert target.read_text() == "else's"
+    assert not bad.folder.exists()
+    assert (sessions.damaged_dir() / bad.key).is_dir()
+    lines = []
+    assert not upkeep.sync(lines.append)
+    assert any(bad.key in line and "--discard" in line for line in lines)
+    upkeep.discard(bad.key, lines.append)
+    assert not (sessions.damaged_dir() / bad.key).exists()
+
+
+def test_what_waits_may_be_given_up():
+    """`sync --discard` removes the session it names, says what is lost, and refuses one in use or unknown."""
+    session, other = sessions.open_session(ABOUT), sessions.open_session(ABOUT | {"command": "other"})
+    session.append(points(3))
+    with pytest.raises(UsageError, match="a process works on"):
+        upkeep.discard(session.key, print)
+    session.release()
+    other.release()
+    with pytest.raises(UsageError, match=session.key):
+        upkeep.discard("../sessions", print)
+    lines = []
+    upkeep.discard(session.key, lines.append)
+    assert "3 metric points of 1 runs" in lines[0]
+    assert not session.folder.exists()
+    assert other.folder.exists()
 
 
 def test_an_artifact_is_kept_until_it_is_on_disk_that_the_store_has_it(monkeypatch):
     """Killed when the store had taken an artifact and that was not noted, it is there to be delivered again."""
-    session = spool.open_session(ABOUT)
-    path, name = session.file("note.txt")
-    path.write_text("kept")
-    session.append(session.key, {"op": "artifact", "file": name})
+    session = sessions.open_session(ABOUT)
+    name = session.file("note.txt", lambda path: path.write_text("kept"))
+    session.append([(session.key, {"op": "artifact", "file": name})])
     told = session.runs[session.key]
 
-    def killed():
+    def killed(**how):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(session, "note", killed)
+        patch.setattr(session, "_write", killed)
         session.delivered(told, 1)
-    session.journal.close()
-    os.close(session.held)
-    again = spool.open_session(ABOUT)
-    (operation,) = again.runs[again.key].pending
-    assert (again.folder / "files" / operation["file"]).read_text() == "kept"
+    session.release()
+    again = sessions.open_session(ABOUT)
+    ((_, operation),) = again.runs[again.key].pending
+    path = again.folder / "files" / operation["file"]
+    assert path.read_text() == "kept"
     again.delivered(again.runs[again.key], 1)
     assert not path.exists()
     again.close()
@@ -204,25 +326,25 @@ def test_an_artifact_is_kept_until_it_is_on_disk_that_the_store_has_it(monkeypat
 
 def test_a_session_is_one_processs():
     """What a living process works on is not gone on with: the same command begins a session of its own."""
-    first = spool.open_session(ABOUT)
-    code = f"from mlplab import spool; print(spool.open_session({ABOUT!r}).key)"
+    first = sessions.open_session(ABOUT)
+    code = f"from mlplab.store import sessions; print(sessions.open_session({ABOUT!r}).key)"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     assert other != first.key
-    assert spool.in_use(first.key) is True
-    assert spool.in_use(other) is False
-    assert spool.in_use("0" * 32) is None
+    assert sessions.in_use(first.key) is True
+    assert sessions.in_use(other) is False
+    assert sessions.in_use("0" * 32) is None
     first.close()
-    third = spool.open_session(ABOUT)
+    third = sessions.open_session(ABOUT)
     assert third.resumed
     third.close()
 
 
 def test_another_command_does_not_go_on_with_it():
     """A session is gone on with by the same command on the same store alone."""
-    first = spool.open_session(ABOUT)
+    first = sessions.open_session(ABOUT)
     first.close()
     for change in ({"command": "another"}, {"store": "sqlite:////elsewhere.db"}, {"command": None}):
-        other = spool.open_session(ABOUT | change)
+        other = sessions.open_session(ABOUT | change)
         assert not other.resumed
         other.close()
 
@@ -236,7 +358,7 @@ def test_what_is_kept_is_whole_or_not_there(shapes, cut):
     """Arrays and values come back as they were; a file cut off anywhere counts as none, and never as something else."""
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", folder)
-        session = spool.open_session(ABOUT)
+        session = sessions.open_session(ABOUT)
         arrays = [np.random.default_rng(0).normal(size=shape).astype(np.float32) for shape in shapes]
         session.keep("run", "checkpoint", {"epoch": 3, "loss": float("inf")}, arrays)
         (path,) = (session.folder / "kept").iterdir()
@@ -255,35 +377,60 @@ def test_what_is_kept_is_whole_or_not_there(shapes, cut):
         session.close()
 
 
-def test_a_full_disk_ends_no_training(monkeypatch):
-    """What the disk does not take is still said, from memory, and the session knows why it is not on disk."""
-    session = spool.open_session(ABOUT)
+def test_a_full_disk_ends_no_training_and_what_it_did_not_take_follows():
+    """What the disk does not take is still said, from memory; when there is room again it is written, in its order."""
+    session = sessions.open_session(ABOUT)
+    # SQLite then says what it says of a full disk.
+    (pages,) = session.database.execute("PRAGMA page_count").fetchone()
+    session.database.execute(f"PRAGMA max_page_count = {pages}")
+    for number in range(1, 400):
+        session.append(points(number))
+    assert "full" in str(session.broken)
+    assert len(pending(session)) == 399
+    session.database.execute("PRAGMA max_page_count = 1000000")
+    session.append(points(400))
+    assert session.broken is None
+    session.release()
+    again = sessions.open_session(ABOUT)
+    assert pending(again) == [entry["metrics"][0] for _, entry in points(400)]
+    assert again.damaged == ""
+    again.release()
 
-    class Full:
-        def write(self, line):
-            raise OSError(28, "No space left on device")
 
-        def close(self):
-            pass
+def test_an_artifact_that_a_full_disk_does_not_take_goes_to_another(monkeypatch, tmp_path):
+    """Where this disk is full an artifact is made elsewhere, and where each is there is none; nothing raises."""
+    session = sessions.open_session(ABOUT)
+    full = []
 
-    session.journal = Full()
-    session.append("run", {"op": "batch", "metrics": [["loss", 1.0, 1, 1]]})
-    assert len(session.runs["run"].pending) == 1
+    def save(path):
+        if any(str(path).startswith(str(each)) for each in full):
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        path.write_text("a figure")
+
+    full.append(session.folder)
+    name = session.file("a.png", save)
+    assert (session.folder / "files" / name).read_text() == "a figure"
+    assert not (session.folder / "files" / name).is_relative_to(session.folder)
     assert "No space left" in str(session.broken)
-    session.close()
+    full.append("/")
+    assert session.file("b.png", save) is None
+    with pytest.raises(FileNotFoundError):
+        session.file("c.png", lambda path: Path("/nowhere/at all").read_text())
+    session.release()
 
 
 def test_old_sessions_that_nobody_needs_are_forgotten():
     """A delivered session that was interrupted two weeks ago goes; one that still holds something stays."""
     ages = {}
     for command, waits in (("delivered", False), ("waiting", True)):
-        session = spool.open_session(ABOUT | {"command": command})
+        session = sessions.open_session(ABOUT | {"command": command})
         if waits:
-            session.append("run", {"op": "batch", "metrics": [["loss", 1.0, 1, 1]]})
+            session.append([("run", {"op": "batch", "metrics": [["loss", 1.0, 1, 1]]})])
+        session.about["started"] = 0
+        session.unfinished(None)
         session.close()
-        os.utime(session.folder / "session.json", (0, 0))
         ages[command] = session.folder
-    spool.open_session(ABOUT | {"command": "a third"}).close()
+    sessions.open_session(ABOUT | {"command": "a third"}).close()
     assert not ages["delivered"].exists()
     assert ages["waiting"].exists()
 
@@ -296,4 +443,4 @@ def test_metric_takes_a_journals_point():
 
 def test_the_folder_is_the_users_state(tmp_path):
     """Sessions lie under XDG_STATE_HOME."""
-    assert spool.sessions_dir() == Path(tmp_path / "state/mlplab/sessions")
+    assert sessions.sessions_dir() == Path(tmp_path / "state/mlplab/sessions")

@@ -8,25 +8,23 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import mlflow
 from mlflow import environment_variables
 from mlflow.entities import Run as StoredRun
 from mlflow.entities import RunTag
 from mlflow.tracking.context.registry import resolve_tags
-from mlflow.utils.file_utils import get_local_path_or_none
 
 from mlplab import stores
 from mlplab.addresses import EXPERIMENT, absolute, is_server, shown
 from mlplab.checks import UnavailableError, UndeliveredError
 from mlplab.data import Dataset
-from mlplab.delivery import Writer
 from mlplab.marks import plumbing
-from mlplab.recording import ParentRef, Run
-from mlplab.spool import RunState, Session, open_session
+from mlplab.store.journal import RunState, Session
+from mlplab.store.recorder import Recorder
+from mlplab.store.runs import ParentRef, Run
+from mlplab.store.sessions import open_session
 from mlplab.stores import (
     Client,
     brief,
@@ -42,7 +40,7 @@ from mlplab.stores import (
 WORKER_SECONDS = 600.0
 """How long a worker waits for a store that does not answer, before what it has trained counts as failed."""
 
-_writers: list[Writer] = []
+_open: list[Recorder] = []
 
 Destination = tuple[dict[str, str], str | None, Exception | None]
 """What names the experiment of MLflow's that the runs go to, its id, and why the server did not tell that."""
@@ -173,41 +171,41 @@ def parent_run(
             shutil.rmtree(session.folder, ignore_errors=True)
         return bool(there)
 
-    session = _opened({"command": command, "store": absolute(uri), "experiment": where}, usable)
-    writer = Writer(session, say)
-    writer.silent = experiment is None
+    session = _opened({"command": command, "store": absolute(uri), "experiment": where}, usable, say)
+    recorder = Recorder(session, say)
+    recorder.silent = experiment is None
     if session.about["experiment"] == where:
-        writer.experiment = experiment
+        recorder.to_store.experiment = experiment
     else:  # of a command that was interrupted in the other experiment that nobody named
-        writer.experiment = experiment_id(Client(uri), session.about["experiment"])
-    writer.start()
-    run = Run(writer, session.key)
+        recorder.to_store.experiment = experiment_id(Client(uri), session.about["experiment"])
+    recorder.start()
+    run = Run(recorder, session.key)
     if session.resumed:
         say(f"Going on with run {run.run_id}, which was interrupted.")
-        writer.append(run.key, {"op": "reopen"})
-        if not writer.silent:  # so that what is on record is found there
-            writer.flush(stores.PATIENCE_SECONDS)
+        recorder.append(run.key, {"op": "reopen"})
+        if not recorder.silent:  # so that what is on record is found there
+            recorder.flush(stores.PATIENCE_SECONDS)
     else:
         every = {**resolve_tags(), **plumbing(run.key, run.key)}
         what = {"op": "create", "name": name, "tags": every, "start": int(time.time() * 1000)}
-        writer.append(run.key, {**what, **({"run_id": project_run} if project_run else {})})
+        recorder.append(run.key, {**what, **({"run_id": project_run} if project_run else {})})
     run.tags({**tags, **plumbing(run.key, run.key)})
     if data is not None:
         run.data(data)
-    _writers.append(writer)
+    _open.append(recorder)
     try:
         with _machine_watched(run, session):
             yield run
-        writer.later(lambda: _end_all(session, "FINISHED", "KILLED"))
-        writer.close(stores.PATIENCE_SECONDS)
+        recorder.later(lambda: _end_all(session, "FINISHED", "KILLED"))
+        recorder.close(stores.PATIENCE_SECONDS)
     except UndeliveredError:
         raise
     except BaseException as error:
         status, why = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED", type(error).__name__
-        writer.later(lambda: _cut_off(session, status, why))
+        recorder.later(lambda: _cut_off(session, status, why))
         try:
             seconds = stores.INTERRUPTED_SECONDS if status == "KILLED" else stores.PATIENCE_SECONDS
-            writer.close(seconds, since_taken=status != "KILLED")
+            recorder.close(seconds, since_taken=status != "KILLED")
         except UndeliveredError:
             if status == "FAILED":
                 say(
@@ -218,7 +216,7 @@ def parent_run(
             error.add_note(_state(session))
         raise
     finally:
-        _writers.remove(writer)
+        _open.remove(recorder)
         if project_run and session.resumed:
             _signpost(project_run, run, session)
 
@@ -259,9 +257,13 @@ def _machine_watched(run: Run, session: Session) -> Iterator[None]:
         thread.join()
 
 
-def _opened(about: Mapping[str, Any], usable: Callable[[Session], bool] = lambda session: True) -> Session:
+def _opened(
+    about: Mapping[str, Any],
+    usable: Callable[[Session], bool] = lambda session: True,
+    say: Callable[[str], None] = lambda line: None,
+) -> Session:
     try:
-        return open_session(about, usable, judged=("experiment",))
+        return open_session(about, usable, judged=("experiment",), say=say)
     except OSError as error:
         raise UnavailableError(
             f"the folder of what waits for the tracking store cannot be written: {error}. Nothing was trained. Make "
@@ -272,10 +274,9 @@ def _opened(about: Mapping[str, Any], usable: Callable[[Session], bool] = lambda
 def _end_all(session: Session, outermost: str, others: str) -> None:
     """Says of every run that is open how it ended."""
     ended = int(time.time() * 1000)
-    for told in list(session.runs.values()):
-        if told.status == "RUNNING" and not told.foreign:
-            status = outermost if told.key == session.key else others
-            session.append(told.key, {"op": "status", "status": status, "ended": ended})
+    still = [told.key for told in list(session.runs.values()) if told.status == "RUNNING" and not told.foreign]
+    how = {key: outermost if key == session.key else others for key in still}
+    session.append([(key, {"op": "status", "status": status, "ended": ended}) for key, status in how.items()])
 
 
 @contextlib.contextmanager
@@ -298,18 +299,18 @@ def under(parent: ParentRef) -> Iterator[Run]:
     about["worker"] = parent.session
     session = _opened(about)
     session.runs[parent.key] = RunState(parent.key, run_id=parent.run_id, foreign=True)
-    writer = Writer(session, lambda line: None)
-    writer.experiment = parent.experiment_id
-    writer.start()
+    recorder = Recorder(session, lambda line: None)
+    recorder.to_store.experiment = parent.experiment_id
+    recorder.start()
     try:
-        yield Run(writer, parent.key)
+        yield Run(recorder, parent.key)
     except BaseException:
-        writer.later(lambda: _end_all(session, "FAILED", "FAILED"))
+        recorder.later(lambda: _end_all(session, "FAILED", "FAILED"))
         with contextlib.suppress(UnavailableError):
-            writer.close(stores.START_SECONDS)
+            recorder.close(stores.START_SECONDS)
         raise
-    writer.later(lambda: _end_all(session, "FINISHED", "KILLED"))
-    writer.close(WORKER_SECONDS)
+    recorder.later(lambda: _end_all(session, "FINISHED", "KILLED"))
+    recorder.close(WORKER_SECONDS)
 
 
 def _cut_off(session: Session, status: str, why: str) -> None:
@@ -350,12 +351,13 @@ def abandon() -> str:
         What has become of the runs; "" if none was open.
     """
     states = []
-    for writer in list(_writers):
-        _cut_off(writer.session, "KILLED", "killed")
+    for recorder in list(_open):
+        recorder.write()
+        _cut_off(recorder.session, "KILLED", "killed")
         with contextlib.suppress(Exception):
-            writer.flush(2.0, since_taken=False)
-            writer.session.note()
-        states.append(_state(writer.session))
+            recorder.flush(2.0, since_taken=False)
+            recorder.session.note()
+        states.append(_state(recorder.session))
     return " ".join(states)
 
 
@@ -369,43 +371,3 @@ def _signpost(project_run: str, run: Run, session: Session) -> None:
         client.log_batch(project_run, tags=[RunTag(*tag) for tag in tags.items()], synchronous=True)
         client.update_run(project_run, name="continuation")
         client.set_terminated(project_run, status)
-
-
-WORKFLOW = "workflowType=machine_learning"
-
-
-def view_address(run: Run, key: str, charts: bool = False) -> str:
-    """The UI's page, relative to the UI, of a view that is saved in a run's experiment; see `views`."""
-    mode = "compareRunsMode=CHART&" if charts else ""
-    return f"#/experiments/{run.experiment_id}/runs?{mode}viewStateShareKey={key}&{WORKFLOW}"
-
-
-def artifact_address(run: Run, path: str) -> str:
-    """The UI's page, relative to the UI, of an artifact of a run."""
-    return f"#/experiments/{run.experiment_id}/runs/{run.run_id}/artifacts/{quote(path)}?{WORKFLOW}"
-
-
-def page_address(run: Run, run_id: str) -> str:
-    """The UI's page, relative to the UI, of a run of the experiment that `run` is of."""
-    return f"#/experiments/{run.experiment_id}/runs/{run_id}?{WORKFLOW}"
-
-
-def address(run: Run) -> tuple[str, str]:
-    """Where to look at a run: the command that opens the UI on this store, and the run's page there."""
-    uri = mlflow.get_tracking_uri()
-    command = "" if is_server(uri) else f"mlflow ui --backend-store-uri '{absolute(uri)}'"
-    return command, _in_ui(page_address(run, run.run_id))
-
-
-def artifact_place(run: Run, name: str) -> str:
-    """Where a run's artifact is: its path, where the store keeps it on this machine, else its page in the UI."""
-    kept = Client().get_run(run.run_id).info.artifact_uri
-    if (folder := get_local_path_or_none(kept)) is not None:
-        return str(Path(folder).absolute() / name)
-    return _in_ui(artifact_address(run, name))
-
-
-def _in_ui(page: str) -> str:
-    """A page's whole address, given the one that is relative to the UI."""
-    uri = mlflow.get_tracking_uri()
-    return f"{uri.rstrip('/') if is_server(uri) else 'http://127.0.0.1:5000'}/{page}"
