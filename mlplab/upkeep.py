@@ -20,6 +20,8 @@ from mlplab.store.recorder import Recorder
 from mlplab.store.sessions import damaged_dir, in_use, interrupted, sessions_dir, set_aside
 from mlplab.stores import Client, unusable
 
+DISCARD = "python -m mlplab sync --discard"
+
 
 def sync(say: Callable[[str], None]) -> bool:
     """Delivers what commands that are over have left on this machine's disk; whether all of it arrived.
@@ -29,7 +31,9 @@ def sync(say: Callable[[str], None]) -> bool:
     complete, found = True, False
     for session in interrupted():
         if isinstance(session, UnreadableError):
-            set_aside(session)
+            if set_aside(session) is None:
+                complete = False
+                say(f"A session cannot be read: {session}. Or give it up: {DISCARD} {session.folder.name}")
             continue
         if "worker" in session.about or not session.waiting:  # what a worker had was done again elsewhere
             session.close()
@@ -58,7 +62,7 @@ def sync(say: Callable[[str], None]) -> bool:
             complete = False
             session.close()
             refused = str(unusable(store, error))
-            say(f"{refused[0].upper()}{refused[1:]} Or give it up: python -m mlplab sync --discard {session.key}")
+            say(f"{refused[0].upper()}{refused[1:]} Or give it up: {DISCARD} {session.key}")
         else:
             outermost = session.runs.get(session.key, RunState(session.key))
             say(f"All of it has arrived; the outermost run is {outermost.run_id}.")
@@ -66,10 +70,7 @@ def sync(say: Callable[[str], None]) -> bool:
                 say("Its command was interrupted: given again, it goes on; python -m mlplab reap ends its runs.")
     for folder in damaged_dir().glob("*"):
         complete = False
-        say(
-            f"Session {folder.name} cannot be read; it is as it was, in {folder}. Give it up: python -m mlplab sync "
-            f"--discard {folder.name}"
-        )
+        say(f"Session {folder.name} cannot be read; it is as it was, in {folder}. Give it up: {DISCARD} {folder.name}")
     if not found and complete:
         say("Nothing waits on this machine.")
     return complete

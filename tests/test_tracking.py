@@ -647,6 +647,24 @@ def test_a_store_that_this_user_may_not_write_to_is_refused(what, store, tmp_pat
         assert "MLFLOW_" in text
 
 
+def test_a_state_folder_of_another_user_is_refused_with_the_remedy(store, tmp_path, monkeypatch):
+    """Who may not write to the folder of what waits is told so, with the variable that names another, before anything
+    runs."""
+    with tempfile.TemporaryDirectory() as name:  # pytest's own are for their user alone
+        folder, path = Path(name), Path(name) / "mlflow.db"
+        path.write_bytes((tmp_path / "mlflow.db").read_bytes())
+        change(path, f"UPDATE experiments SET artifact_location = '{folder}/0'")
+        (folder / "state").mkdir()
+        for each, mode in ((folder, 0o777), (path, 0o666), (folder / "state", 0o555)):
+            each.chmod(mode)
+        monkeypatch.setenv("XDG_STATE_HOME", str(folder / "state"))
+        with any_user():
+            text = refused(f"sqlite:///{path}")
+        assert f"{folder}/state" in text
+        assert "XDG_STATE_HOME=" in text
+        assert "Nothing was trained" in text
+
+
 def test_a_server_that_does_not_let_this_user_write_is_refused(server):
     """Who is unknown to a tracking server (401), or may only read (403), is told so before anything runs."""
     with Proxy(server.port) as proxy:

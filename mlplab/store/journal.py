@@ -228,9 +228,10 @@ class Session:
             self._changed.add(told.key)
             files = [operation["file"] for _, operation in done if "file" in operation]
             self._write(durable=bool(files))
-        # Not before that is on disk: a process killed in between would have to deliver what is gone.
         for path in files:
-            shutil.rmtree((self.folder / "files" / path).parent, ignore_errors=True)
+            # Not before that is on disk: a process killed in between would have to deliver what is gone.
+            if not self.broken or Path(path).is_absolute():
+                shutil.rmtree((self.folder / "files" / path).parent, ignore_errors=True)
 
     def note(self) -> None:
         """Writes down all that is not on disk yet."""

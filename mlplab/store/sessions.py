@@ -137,7 +137,9 @@ def _read(folder: Path, held: filelock.BaseFileLock) -> Session | None:
 
 
 def set_aside(session: UnreadableError) -> Path | None:
-    """Moves a session that cannot be read to where none is looked for; None where it cannot be moved."""
+    """Moves a session that cannot be read to where none is looked for; None where it stays, as an older one's does."""
+    if (session.folder / "journal.jsonl").exists():
+        return None
     aside = damaged_dir() / session.folder.name
     try:
         aside.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
