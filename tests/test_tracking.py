@@ -647,6 +647,22 @@ def test_a_store_that_this_user_may_not_write_to_is_refused(what, store, tmp_pat
         assert "MLFLOW_" in text
 
 
+def test_a_clock_that_is_set_back_loses_nothing(store, dataset, monkeypatch):
+    """Set back by a day in the middle of a command, every point is there, and no run ends before it began."""
+    with parent_run("set back", {}, dataset) as parent:
+        child = parent.child("a", {}, {}, dataset)
+        child.metrics({"loss": 1.0}, 1)
+        now = time.time
+        monkeypatch.setattr(time, "time", lambda: now() - 86_400)
+        child.metrics({"loss": 0.5}, 2)
+        child.finish()
+        parent.finish()
+    assert points(store, child.run_id, "loss") == [(1, 1.0), (2, 0.5)]
+    for run in (store.get_run(child.run_id), store.get_run(parent.run_id)):
+        assert run.info.status == "FINISHED"
+        assert run.info.end_time >= run.info.start_time
+
+
 def test_a_state_folder_of_another_user_is_refused_with_the_remedy(store, tmp_path, monkeypatch):
     """Who may not write to the folder of what waits is told so, with the variable that names another, before anything
     runs."""
