@@ -36,7 +36,7 @@ LAYERS = (
     {"tables", "curves"},
     # One training, one search, one run of the store, one registered model.
     {"trial", "search", "registry"},
-    {"choosing"},
+    {"choosing", "device"},
     {"records", "labels", "tracking", "lookup", "upkeep", "workload"},
     {"building", "judging", "recording"},
     # Keras' fit, faster.
@@ -57,7 +57,7 @@ LAYERS = (
     # What needs nothing else.
     {"keras_names", "user_code", "models", "initial", "splits", "verdicts", "aggregates", "spool", "backend"},
     {"checks", "statistics", "sequential", "racing", "arrays", "ranges", "sharing", "drawing", "export", "machine"},
-    {"marks", "amounts", "addresses", "layout", "views", "page_parts"},
+    {"marks", "amounts", "addresses", "layout", "views", "page_parts", "evaluations"},
     # The public names, which it imports on use alone, and the folders of the cache and the state.
     {"__init__"},
 )
