@@ -4,12 +4,13 @@ What is said goes to a journal on disk at once (`mlplab.spool`), and from there 
 training needs no store to go on, and a process that is killed leaves nothing that only it knew.
 """
 
+import contextlib
 import json
 import math
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from matplotlib.figure import Figure
 from mlflow.tracking.context.registry import resolve_tags
 
 import serving
-from mlplab import origin, served, stores
+from mlplab import drawing, origin, served, stores
 from mlplab.addresses import shown
 from mlplab.checks import UnavailableError
 from mlplab.data import Dataset
@@ -34,7 +35,7 @@ PROGRAM = str(Path(serving.__file__).with_name("program.py"))
 
 model_code = threading.Lock()
 """Held while MLflow runs the code of a model that is logged, for which it puts a module of its own in the place of
-another: two threads at a time would leave it there."""
+another, and while it writes one: two threads at a time would leave it there."""
 
 
 @dataclass(frozen=True)
@@ -238,7 +239,7 @@ class Run:
 
         def draw() -> None:
             place, name = self._writer.session.file(path)
-            figure.savefig(place)
+            drawing.save(figure, place)
             self._writer.session.append(self.key, {"op": "artifact", "file": name})
 
         self._writer.later(draw)
@@ -286,11 +287,12 @@ class Run:
             "pip_requirements": [f"{what}=={at}" for what, at in origin.versions().items() if what != "python"],
         }
         if isinstance(example, np.ndarray) and isinstance(answers, np.ndarray):
-            mlflow.tensorflow.save_model(export, path=place, **about)
+            with model_code, _taken_as_they_are():
+                mlflow.tensorflow.save_model(export, path=place, **about)
         else:  # MLflow's own flavor is asked by one array alone
             tf.saved_model.save(export, str(place.parent / "export"))
             written = mlflow.models.Model()
-            with model_code:
+            with model_code, _taken_as_they_are():
                 mlflow.pyfunc.save_model(
                     path=place,
                     mlflow_model=written,
@@ -355,6 +357,26 @@ class Run:
 
     def _say(self, kind: str, **what: Any) -> None:
         self._writer.append(self.key, {"op": kind, **what})
+
+
+@contextlib.contextmanager
+def _taken_as_they_are() -> Iterator[None]:
+    """While it lasts, MLflow does not compare the requirements that it is given with what is installed.
+
+    They are what is installed, and to compare them it reads which files every installed package has: two seconds.
+    """
+    from mlflow.utils import environment
+
+    name = "warn_dependency_requirement_mismatches"
+    if not hasattr(environment, name):  # a version of MLflow that does otherwise
+        yield
+        return
+    before = getattr(environment, name)
+    setattr(environment, name, lambda requirements: None)
+    try:
+        yield
+    finally:
+        setattr(environment, name, before)
 
 
 def _texts(values: Mapping[str, Any]) -> dict[str, str]:

@@ -26,7 +26,7 @@ from mlplab.spec import Metric, Training
 
 HASHED_EPOCHS = 3
 """Epochs whose batch order is hashed."""
-TIMED_SECONDS, MOST_TIMED_EPOCHS = 1.0, 10
+TIMED_SECONDS, MOST_TIMED_EPOCHS = 0.5, 10
 """How long, about, and for how many epochs at most, a training that was not alone is timed alone."""
 
 CHECKED_EXAMPLES = 32
