@@ -84,11 +84,8 @@ def main() -> None:
             whole, record = timed(small, "digits")
             left.append(whole - sum(clocks(record).values()))
     middle = statistics.median(left[1:])
-    print(
-        f"Fixed part of three variants: {middle:.2f} s (goal {FIXED_GOAL} s: {_verdict(middle <= FIXED_GOAL)}), ",
-        end="",
-    )
-    print(f"{min(left[1:]):.2f} to {max(left[1:]):.2f} s; in a new process {left[0]:.2f} s.", flush=True)
+    print(f"Fixed part of three variants: {middle:.2f} s (goal {FIXED_GOAL} s: {_verdict(middle <= FIXED_GOAL)}).")
+    print(f"From {min(left[1:]):.2f} to {max(left[1:]):.2f} s; in a new process {left[0]:.2f} s.", flush=True)
     wanted = Options(epochs=options.epochs, seeds=options.seeds).adapt(load_experiment(options.experiment))
     assert isinstance(wanted, Comparison), f"{options.experiment} is no comparison"
     with new_store():
