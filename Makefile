@@ -56,6 +56,7 @@ bench: .venv/ready
 	python benchmarks/search.py
 	python benchmarks/tuning.py
 	python benchmarks/tracking.py
+	python benchmarks/rest.py
 	python benchmarks/startup.py
 	python benchmarks/serving.py
 	python benchmarks/attacks.py

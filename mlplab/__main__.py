@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlplab import command_line
+from mlplab import command_line, evaluations
 from mlplab.checks import UsageError, check_registered, choose
 from mlplab.command_line import (
     DATASET_CHOICES,
@@ -264,7 +264,9 @@ def _replay(options: argparse.Namespace) -> int:
         with Progress(out).phase(Phase("replay", "seeds", {variant.name: work})) as progress:
             outcome, result = replay.replay(recorded, data, progress)
         for epoch in range(result.epochs):
-            run.metrics({name: values[epoch] for name, values in result.history.items()}, step=epoch + 1)
+            values = {name: each[epoch] for name, each in result.history.items()}
+            told = {k: v for k, v in values.items() if evaluations.measured(k, epoch + 1, v, variant.epochs)}
+            run.metrics(told, step=epoch + 1)
         run.text(outcome.to_json(), "replay.json")
         run.tags({"replay.equal": str(outcome.equal).lower(), "mlflow.note.content": outcome.sentence})
         run.finish("FINISHED" if outcome.equal else "FAILED")

@@ -238,8 +238,10 @@ class ComparedAcross(_Shown):
 
 
 def _png(figure: "Figure") -> str:
+    from mlplab import drawing
+
     content = io.BytesIO()
-    figure.savefig(content, format="png")
+    drawing.save(figure, content)
     return base64.b64encode(content.getvalue()).decode()
 
 

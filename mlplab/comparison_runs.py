@@ -2,12 +2,13 @@
 
 import contextlib
 import itertools
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 from mlplab import labels, lookup, marks
 from mlplab.comparison import Comparison
-from mlplab.conclusion import conclude, look, save_views, verdicts_of
+from mlplab.conclusion import conclude, look, prepare, save_views, verdicts_of
 from mlplab.data import Dataset
 from mlplab.records import Record, Tuning
 from mlplab.results import FAILED
@@ -58,6 +59,7 @@ def run_comparison(
     seeds = comparison.each_seed
     looks = comparison.seeds.after(_looks(earlier, seeds)) if isinstance(comparison.seeds, Until) else ()
     wanted = {group.variant.name for group in groups}
+    threading.Thread(target=prepare, name="imports").start()
     with contextlib.ExitStack() as stack:
         watch = stack.enter_context(watching(comparison.resolved()))
         train = stack.enter_context(_training(comparison, data, device, watch, jobs, address))

@@ -66,6 +66,12 @@ def look(
     return {name for verdict in left for name in (verdict.a, verdict.b)}
 
 
+def prepare() -> None:
+    """Imports what `conclude` needs and no training does; called beside the first one, while that is compiled."""
+    import altair  # noqa: F401
+    import tf2onnx.convert  # noqa: F401
+
+
 def conclude(
     parent: Run,
     comparison: Comparison,

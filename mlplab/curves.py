@@ -3,7 +3,7 @@
 import math
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from mlplab import evaluations
 from mlplab.calls import Call
 from mlplab.checks import UsageError
 from mlplab.drawing import LINE, SPIKE, limit_y
@@ -21,18 +22,27 @@ from mlplab.statistics import mean_interval
 
 def draw(axes: Axes, outcome: Outcome, metric: str, label: str, colour: str, dash: str, bands: bool = True) -> Line2D:
     """Draws a metric over the epochs: of one seed its curve; of several their mean, its interval, and each one."""
-    curves = [result.history.get(metric, []) for result in outcome.results]
+    epochs = outcome.variant.epochs
+    curves = [_told(metric, result.history.get(metric, []), epochs) for result in outcome.results]
     lost = [result.status == DIVERGED for result in outcome.results]
     if len(curves) == 1:
         return _curve(axes, curves[0], label, colour, dash, lost[0])
-    mean, low, high = mean_of([result.history.get(metric, []) for result in sound(outcome)])
+    means = mean_of([result.history.get(metric, []) for result in sound(outcome)])
+    # Where all seeds were measured: the best epoch is another of each.
+    at = evaluations.points(metric, [math.nan] * means.shape[1], epochs)
+    mean, low, high = means[:, [epoch - 1 for epoch in at]]
     if bands and len(mean) <= POINTS:
-        axes.vlines(range(1, len(mean) + 1), low, high, color=colour, alpha=0.6, linewidth=1.2, zorder=1.4)
+        axes.vlines(at, low, high, color=colour, alpha=0.6, linewidth=1.2, zorder=1.4)
     elif bands:
-        axes.fill_between(range(1, len(mean) + 1), low, high, color=colour, alpha=0.18, linewidth=0, zorder=1.4)
-        for values, diverged in zip(curves, lost, strict=True):
-            _curve(axes, values, "", colour, dash, diverged).set(linewidth=0.8, alpha=0.45, zorder=1.5)
-    return _curve(axes, mean.tolist(), label, colour, dash, all(lost))
+        axes.fill_between(at, low, high, color=colour, alpha=0.18, linewidth=0, zorder=1.4)
+        for curve, diverged in zip(curves, lost, strict=True):
+            _curve(axes, curve, "", colour, dash, diverged).set(linewidth=0.8, alpha=0.45, zorder=1.5)
+    return _curve(axes, dict(zip(at, mean.tolist(), strict=True)), label, colour, dash, all(lost))
+
+
+def _told(metric: str, values: Sequence[float], epochs: int) -> dict[int, float]:
+    """Epoch -> value, of the epochs at which a metric was measured."""
+    return {epoch: values[epoch - 1] for epoch in evaluations.points(metric, values, epochs)}
 
 
 def sound(outcome: Outcome) -> Sequence[Result]:
@@ -40,13 +50,14 @@ def sound(outcome: Outcome) -> Sequence[Result]:
     return [result for result in outcome.results if result.status != DIVERGED] or outcome.results
 
 
-def _curve(axes: Axes, values: Sequence[float], label: str, colour: str, dash: str, diverged: bool) -> Line2D:
-    """Draws values over the epochs; a cross where a training diverged, a dot where one epoch makes no line."""
+def _curve(axes: Axes, curve: Mapping[int, float], label: str, colour: str, dash: str, diverged: bool) -> Line2D:
+    """Draws values by epoch; a cross where a training diverged, a dot where one epoch makes no line."""
+    values = list(curve.values())
     finite = [index for index, value in enumerate(values) if math.isfinite(value)]
     few = len(finite) <= POINTS
     marker = "x" if diverged else "o" if few else ""
     shown = [value if math.isfinite(value) else math.nan for value in values]
-    (line,) = axes.plot(range(1, len(values) + 1), shown, color=colour, linestyle=dash, label=label, linewidth=1.8)
+    (line,) = axes.plot(list(curve), shown, color=colour, linestyle=dash, label=label, linewidth=1.8)
     line.set(marker=marker, markevery=finite if few else finite[-1:], markersize=7 if marker == "x" else 5)
     if few:
         line.set_linestyle("")
@@ -151,7 +162,7 @@ def unit_of(metric: Metric, results: Sequence[Result]) -> str:
         says = [names.pop().replace("_", " ")] if len(names) == 1 else []
         if metric.unit == "nats":
             says = ["cross-entropy"]
-        penalized = any("penalty" in result.history for result in results)
+        penalized = any(evaluations.PENALTY in result.history for result in results)
         of = " and ".join(filter(None, [*says, "penalty" * penalized]))
     else:
         of = ""

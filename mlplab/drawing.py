@@ -3,12 +3,15 @@
 import itertools
 import textwrap
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.image import imsave
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
@@ -33,6 +36,13 @@ def new_figure(title: str, data: str, height: float = 4.2, width: float = WIDTH)
     figure = Figure(figsize=(width, height), dpi=min(DPI, WIDEST / width), layout="constrained", facecolor="white")
     figure.suptitle(folded(f"{title} – {data}", int(12.5 * width)), fontsize=11)
     return figure
+
+
+def save(figure: Figure, file: str | Path | BinaryIO) -> None:
+    """Writes a figure as PNG, drawn once: Matplotlib's own `savefig` draws it a first time to lay it out."""
+    canvas: Any = FigureCanvasAgg(figure)  # Matplotlib says nothing of its types
+    canvas.draw()
+    imsave(file, canvas.buffer_rgba(), format="png", dpi=figure.dpi)
 
 
 def limit_y(axes: Axes, values: Sequence[float] | np.ndarray, reach: float = 0.3) -> None:

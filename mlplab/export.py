@@ -46,9 +46,13 @@ class Export(tf.Module):  # type: ignore[misc]
             return tf.nest.map_structure(_readable, model(tf.nest.map_structure(_as_trained, inputs), training=False))
 
         self.__call__ = tf.function(call, input_signature=[signature(model, example)])
-        # What a SavedModel has to hold. Not the model itself: that would save its optimizer's state, too.
-        self.layers = list(model.layers)
-        self.captured = self.__call__.get_concrete_function().variables
+        # What a SavedModel has to hold. Not the model itself: that would save its optimizer's state, too. Its layers
+        # only where they hold something besides, such as a vocabulary: their weights would be saved a second time.
+        function = self.__call__.get_concrete_function()
+        self.captured = function.variables
+        handles = {id(variable.handle) for variable in self.captured}
+        resources = {id(tensor) for tensor in function.captured_inputs if tensor.dtype == tf.resource}
+        self.layers = list(model.layers) if resources - handles else []
 
 
 def signature(model: keras.Model, example: Any = None) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from mlplab import tables
+from mlplab import evaluations, tables
 from mlplab.curves import draw, finish, histories, mean_of, sound, unit_of, with_unit
 from mlplab.drawing import (
     COLOURS,
@@ -43,8 +43,10 @@ def learning_curves(results: Result | Sequence[Result], data: str, metrics: Sequ
     (outcome,) = outcomes([results] if isinstance(results, Result) else results)
     chosen = metrics or [*tables.logged(outcome.results)[: MOST_PANELS - 1], "loss"]
     shown = [with_unit(metric, outcome.results) for metric in chosen[:MOST_PANELS]]
-    penalized = any("penalty" in result.history for result in outcome.results)
-    labels = ("training", "validation", f"training, evaluated{' (loss without penalty)' if penalized else ''}")
+    penalized = any(evaluations.PENALTY in result.history for result in outcome.results)
+    at = evaluations.words(outcome.variant.epochs)
+    evaluated = " ".join(filter(None, ["training, evaluated", at, "(loss without penalty)" * penalized]))
+    labels = ("training", "validation", evaluated)
     validated = any("val_loss" in result.history for result in outcome.results)
     rows = -(-len(shown) // 2)
     figure = new_figure(f"{_titled(outcome)}: learning curves", data, 0.9 + 2.9 * rows)
@@ -53,7 +55,7 @@ def learning_curves(results: Result | Sequence[Result], data: str, metrics: Sequ
         axes.remove()
     marks: dict[str, Line2D] = {}
     for axes, metric in zip(panels, shown, strict=False):
-        names = [metric.base, f"val_{metric.base}", f"train_eval_{metric.base}"]
+        names = [metric.base, f"val_{metric.base}", f"{evaluations.PREFIX}{metric.base}"]
         measured = [any(result.history.get(name) for result in outcome.results) for name in names]
         lines = [
             draw(axes, outcome, name, label, COLOURS[place], DASHES[place])

@@ -1,7 +1,9 @@
 """A trained model as MLflow logs it: a folder with its signature, an input example, and what a server needs of it."""
 
+import contextlib
 import shutil
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ PROGRAM = str(Path(serving.__file__).with_name("program.py"))
 
 model_code = threading.Lock()
 """Held while MLflow runs the code of a model that is logged, for which it puts a module of its own in the place of
-another: two threads at a time would leave it there."""
+another, and while it writes one: two threads at a time would leave it there."""
 
 
 def write(place: Path, model: Any, data: Dataset) -> None:
@@ -44,11 +46,12 @@ def write(place: Path, model: Any, data: Dataset) -> None:
         "pip_requirements": [f"{what}=={at}" for what, at in origin.versions().items() if what != "python"],
     }
     if isinstance(example, np.ndarray) and isinstance(answers, np.ndarray):
-        mlflow.tensorflow.save_model(export, path=place, **about)
+        with model_code, _taken_as_they_are():
+            mlflow.tensorflow.save_model(export, path=place, **about)
     else:  # MLflow's own flavor is asked by one array alone
         tf.saved_model.save(export, str(place.parent / "export"))
         written = mlflow.models.Model()
-        with model_code:
+        with model_code, _taken_as_they_are():
             mlflow.pyfunc.save_model(
                 path=place,
                 mlflow_model=written,
@@ -65,3 +68,23 @@ def write(place: Path, model: Any, data: Dataset) -> None:
         written.save(place / "MLmodel")
         shutil.rmtree(place.parent / "export")
     served.write(place / served.FOLDER, export, data)
+
+
+@contextlib.contextmanager
+def _taken_as_they_are() -> Iterator[None]:
+    """While it lasts, MLflow does not compare the requirements that it is given with what is installed.
+
+    They are what is installed, and to compare them it reads which files every installed package has: two seconds.
+    """
+    from mlflow.utils import environment
+
+    name = "warn_dependency_requirement_mismatches"
+    if not hasattr(environment, name):  # a version of MLflow that does otherwise
+        yield
+        return
+    before = getattr(environment, name)
+    setattr(environment, name, lambda requirements: None)
+    try:
+        yield
+    finally:
+        setattr(environment, name, before)

@@ -15,6 +15,7 @@ from mlplab.comparison import Comparison
 from mlplab.curves import unit_of, with_unit
 from mlplab.data import Dataset
 from mlplab.drawing import CROWD
+from mlplab.evaluations import PREFIX
 from mlplab.page_behind import commands_part, data_part, machine_part, splits_of, trained_part
 from mlplab.page_canvas import Charts
 from mlplab.page_parts import escaped, folded, listing, paragraph, section, table
@@ -219,7 +220,7 @@ def _with_interval(verdicts: Sequence[Verdict]) -> list[Verdict]:
 
 
 def _base(metric: Metric) -> str:
-    return metric.base.removeprefix("train_eval_")
+    return metric.base.removeprefix(PREFIX)
 
 
 def _differences(charts: Charts, verdicts: Sequence[Verdict], explained: bool = True) -> str:

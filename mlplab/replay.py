@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from mlplab import lookup, origin
+from mlplab import evaluations, lookup, origin
 from mlplab.checks import UsageError
 from mlplab.comparison import Comparison
 from mlplab.data import Dataset
@@ -142,7 +142,9 @@ def compare(then: Result, now: Result, before: Mapping[str, str], after: Mapping
             if a is None or b is None:
                 found.append(f"the training has {now.epochs} epochs and had {then.epochs}")
                 break
-            if not (a == b or (math.isnan(a) and math.isnan(b))):
+            # Other versions have evaluated the training examples after other epochs.
+            both = all(evaluations.measured(name, epoch + 1, value, then.variant.epochs) for value in (a, b))
+            if both and not (a == b or (math.isnan(a) and math.isnan(b))):
                 found.append(f"{name} at epoch {epoch + 1} is {b!r} and was {a!r}")
         if found:
             break

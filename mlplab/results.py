@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mlplab import evaluations
 from mlplab.comparison import Comparison
 from mlplab.spec import Metric, Training
 from mlplab.statistics import mean_interval
@@ -32,9 +33,10 @@ class Result:
         history: name of a metric -> its value at each epoch, as Keras' History has them, with `learning_rate` (at the
             epoch's end) and `train_seconds` besides, and with `train_eval_` in front of each metric: the training
             examples evaluated after the epoch as validation examples are, without dropout, and the loss without the
-            penalty, which is `penalty` where there is one. `train_seconds` is the one clock of training: seconds from
-            the first epoch on, without compiling and evaluation, with nothing else trained beside it. Of seeds trained
-            side by side it is known once each is timed alone: `solo_epoch_seconds` times the epochs.
+            penalty, which is `penalty` where there is one; NaN after the epochs that `evaluations` leaves out.
+            `train_seconds` is the one clock of training: seconds from the first epoch on, without compiling and
+            evaluation, with nothing else trained beside it. Of seeds trained side by side it is known once each is
+            timed alone: `solo_epoch_seconds` times the epochs.
         select: the metric by which its best epoch is the best.
         weights: those of the model after the best epoch, in the order of `keras.Model.get_weights`.
         best_epoch: 1 for the first; the epoch with the best value of the selection metric, None if there is none.
@@ -106,7 +108,7 @@ class Result:
 
     def gap(self, metric: Metric) -> float:
         """How much better a metric is on the training than on the validation examples, at the best epoch."""
-        apart = self.best(f"train_eval_{metric.base}") - self.best(f"val_{metric.base}")
+        apart = self.best(f"{evaluations.PREFIX}{metric.base}") - self.best(f"val_{metric.base}")
         return apart if metric.maximizes else -apart
 
     def best(self, metric: str) -> float:

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from mlplab import drawing, figures, labels, replay, results, tables, trial, worker
+from mlplab import drawing, evaluations, figures, labels, replay, results, tables, trial, worker
 from mlplab.calls import Call
 from mlplab.comparison import Comparison
 from mlplab.data import Dataset
@@ -47,6 +47,8 @@ class SeedGroup:
         self._tags = {"mlplab.experiment": comparison.name, "mlplab.variant": variant.name, "mlflow.runColor": colour}
         self._tags |= labels.of_data(data)
         self._params = {**variant.params(), "dataset": data.name}
+        if trial.measured(variant) and (said := evaluations.words(variant.epochs)):
+            self._params["train_eval"] = f"{said}, the first, the best and the last"
         self.trained: list[tuple[Result, Run]] = []
 
     @classmethod
@@ -179,10 +181,14 @@ class SeedGroup:
     def _end(self, result: Result, run: Run) -> None:
         """What a training's run holds of it as a whole, once its seconds are known, and the run's end."""
         if result.status != FAILED:
+            # What had not reached the journal, or was not known before; nothing is said twice.
+            late: Sequence[int] = ()
             if result.resumed_at or math.isfinite(result.solo_epoch_seconds):
-                # What had not reached the journal, or was not known before; nothing is said twice.
-                for epoch in range(1, result.epochs + 1):
-                    run.metrics(_curves(result, epoch), step=epoch)
+                late = range(1, result.epochs + 1)
+            elif evaluations.words(self.variant.epochs):
+                late = sorted({result.best_epoch or result.epochs, result.epochs})
+            for epoch in late:
+                run.metrics(_curves(result, epoch), step=epoch)
             run.metrics(_summary(result, self.comparison))
             run.text(tables.history_csv(result), "history.csv")
             run.text(replay.record(result, self.comparison, self.data), replay.RECORD)
@@ -359,11 +365,12 @@ def means_of(each: Sequence[Mapping[str, float]]) -> dict[str, float]:
 # the model logs a loss and one metric. What else is known of a training is in its artifacts: history.csv and
 # training.json.
 def _curves(result: Result, epoch: int) -> dict[str, float]:
-    """The metrics of a training after an epoch; the learning rate where it need not stay what the params say."""
+    """What was measured of a training after an epoch; the learning rate where it need not stay what the params say."""
     variant = result.variant
     changes = isinstance(variant.learning_rate, Call) or variant.callbacks or variant.optimizer is None
-    left_out = {"penalty", *([] if changes else ["learning_rate"])}
-    return {name: values[epoch - 1] for name, values in result.history.items() if name not in left_out}
+    left_out = {evaluations.PENALTY, *([] if changes else ["learning_rate"])}
+    values = {name: values[epoch - 1] for name, values in result.history.items() if name not in left_out}
+    return {k: v for k, v in values.items() if evaluations.measured(k, epoch, v, variant.epochs)}
 
 
 def _summary(result: Result, comparison: Comparison) -> dict[str, float]:

@@ -8,11 +8,12 @@ from dataclasses import replace
 
 from mlplab.checks import UsageError
 from mlplab.comparison import Comparison
+from mlplab.evaluations import PENALTY, PREFIX, measured
 from mlplab.records import Record, SearchResult, Tuning, choice_text, choice_words
 from mlplab.results import FINISHED, Outcome, Result, Target, outcomes, rank, significant
 from mlplab.spec import Metric
 
-NO_METRICS = ("loss", "penalty", "learning_rate", "train_seconds")
+NO_METRICS = ("loss", PENALTY, "learning_rate", "train_seconds")
 """What a history has beside the metrics."""
 
 Cell = str | int | float | None
@@ -33,13 +34,13 @@ def shown_metrics(comparison: Comparison, results: Sequence[Result] = ()) -> lis
 
 def _of(metric: Metric) -> str:
     """A metric's name on the training examples, also where it is itself of them."""
-    return metric.base.removeprefix("train_eval_")
+    return metric.base.removeprefix(PREFIX)
 
 
 def logged(results: Sequence[Result]) -> list[str]:
     """The metrics that trainings logged, but for the loss, in their order, by their names on the training examples."""
     names = dict.fromkeys(name for result in results for name in result.history)
-    return [name for name in names if not name.startswith(("val_", "train_eval_")) and name not in NO_METRICS]
+    return [name for name in names if not name.startswith(("val_", PREFIX)) and name not in NO_METRICS]
 
 
 def _metric(comparison: Comparison, name: str) -> Metric:
@@ -53,7 +54,7 @@ def columns(comparison: Comparison, results: Sequence[Result]) -> list[str]:
     """Columns of a comparison's rows. Metrics are those of the best epoch, test metrics too."""
     bases = [_of(metric) for metric in shown_metrics(comparison, results)]
     first = [name for name in bases if name in (_of(comparison.metric), "loss")]
-    kinds = ("val_{}", "{}", "train_eval_{}", "test_{}")
+    kinds = ("val_{}", "{}", f"{PREFIX}{{}}", "test_{}")
     shown = [kind.format(name) for kind in kinds for name in first]
     shown += [metric.name for metric in comparison.judged]
     measured = {name for result in results for name in (*result.history, *(f"test_{name}" for name in result.test))}
@@ -265,10 +266,11 @@ def wide_markdown(cells: Sequence[Sequence[str]]) -> str:
 
 
 def history_csv(result: Result) -> str:
-    """The history as CSV, a row an epoch, numbers in full precision."""
+    """The history as CSV, a row an epoch, numbers in full precision; empty where nothing was measured."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["epoch", *result.history])
     for epoch, values in enumerate(zip(*result.history.values(), strict=True), start=1):
-        writer.writerow([epoch, *values])
+        told = zip(result.history, values, strict=True)
+        writer.writerow([epoch, *(v if measured(name, epoch, v, result.variant.epochs) else "" for name, v in told)])
     return text.getvalue()

@@ -12,26 +12,22 @@ from typing import Any, Protocol
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from mlplab import initial, machine, training
+from mlplab import evaluations, initial, machine, training
 from mlplab.building import build, class_weight, explained, first_rows
 from mlplab.checks import UsageError, choose
-from mlplab.data import Dataset, Split
+from mlplab.data import Dataset
+from mlplab.device import Device as Device  # a part of what this offers
+from mlplab.device import OnTraining
 from mlplab.folds import is_trial
 from mlplab.keras_fit import KERAS
-from mlplab.readers import leaves
 from mlplab.results import DIVERGED, FINISHED, Result
 from mlplab.spec import Metric, Training
 
 HASHED_EPOCHS = 3
 """Epochs whose batch order is hashed."""
-TIMED_SECONDS, MOST_TIMED_EPOCHS = 1.0, 10
+TIMED_SECONDS, MOST_TIMED_EPOCHS = 0.5, 10
 """How long, about, and for how many epochs at most, a training that was not alone is timed alone."""
-
-
-EVALUATION_BYTES = 2**26
-"""An evaluation's batch has `training.EVALUATION_BATCH` examples, or as many as have so many bytes."""
 
 CHECKED_EXAMPLES = 32
 """Of so many examples a variant's loss and metrics are computed before anything is trained."""
@@ -72,39 +68,6 @@ class ProgressListener(Protocol):
 
     def scored(self, candidate: str, mean: float) -> None:
         """A candidate of a search gets no further folds, and has this mean score over those it had."""
-
-
-@dataclass(frozen=True)
-class Device:
-    """A data set's splits as tensors, put on the device once and shared by all trainings; each keeps its dtype.
-
-    Attributes:
-        train, validation, test: x, y and sample weights (None where there are none), each a tensor or a nest of them.
-        evaluated: examples of an evaluation's batch.
-    """
-
-    train: tuple[Any, Any, Any]
-    validation: tuple[Any, Any, Any]
-    test: tuple[Any, Any, Any]
-    evaluated: int
-
-    @classmethod
-    def of(cls, data: Dataset) -> "Device":
-        """Copies a data set's splits to the device."""
-        held = sum(array.nbytes for _, array in leaves((data.train.x, data.train.y)))
-        example = max(1, held // max(1, len(data.train)))
-        batch = min(training.EVALUATION_BATCH, max(32, EVALUATION_BYTES // example))
-        return cls(_tensors(data.train), _tensors(data.validation), _tensors(data.test), batch)
-
-    def evaluate(self, model: keras.Model, split: tuple[Any, Any, Any]) -> dict[str, float]:
-        """Loss and metrics of a model on a split."""
-        x, y, weight = split
-        return training.evaluate(model, x, y, self.evaluated, weight)
-
-
-def _tensors(split: Split) -> tuple[Any, Any, Any]:
-    kept = split.map(tf.constant)
-    return kept.x, kept.y, kept.weight
 
 
 @dataclass(frozen=True)
@@ -193,6 +156,7 @@ def train(
     others = machine.Others()
     fitted = [_model(result, data) for result in results]
     clocks = [training.Clock() for _ in results]
+    own = [OnTraining(result, model, device) for result, model in zip(results, fitted, strict=True)]
     variant = results[0].variant
     together = side_by_side(variant, len(results), data)
     x, y, weight = device.train
@@ -207,15 +171,15 @@ def train(
         validation_data=keras.utils.pack_x_y_sample_weight(*device.validation) if measured(variant) else None,
         validation_batch_size=device.evaluated,
         callbacks=[
-            _callbacks(result, clock, metric, device, report, store, together)
-            for result, clock, store in zip(results, clocks, stores or [None] * len(results), strict=True)
+            _callbacks(result, clock, metric, found, report, store, together)
+            for result, clock, found, store in zip(results, clocks, own, stores or [None] * len(results), strict=True)
         ],
         clocks=clocks,
         program=program,
     )
     busy, memory = others.cores(), machine.peak_memory_mb()
-    for result, model, clock in zip(results, fitted, clocks, strict=True):
-        _finish(result, model, clock, device)
+    for result, model, clock, found in zip(results, fitted, clocks, own, strict=True):
+        _finish(result, model, clock, device, found)
         result.busy, result.peak_memory_mb = busy, memory
         if together:
             # Each clock has its share of every epoch of the group.
@@ -279,25 +243,29 @@ def _callbacks(
     result: Result,
     clock: training.Clock,
     metric: Metric,
-    device: Device,
+    on_training: OnTraining,
     report: Callable[[Result], None],
     store: CheckpointStore | None,
     together: bool,
 ) -> list[keras.callbacks.Callback]:
     own: list[keras.callbacks.Callback] = [each.make() for each in result.variant.callbacks]
-    callbacks = [_Recorder(result, clock, metric, device, report, together), *own]
+    recorder = _Recorder(result, clock, metric, on_training, report, together)
+    # After the user's own, which may have ended the training.
+    callbacks = [recorder, *own, keras.callbacks.LambdaCallback(on_epoch_end=recorder.at_the_end)]
     if store is not None:
         callbacks.append(_Checkpoints(result, clock, store, own))
     return callbacks
 
 
-def _finish(result: Result, model: keras.Model, clock: training.Clock, device: Device) -> None:
+def _finish(result: Result, model: keras.Model, clock: training.Clock, device: Device, on_training: OnTraining) -> None:
     """Takes the model back to its best epoch, and says what it is worth there."""
     result.end = digest([weight.tobytes() for weight in model.get_weights()])
     if not measured(result.variant):
         result.best_epoch, result.weights = result.epochs, model.get_weights()
     elif result.weights is not None:
         model.set_weights(result.weights)
+        assert result.best_epoch is not None
+        on_training.measure(result.best_epoch)
         if not is_trial(result.variant):  # what is chosen among is not to know the test set
             result.test = device.evaluate(model, device.test)
     result.program = clock.program
@@ -321,51 +289,51 @@ class _Recorder(keras.callbacks.Callback):  # type: ignore[misc]
         result: Result,
         clock: training.Clock,
         metric: Metric,
-        device: Device,
+        on_training: OnTraining,
         report: Callable[[Result], None],
         together: bool,
     ) -> None:
         super().__init__()
-        self.result, self.clock, self.metric, self.device, self.report = result, clock, metric, device, report
-        self.together = together
+        self.result, self.clock, self.metric, self.report = result, clock, metric, report
+        self.on_training, self.together = on_training, together
+        self.measured = measured(result.variant)
+        self.weights: list[np.ndarray] | None = None
 
     def on_train_begin(self, logs: object = None) -> None:
-        if not measured(self.result.variant):
-            return
-        started = time.perf_counter()
-        training.compile_evaluation(self.model, *self.device.train[:2], self.device.evaluated, self.device.train[2])
-        self.result.compile_seconds += time.perf_counter() - started
+        if self.measured:
+            self.on_training.compile()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         assert logs is not None
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         logged = {name: float(value) for name, value in logs.items()}
-        evaluated = self._evaluated() if measured(self.result.variant) else {}
-        values = {**logged, **evaluated, "learning_rate": rate}
+        found: dict[str, float] = {}
+        if self.measured:
+            due = evaluations.planned(self.result.epochs + 1, self.result.variant.epochs)
+            found = self.on_training.values() if due else self.on_training.missing()
+            self.weights = None if due else self.model.get_weights()
+        values = {**logged, **found, "learning_rate": rate}
         if not self.together:
             # Side by side the clock has a share of the group's wall time, which is no time of this training.
             values["train_seconds"] = sum(self.clock.train_seconds)
         self.result.add(values)
         name = self.metric.name
-        if evaluated and self.metric.better(values[name], self.result.best(name)):
+        if self.measured and self.metric.better(values[name], self.result.best(name)):
             self.result.best_epoch = self.result.epochs
-            self.result.weights = self.model.get_weights()
+            self.result.weights = self.weights or self.model.get_weights()
         if not (math.isfinite(values["loss"]) and math.isfinite(values.get("val_loss", 0.0))):
             self.result.status = DIVERGED
         self.report(self.result)
         if self.result.status != FINISHED:  # or whoever is told has it end here, as a tuning that halves does
             self.model.stop_training = True
 
-    def _evaluated(self) -> dict[str, float]:
-        """The training examples evaluated as validation examples are, the penalty taken out of the loss."""
-        started = time.perf_counter()
-        found = self.device.evaluate(self.model, self.device.train)
-        # Of weights alone: what a layer adds for its inputs it has for none without a call.
-        penalty = float(sum(self.model.losses)) if any(v.regularizer for v in self.model.trainable_variables) else 0.0
-        self.result.evaluate_seconds += time.perf_counter() - started
-        values = {f"train_eval_{name}": float(value) for name, value in found.items()}
-        values["train_eval_loss"] -= penalty
-        return {**values, "penalty": penalty} if penalty else values
+    def at_the_end(self, epoch: int, logs: object = None) -> None:
+        """Measures the last epoch of a training that ends before its time, too, with the weights that it was told."""
+        if self.model.stop_training and self.weights is not None:
+            now = self.model.get_weights()
+            self.model.set_weights(self.weights)
+            self.on_training.measure(self.result.epochs)
+            self.model.set_weights(now)
 
 
 class _Checkpoints(keras.callbacks.Callback):  # type: ignore[misc]

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.image import imread
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
@@ -295,7 +296,7 @@ def laid_out(name: str) -> Figure:
         if name not in SAVED:
             figure.draw_without_rendering()
             return figure
-        figure.savefig(file := io.BytesIO())
+        drawing.save(figure, file := io.BytesIO())
     content = file.getvalue()
     assert content.startswith(b"\x89PNG\r\n\x1a\n")
     assert struct.unpack(">II", content[16:24]) == tuple(figure.bbox.size.astype(int))
@@ -650,6 +651,15 @@ def test_the_learning_curves_of_several_seeds_are_those_of_one_variant() -> None
             assert np.allclose(axes.lines[11 * place + 10].get_ydata(), mean)
             assert np.allclose(band(axes, place), (low, high))
     assert figure.axes[0].lines[-1].get_xdata()[0] == 15
+
+
+def test_a_figure_that_is_drawn_once_is_what_matplotlib_saves() -> None:
+    """Every pixel of a saved figure is as `savefig` has it, which draws it twice."""
+    pixels = []
+    for save in (drawing.save, Figure.savefig):
+        save(figures.learning_curves(trained("Adam"), DATA), file := io.BytesIO())
+        pixels.append(imread(io.BytesIO(file.getvalue())))
+    assert np.array_equal(*pixels)
 
 
 def test_the_loss_without_the_penalty_is_said_to_be_so() -> None:

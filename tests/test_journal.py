@@ -416,6 +416,26 @@ def test_a_full_disk_ends_no_training_and_what_it_did_not_take_follows():
     again.release()
 
 
+def test_what_a_full_disk_did_not_take_is_not_delivered_before_the_commands_end():
+    """A command that is killed would say it again, with other times: so the store gets it when nothing more is said."""
+    store = Store(iter(()))
+    session, writer = opened(store)
+    tags = marks.plumbing("run", session.key)
+    session.append([("run", {"op": "create", "name": "a", "tags": tags, "start": 0}), *points(1)])
+    (pages,) = session.database.execute("PRAGMA page_count").fetchone()
+    session.database.execute(f"PRAGMA max_page_count = {pages}")
+    for number in range(2, 400):
+        session.append(points(number))
+    assert session.broken
+    writer.deliver()
+    assert 1 <= len(store.points["run-0"]) == session.written - 1 < 399
+    writer.start()
+    assert writer.flush(30.0)
+    assert [step for _, _, step, _ in store.points["run-0"]] == list(range(1, 400))
+    writer.stop()
+    session.release()
+
+
 def test_an_artifact_that_a_full_disk_does_not_take_goes_to_another(monkeypatch, tmp_path):
     """Where this disk is full an artifact is made elsewhere, and where each is there is none; nothing raises."""
     session = sessions.open_session(ABOUT)

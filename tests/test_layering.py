@@ -36,7 +36,7 @@ LAYERS = (
     {"tables", "curves"},
     # One training, one search, one run of the store, one registered model.
     {"trial", "search", "registry"},
-    {"choosing"},
+    {"choosing", "device"},
     {"records", "labels", "store.command", "store.pages", "lookup", "upkeep", "workload"},
     {"building", "judging", "store.runs"},
     # Keras' fit, faster.
@@ -59,7 +59,7 @@ LAYERS = (
     # What needs nothing else.
     {"keras_names", "user_code", "models", "initial", "splits", "verdicts", "aggregates", "store.journal", "backend"},
     {"checks", "statistics", "sequential", "racing", "arrays", "ranges", "sharing", "drawing", "export", "machine"},
-    {"marks", "amounts", "addresses", "layout", "views", "page_parts", "store", "folders"},
+    {"marks", "amounts", "addresses", "layout", "views", "page_parts", "store", "folders", "evaluations"},
     # The public names, which it imports on use alone, and the folders of the cache and the state.
     {"__init__"},
 )

@@ -73,7 +73,7 @@ NOT_RUN = {
     'export PATH="$PWD/.venv/bin:$PATH"': "the tests' own environment stands for it",
     **{
         f"python benchmarks/{name}.py": "minutes to an hour, and measures the machine"
-        for name in ("training", "zoo", "seeds", "search", "tracking", "serving", "looks", "race")
+        for name in ("training", "zoo", "seeds", "search", "tracking", "rest", "serving", "looks", "race")
     },
 }
 """Command -> why no test runs it."""

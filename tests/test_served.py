@@ -8,10 +8,12 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 from mlplab import served
 from mlplab.data import Dataset, load
+from mlplab.export import Export, answering
 from serving import probe
 from serving.model import Contract, arrays_of, as_sent, named
 
@@ -240,3 +242,18 @@ def test_what_onnx_cannot_say_is_refused_with_the_operation_named(name: str, tmp
     assert operation in why
     assert (tmp_path / "served" / served.REFUSED).read_text() == why
     assert not (tmp_path / "served" / "model.onnx").exists()
+
+
+def test_a_saved_model_holds_each_weight_once_and_all_that_it_needs(tmp_path: Path) -> None:
+    """A SavedModel has as many numbers as the model has; with a vocabulary, too, it answers when the model is gone."""
+    plain = sequential((5,), layers.Dense(4), layers.BatchNormalization())
+    tf.saved_model.save(Export(plain, np.zeros((2, 5), np.float32)), str(tmp_path / "plain"))
+    saved = tf.train.list_variables(str(tmp_path / "plain" / "variables" / "variables"))
+    assert sum(int(np.prod(shape)) for name, shape in saved if name.endswith("VARIABLE_VALUE")) == plain.count_params()
+    words = np.array([["a"], ["c"], ["never seen"]])
+    lookup = layers.StringLookup(vocabulary=["a", "b", "c"])
+    model = sequential((1,), lookup, layers.Embedding(4, 2), layers.Flatten(), dtype="string")
+    expected = np.asarray(model(tf.constant(words), training=False))
+    tf.saved_model.save(Export(model, words), str(tmp_path / "words"))
+    del model, lookup
+    np.testing.assert_allclose(answering(tf.saved_model.load(str(tmp_path / "words")))(words), expected)

@@ -17,6 +17,7 @@ from experiments.report.plan import Planned, title_of
 from mlplab import figures, results, search_figures, verdict_figures
 from mlplab.amounts import within
 from mlplab.comparison import Comparison
+from mlplab.drawing import save
 from mlplab.loading import Overview
 from mlplab.records import Record
 from mlplab.results import DIVERGED, Outcome, significant
@@ -44,7 +45,7 @@ class Album:
 def png(figure: Figure) -> bytes:
     """A figure as a PNG with a palette: of the few colours that it has, a third as large and the same to the eye."""
     drawn, kept = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png")
+    save(figure, drawn)
     with Image.open(drawn) as image:
         image.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(kept, format="png", optimize=True)
     return kept.getvalue()

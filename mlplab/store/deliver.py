@@ -46,6 +46,8 @@ class Deliverer:
     Attributes:
         experiment: the store's name of the experiment; None until the store has said it.
         experiment_key: what stands for that until then.
+        unwritten_too: whether it delivers what is not in the journal, as its disk is full. A command that is killed
+            then says that again with other times, and the store has it twice: so not before the command's end.
         modelling: whether a model is being logged, which takes many requests of MLflow's own.
         taken: when the store last took something, as `time.monotonic` has it.
     """
@@ -55,7 +57,7 @@ class Deliverer:
         self.store = str(session.about["store"])
         self.experiment: str | None = None
         self.experiment_key = child_key(session.key, "its experiment")
-        self.modelling = False
+        self.unwritten_too = self.modelling = False
         self.taken = time.monotonic()
         self._say = say
         self._doubtful: set[str] = {told.key for told in session.runs.values() if told.run_id is None}
@@ -72,6 +74,8 @@ class Deliverer:
                 started = time.perf_counter()
                 with self.session.lock:
                     pending = list(itertools.islice(told.pending, MOST["metrics"]))
+                    if not self.unwritten_too:
+                        pending = [each for each in pending if each[0] <= self.session.written]
                 if not pending:
                     return None
                 operations = [operation for _, operation in pending]

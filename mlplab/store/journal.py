@@ -133,6 +133,7 @@ class Session:
         resumed: whether another process began it.
         runs: key of a run -> what was said of it, in the order of creation.
         broken: why the disk does not take what is said, which is then in memory alone; None while it takes all.
+        written: the number of the last operation that is on disk.
         damaged: what of a session on disk could not be read; "" where all of it could.
 
     Raises:
@@ -147,7 +148,7 @@ class Session:
         self.damaged = ""
         self.lock = threading.RLock()
         self._held = held
-        self._numbers = self._files = 0
+        self._numbers = self._files = self.written = 0
         self._unwritten: list[tuple[int, str, bytes]] = []
         self._changed: set[str] = set()
         self.database = connected(folder / "journal.db")
@@ -186,6 +187,7 @@ class Session:
             except sqlite3.DatabaseError:
                 continue
         self._numbers = max([*rows, *(delivered for delivered, *_ in states.values())], default=0)
+        self.written = self._numbers
         bad = []
         for number in range(1, self._numbers + 1):
             run, body, checksum = rows.get(number, (b"", b"", -1))
@@ -264,7 +266,7 @@ class Session:
                 database.execute("ROLLBACK")
             self.broken = OSError(errno.ENOSPC if "full" in str(error) else errno.EIO, str(error), str(self.folder))
         else:
-            self.broken = None
+            self.broken, self.written = None, self._numbers
             self._unwritten.clear()
             self._changed.clear()
 

@@ -142,15 +142,18 @@ class Recorder:
         if written := self._submit(self.write):
             written.result()
         self.to_store.taken = began = time.monotonic()
-        refused = self._refused
-        while self.session.waiting:
-            if self.to_store.modelling and since_taken:  # many requests of MLflow's own, each of which ends
-                self.to_store.taken = time.monotonic()
-            late = time.monotonic() - (self.to_store.taken if since_taken else began) > seconds
-            if late or self._refused >= refused + REFUSALS:
-                return False
-            self._wake.set()
-            time.sleep(0.02)
+        refused, self.to_store.unwritten_too = self._refused, True
+        try:
+            while self.session.waiting:
+                if self.to_store.modelling and since_taken:  # many requests of MLflow's own, each of which ends
+                    self.to_store.taken = time.monotonic()
+                late = time.monotonic() - (self.to_store.taken if since_taken else began) > seconds
+                if late or self._refused >= refused + REFUSALS:
+                    return False
+                self._wake.set()
+                time.sleep(0.02)
+        finally:
+            self.to_store.unwritten_too = False
         return True
 
     def close(self, seconds: float, since_taken: bool = True) -> None:

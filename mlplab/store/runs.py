@@ -18,7 +18,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from mlflow.tracking.context.registry import resolve_tags
 
-from mlplab import stores
+from mlplab import drawing, stores
 from mlplab.addresses import shown
 from mlplab.checks import UnavailableError
 from mlplab.data import Dataset
@@ -224,7 +224,7 @@ class Run:
 
     def figure(self, figure: Figure, path: str) -> None:
         """Writes a figure as an image artifact; it is drawn beside the training."""
-        self._recorder.later(lambda: self.file(path, figure.savefig))
+        self._recorder.later(lambda: self.file(path, partial(drawing.save, figure)))
 
     def folder(self, path: Path) -> None:
         """Writes what a folder holds as artifacts, as it is now."""
