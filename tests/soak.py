@@ -53,8 +53,9 @@ KINDS = {
 }
 """What strikes, one of each a minute."""
 
-GIVEN = 15
-"""How often a comparison's command is given before that counts as never coming to its end."""
+GIVEN = 60
+"""How often a comparison's command is given before that counts as never coming to its end: on a busy machine a command
+takes minutes, and two of three are struck."""
 COMMAND_SECONDS = 600.0
 """A command that takes longer hangs."""
 
@@ -556,8 +557,9 @@ class Soak:
             for lane in self.lanes:
                 stack.callback(lane.disk.close)
             self.began = time.monotonic()
-            lanes = [threading.Thread(target=lane.go) for lane in self.lanes]
-            strikes = [threading.Thread(target=self._guarded, args=(kind,)) for kind in KINDS]
+            stack.callback(self.kill)
+            lanes = [threading.Thread(target=lane.go, daemon=True) for lane in self.lanes]
+            strikes = [threading.Thread(target=self._guarded, args=(kind,), daemon=True) for kind in KINDS]
             for thread in [*lanes, *strikes]:
                 thread.start()
             said = 0
@@ -575,6 +577,12 @@ class Soak:
             print(f"Stores, states and logs stay in {self.folder}.")
             print(f"Again: make soak SECONDS={self.seconds:g} SEED={self.seed}", flush=True)
         return 0 if clean else 1
+
+    def kill(self) -> None:
+        """Ends what is running, where the soak itself is ended; else there is nothing."""
+        for lane in self.lanes:
+            for command in lane.running:
+                command.kill()
 
     def _guarded(self, kind: str) -> None:
         try:
