@@ -65,7 +65,7 @@ bench: .venv/ready
 
 # For a night, not for CI. A seed strikes at the same moments again.
 soak: .venv/ready
-	python tests/soak.py --seconds $(or $(SECONDS),3600) $(if $(SEED),--seed $(SEED))
+	python tests/soak.py --seconds $(or $(SECONDS),3600) $(if $(SEED),--seed $(SEED)) $(if $(KINDS),--kinds $(KINDS))
 
 ui: .venv/ready
 	mlflow ui

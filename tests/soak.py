@@ -1,6 +1,7 @@
 """Comparisons for an hour while everything around them breaks, each held against an undisturbed twin.
 
-Usage: make soak [SECONDS=3600] [SEED=7]   or   python tests/soak.py [--seconds N] [--seed N]
+Usage: make soak [SECONDS=3600] [SEED=7] [KINDS=kill,disk]
+   or: python tests/soak.py [--seconds N] [--seed N] [--kinds KIND,KIND]
 
 Two lanes give real commands, `python -m mlplab compare …`, one comparison after the other: one lane to a tracking
 server behind a proxy, the other to a file of SQLite. Each minute one fault of each kind (`KINDS`) strikes, at a moment
@@ -388,13 +389,12 @@ class Lane:
 class Soak:
     """The lanes, what strikes them, and the count of it."""
 
-    def __init__(self, folder: Path, seconds: float, seed: int) -> None:
-        self.folder, self.seconds, self.seed = folder, seconds, seed
+    def __init__(self, folder: Path, seconds: float, seed: int, kinds: tuple[str, ...] = tuple(KINDS)) -> None:
+        self.folder, self.seconds, self.seed, self.kinds = folder, seconds, seed, kinds
         self.began = time.monotonic()
         self.over = False
         self.tally, self.comparisons, self.anew = Tally(), 0, 0
         self.struck: Counter[str] = Counter()
-        self.missed: Counter[str] = Counter()
         self.codes: Counter[int] = Counter()
         self.errors: list[str] = []
         self.server = Server(folder / "server")
@@ -431,7 +431,7 @@ class Soak:
     def line(self) -> str:
         """How far it is."""
         minutes, tally = (time.monotonic() - self.began) / 60, self.tally
-        struck = ", ".join(f"{kind} {self.struck[kind]}" for kind in KINDS)
+        struck = ", ".join(f"{kind} {self.struck[kind]}" for kind in self.kinds)
         return (
             f"{minutes:5.1f} min: {self.comparisons} comparisons, {tally.points:,} points, {tally.lost} lost, "
             f"{tally.doubled} doubled, {tally.weights_differ} of {tally.weights} arrays differ | {struck}"
@@ -440,7 +440,7 @@ class Soak:
     def table(self) -> str:
         """What came of it, for a note."""
         tally = self.tally
-        rows = [(f"fault: {kind} ({KINDS[kind]})", f"{self.struck[kind]}") for kind in KINDS]
+        rows = [(f"fault: {kind} ({KINDS[kind]})", f"{self.struck[kind]}") for kind in self.kinds]
         rows += [
             ("comparisons held against their twins", f"{self.comparisons}"),
             ("begun anew after a full disk", f"{self.anew}"),
@@ -559,7 +559,7 @@ class Soak:
             self.began = time.monotonic()
             stack.callback(self.kill)
             lanes = [threading.Thread(target=lane.go, daemon=True) for lane in self.lanes]
-            strikes = [threading.Thread(target=self._guarded, args=(kind,), daemon=True) for kind in KINDS]
+            strikes = [threading.Thread(target=self._guarded, args=(kind,), daemon=True) for kind in self.kinds]
             for thread in [*lanes, *strikes]:
                 thread.start()
             said = 0
@@ -575,7 +575,8 @@ class Soak:
         clean = self.tally.clean and not self.errors and self.comparisons > 0
         if not clean:
             print(f"Stores, states and logs stay in {self.folder}.")
-            print(f"Again: make soak SECONDS={self.seconds:g} SEED={self.seed}", flush=True)
+            again = f"SECONDS={self.seconds:g} SEED={self.seed} KINDS={','.join(self.kinds)}"
+            print(f"Again: make soak {again}", flush=True)
         return 0 if clean else 1
 
     def kill(self) -> None:
@@ -614,7 +615,11 @@ def main() -> int:
     )
     parser.add_argument("--seconds", type=float, default=3600.0, help="how long (default: %(default)g)")
     parser.add_argument("--seed", type=int, default=None, help="of the faults (default: another each time)")
+    parser.add_argument("--kinds", default=",".join(KINDS), help="of faults, to see which is to blame (default: all)")
     options = parser.parse_args()
+    kinds = tuple(options.kinds.split(","))
+    if unknown := set(kinds) - set(KINDS):
+        parser.error(f"unknown kind {', '.join(sorted(unknown))}; legal: {', '.join(KINDS)}")
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
     folder = Path(tempfile.mkdtemp(prefix="mlplab-soak-"))
     print(f"Seed {seed}, {options.seconds:g} s, in {folder}.", flush=True)
@@ -626,7 +631,7 @@ def main() -> int:
             said(ended)
 
     threading.excepthook = said_of_others
-    code = Soak(folder, options.seconds, seed).run()
+    code = Soak(folder, options.seconds, seed, kinds).run()
     if code == 0:
         shutil.rmtree(folder, ignore_errors=True)
     return code
