@@ -1,7 +1,7 @@
 """More workers: what two give over one, what the scheduler takes for a task, what the tracking server can take.
 
 Usage: python benchmarks/scaling.py [trainings] [tasks] [tracking] [crowd] [plan]
-                                    [--repetitions N] [--tracking-workers N ...]
+                                    [--repetitions N] [--tracking-workers N ...] [--crowd N]
 
 `trainings`: MLP 784-128-64-10, RMSprop 0.001 and SGD 0.01 in turns, batch size 32, 3 epochs, validated, the training
 images evaluated each epoch, as in a comparison; eight of them on Dask's workers of this machine, one process a core.
@@ -14,10 +14,10 @@ seconds are the medians. Data: MNIST as mlplab finds it, else the digits in its 
 from eight clients that wait for each answer: one epoch of one training (8 points), a whole one of 50 epochs (400
 points), and the creation of a run; and directly, past the server. Server, database and clients share this machine.
 
-`crowd`: 100 of Dask's workers, in four processes, whose trainings learn nothing: each records 50 epochs in a minute, by
-the same ways as a real one (run, params, points, small artifacts, what it tells of each epoch, weights that go back).
-What scheduler, asker, workers, server and database compute for a training, in seconds of a core, which does not depend
-on what else the machine does, and so how many workers fill a core of each.
+`crowd`: 100 of Dask's workers (or as `--crowd` says), in four processes, whose trainings learn nothing: each records 50
+epochs in a minute, by the same ways as a real one (run, params, points, small artifacts, what it tells of each epoch,
+weights that go back). What scheduler, asker, workers, server and database compute for a training, in seconds of a core,
+which does not depend on what else the machine does, and so how many workers fill a core of each.
 
 `plan`: 100 workers, simulated from what was measured, or from the figures in docs/scaling.md.
 """
@@ -339,7 +339,7 @@ def tracking(counts: list[int]) -> dict[str, float]:
 
 # --------------------------------------------------------------------------------------------------------------- crowd
 
-CROWD, HOSTS, ROUNDS = 100, 4, 2
+HOSTS, ROUNDS = 4, 2
 WEIGHTS = 109_386
 """Numbers in the MLP 784-128-64-10."""
 
@@ -381,12 +381,12 @@ def rehearse(item: tuple[Any, int, float]) -> tuple[str, Any, float]:
     return run.run_id, np.zeros(WEIGHTS, "float32"), time.monotonic() - began - seconds
 
 
-def wait_for_workers(address: str) -> None:
+def wait_for_workers(address: str, count: int) -> None:
     """Returns when all of the crowd are there."""
     from distributed import Client
 
     with Client(address, timeout=120, set_as_default=False) as client:
-        client.wait_for_workers(CROWD, timeout=300)
+        client.wait_for_workers(count, timeout=300)
 
 
 def computed(*processes: int) -> float:
@@ -406,12 +406,12 @@ def computed(*processes: int) -> float:
     return found
 
 
-def crowd(seconds: float, counts: list[int]) -> None:
+def crowd(count: int, seconds: float, counts: list[int]) -> None:
     """Measures and prints what each part computes for a training, and how many workers fill a core of it."""
     from mlplab import tracking as record
 
     spawn = multiprocessing.get_context("spawn")
-    items, late, told = ROUNDS * CROWD, [], itertools.count()
+    items, late, told = ROUNDS * count, [], itertools.count()
     with contextlib.ExitStack() as stack:
         services = stack.enter_context(a_stack())
         server, serving = stack.enter_context(services.serving(counts[-1]))
@@ -423,17 +423,17 @@ def crowd(seconds: float, counts: list[int]) -> None:
         quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         scheduler = subprocess.Popen([*command, "--port", address.rpartition(":")[2]], **quiet)
         stack.callback(scheduler.kill)
-        hosts = [spawn.Process(target=host, args=(address, CROWD // HOSTS), daemon=True) for _ in range(HOSTS)]
+        hosts = [spawn.Process(target=host, args=(address, count // HOSTS), daemon=True) for _ in range(HOSTS)]
         for one in hosts:
             one.start()
             stack.callback(one.kill)
         cluster.CONNECT_SECONDS = 120.0
-        wait_for_workers(address)
+        wait_for_workers(address, count)
         workers = stack.enter_context(cluster.workers(address, on_message=lambda message: next(told)))
         parts = {
             "scheduler": [scheduler.pid],
             "who asks": [],
-            f"{CROWD} workers": [one.pid for one in hosts if one.pid],
+            "all workers": [one.pid for one in hosts if one.pid],
             "tracking server": [serving],
             "PostgreSQL": [services.database],
         }
@@ -451,7 +451,7 @@ def crowd(seconds: float, counts: list[int]) -> None:
                 run.adopt(f"training {number}", run_id).keep("result", {"seed": number}, [weights])
             took, after = time.perf_counter() - started, now()
         points = record_points(server)
-    print(f"\n{items} trainings of {seconds:.0f} s, {EPOCHS} epochs, {METRICS} metrics, on {CROWD} workers.")
+    print(f"\n{items} trainings of {seconds:.0f} s, {EPOCHS} epochs, {METRICS} metrics, on {count} workers.")
     print(
         f"All over after {took:.0f} s: {ROUNDS * seconds / took:.0%} of what workers alone would do. The middle one had"
     )
@@ -466,7 +466,7 @@ def crowd(seconds: float, counts: list[int]) -> None:
     )
     for name in parts:
         each = (after[name] - before[name]) / items
-        print(f"| {name} | {each:.3f} | {CROWD * each / seconds:.2f} | {seconds / each:,.0f} |", flush=True)
+        print(f"| {name} | {each:.3f} | {100 * each / seconds:.2f} | {seconds / each:,.0f} |", flush=True)
 
 
 def record_points(server: Server) -> int:
@@ -554,6 +554,7 @@ def main() -> None:
     parser.add_argument(
         "--tracking-workers", type=int, nargs="+", default=[1, 2, 4], help="of the tracking server (default: 1 2 4)"
     )
+    parser.add_argument("--crowd", type=int, default=100, help="workers of the crowd (default: %(default)s)")
     options = parser.parse_args()
     wanted = options.parts or parts
     if unknown := set(wanted) - set(parts):
@@ -566,7 +567,7 @@ def main() -> None:
     if "tracking" in wanted:
         measured |= tracking(options.tracking_workers)
     if "crowd" in wanted:
-        crowd(60.0, options.tracking_workers)
+        crowd(options.crowd, 60.0, options.tracking_workers)
     if "plan" in wanted:
         plan(measured)
 
