@@ -231,8 +231,12 @@ def give(name: str, luggage: bytes) -> None:
 
 
 def take_away(name: str) -> None:
-    """Forgets the luggage of a command that is over."""
-    _luggage.pop(name, None)
+    """Forgets the luggage of a command that is over, and its data sets that no other command has: a worker lives on."""
+    over = _luggage.pop(name, b"")
+    others = [one for one in list(_luggage.values()) if isinstance(one, Luggage)]
+    for digest in over.carried if isinstance(over, Luggage) else ():
+        if not any(digest in one.carried for one in others):
+            _held.pop(digest, None)
 
 
 def call(work: bytes, threads: int, name: str) -> Any:

@@ -544,7 +544,7 @@ def test_a_users_own_code_and_data_travel(dataset: Dataset, tmp_path: Path, monk
         (folder / "parts_of_mine" / "inner.py").write_text("from .least import more\n")
         (folder / "parts_of_mine" / "least.py").write_text(f"def more(number):\n    return {factor}00\n")
     (here / "mine.py").write_text(MINE)
-    own = worker.Reference(Data(()), "own", "1" * 32, "nowhere", carried=dataset)
+    own = worker.Reference(Data(()), "own", "2" * 32, "nowhere", carried=dataset)
     with machines(elsewhere, 1) as many:
         for factor in (2, 3):
             (here / "sizes_of_mine.py").write_text(f"def size(number):\n    return {factor} * number\n")
@@ -554,7 +554,9 @@ def test_a_users_own_code_and_data_travel(dataset: Dataset, tmp_path: Path, monk
                 ((_, held),) = workers.map(examples, [own])
             assert outcomes == {1: 200 + factor, 2: 200 + 2 * factor}
             assert held.get() == (len(dataset.train), dataset.digest)
-    assert len(worker.Luggage({}, {dataset.digest: dataset}).pack(own)) < 1_000
+    luggage = worker.Luggage({}, {dataset.digest: dataset})
+    assert len(luggage.pack(own)) < 1_000
+    assert luggage.unpack(luggage.pack(own)).load() is dataset
 
 
 SPEC = """"Own functions and data, tuned, and seeds until the verdicts are clear."
