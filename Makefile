@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 EXPERIMENTS := $(basename $(notdir $(wildcard experiments/*.py)))
 
-.PHONY: help test check docs bench ui stack clean report $(EXPERIMENTS)
+.PHONY: help test check docs bench soak ui stack clean report $(EXPERIMENTS)
 
 help:
 	@echo "make NAME    run a comparison: $(EXPERIMENTS)"
@@ -21,6 +21,7 @@ help:
 	@echo "make check   lint, format check and types"
 	@echo "make docs    build the documentation into site/"
 	@echo "make bench   measure training against Keras, PyTorch and JAX, and the tracking overhead"
+	@echo "make soak    an hour of comparisons while all around them breaks: make soak SECONDS=1800 SEED=7"
 	@echo "make ui      open the MLflow UI on the local store"
 	@echo "make stack   tracking server with accounts, and model server, on the local store, until Ctrl-C"
 
@@ -62,6 +63,10 @@ bench: .venv/ready
 	python benchmarks/attacks.py
 	python benchmarks/store.py
 	python benchmarks/scaling.py
+
+# For a night, not for CI. A seed strikes at the same moments again.
+soak: .venv/ready
+	python tests/soak.py --seconds $(or $(SECONDS),3600) $(if $(SEED),--seed $(SEED)) $(if $(KINDS),--kinds $(KINDS))
 
 ui: .venv/ready
 	mlflow ui

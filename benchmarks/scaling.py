@@ -1,6 +1,7 @@
 """More workers: what two give over one, what the scheduler takes for a task, what the tracking server can take.
 
-Usage: python benchmarks/scaling.py [trainings] [tasks] [tracking] [plan] [--repetitions N] [--tracking-workers N ...]
+Usage: python benchmarks/scaling.py [trainings] [tasks] [tracking] [crowd] [plan]
+                                    [--repetitions N] [--tracking-workers N ...] [--crowd N]
 
 `trainings`: MLP 784-128-64-10, RMSprop 0.001 and SGD 0.01 in turns, batch size 32, 3 epochs, validated, the training
 images evaluated each epoch, as in a comparison; eight of them on Dask's workers of this machine, one process a core.
@@ -13,6 +14,11 @@ seconds are the medians. Data: MNIST as mlplab finds it, else the digits in its 
 from eight clients that wait for each answer: one epoch of one training (8 points), a whole one of 50 epochs (400
 points), and the creation of a run; and directly, past the server. Server, database and clients share this machine.
 
+`crowd`: 100 of Dask's workers (or as `--crowd` says), in four processes, whose trainings learn nothing: each records 50
+epochs in a minute, by the same ways as a real one (run, params, points, small artifacts, what it tells of each epoch,
+weights that go back). What scheduler, asker, workers, server and database compute for a training, in seconds of a core,
+which does not depend on what else the machine does, and so how many workers fill a core of each.
+
 `plan`: 100 workers, simulated from what was measured, or from the figures in docs/scaling.md.
 """
 
@@ -21,7 +27,10 @@ import base64
 import contextlib
 import heapq
 import http.client
+import itertools
 import json
+import logging
+import multiprocessing
 import os
 import pwd
 import secrets
@@ -148,8 +157,8 @@ def program(name: str) -> str:
 
 
 @contextlib.contextmanager
-def postgresql(password: str) -> Iterator[dict[str, str]]:
-    """A new PostgreSQL that keeps what it confirms, as its image does; yields the client's variables."""
+def postgresql(password: str) -> Iterator[tuple[dict[str, str], int]]:
+    """A new PostgreSQL that keeps what it confirms, as its image does; yields a client's variables and its process."""
     # PostgreSQL refuses to run as root; the user that its package made runs it then.
     user: dict[str, Any] = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.getuid() == 0 else {}
     with tempfile.TemporaryDirectory() as folder:
@@ -171,7 +180,7 @@ def postgresql(password: str) -> Iterator[dict[str, str]]:
                 if not created.returncode:
                     break
                 time.sleep(0.1)
-            yield client
+            yield client, server.pid
         finally:
             server.send_signal(signal.SIGINT)  # Without waiting for clients to leave.
             server.wait()
@@ -266,35 +275,208 @@ def directly(steps: int) -> Callable[[], Callable[[], object]]:
     return make
 
 
-def tracking(counts: list[int]) -> dict[str, float]:
-    """Measures and prints; requests in a second, with the most workers that were asked for."""
+@dataclass
+class Stack:
+    """PostgreSQL and, while `serving` lasts, MLflow's server with accounts before it, as the stack has them.
+
+    Attributes:
+        reached: the variables by which a client reaches the database.
+        database: its process.
+    """
+
+    folder: Path
+    services: dict[str, Any]
+    port: int
+    password: str
+    reached: dict[str, str]
+    database: int
+
+    @contextlib.contextmanager
+    def serving(self, workers: int) -> Iterator[tuple[Server, int]]:
+        """The server, with so many workers, and its process."""
+        from stack import local
+
+        service = self.services["mlflow"]
+        service["environment"] |= self.reached
+        service["command"] = [
+            f"--workers={workers}" if word.startswith("--workers=") else word for word in service["command"]
+        ]
+        with local.running(self.services, "mlflow", logs=self.folder) as processes:
+            local.wait_until_healthy("mlflow", service, processes["mlflow"], 120)
+            yield Server(self.port, self.password), processes["mlflow"].pid
+
+
+@contextlib.contextmanager
+def a_stack() -> Iterator[Stack]:
+    """A new one, in a folder that is thrown away."""
     from stack import local
 
     names = ("POSTGRES_PASSWORD", "ADMIN_PASSWORD", "TRAINER_PASSWORD", "SERVING_PASSWORD", "FLASK_SECRET_KEY")
-    found: dict[str, float] = {}
-    print("\n| what a second takes | one epoch | 50 epochs | run created |\n|---|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as folder:
         values: dict[str, str | None] = {name: secrets.token_hex(16) for name in names}
         port, password = free_port(), str(values["ADMIN_PASSWORD"])
         values |= {"MLFLOW_PORT": str(port), "SERVING_PORT": str(free_port())}
         services = local.on_this_machine(local.compose(values), Path(folder))
-        with postgresql(str(values["POSTGRES_PASSWORD"])) as reached:
-            service = services["mlflow"]
-            service["environment"] |= reached
-            for count in counts:
-                service["command"] = [
-                    f"--workers={count}" if word.startswith("--workers=") else word for word in service["command"]
-                ]
-                with local.running(services, "mlflow", logs=Path(folder)) as processes:
-                    local.wait_until_healthy("mlflow", service, processes["mlflow"], 120)
-                    server = Server(port, password)
-                    found |= {"epoch": rate(server.logging(1)), "whole": rate(server.logging(50))}
-                    found["create"] = rate(server.creating)
-                row = " | ".join(f"{found[name]:.0f}" for name in ("epoch", "whole", "create"))
-                print(f"| the server with {count} workers | {row} |", flush=True)
-            os.environ.update(reached)
-            print(f"| PostgreSQL directly | {rate(directly(1)):.0f} | {rate(directly(50)):.0f} | |", flush=True)
+        with postgresql(str(values["POSTGRES_PASSWORD"])) as (reached, database):
+            yield Stack(Path(folder), services, port, password, reached, database)
+
+
+def tracking(counts: list[int]) -> dict[str, float]:
+    """Measures and prints; requests in a second, with the most workers that were asked for."""
+    found: dict[str, float] = {}
+    print("\n| what a second takes | one epoch | 50 epochs | run created |\n|---|---:|---:|---:|")
+    with a_stack() as stack:
+        for count in counts:
+            with stack.serving(count) as (server, _):
+                found |= {"epoch": rate(server.logging(1)), "whole": rate(server.logging(50))}
+                found["create"] = rate(server.creating)
+            row = " | ".join(f"{found[name]:.0f}" for name in ("epoch", "whole", "create"))
+            print(f"| the server with {count} workers | {row} |", flush=True)
+        os.environ.update(stack.reached)
+        print(f"| PostgreSQL directly | {rate(directly(1)):.0f} | {rate(directly(50)):.0f} | |", flush=True)
     return found
+
+
+# --------------------------------------------------------------------------------------------------------------- crowd
+
+HOSTS, ROUNDS = 4, 2
+WEIGHTS = 109_386
+"""Numbers in the MLP 784-128-64-10."""
+
+
+def host(address: str, count: int) -> None:
+    """A process that is so many of Dask's workers, of one thread each."""
+    import asyncio
+
+    from distributed import Worker
+
+    for name in ("distributed", "distributed.worker", "distributed.core"):  # so many in a process are slow to answer
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+    async def live() -> None:
+        workers = await asyncio.gather(*(Worker(address, nthreads=1, memory_limit=0) for _ in range(count)))
+        await asyncio.gather(*(one.finished() for one in workers))
+
+    asyncio.run(live())
+
+
+def rehearse(item: tuple[Any, int, float]) -> tuple[str, Any, float]:
+    """On a worker: records what a training of so many seconds would; its run, its weights, and how long it is late."""
+    import numpy as np
+
+    from mlplab import tracking, worker
+
+    parent, number, seconds = item
+    began = time.monotonic()
+    with tracking.under(parent) as above:
+        run = above.child(f"training {number}", {f"param_{n}": n for n in range(16)}, {"mlplab.kind": "training"})
+        for epoch in range(1, EPOCHS + 1):
+            time.sleep(max(0.0, began + seconds * epoch / EPOCHS - time.monotonic()))
+            values = {f"metric_{n}": (number + n) / epoch for n in range(METRICS)}
+            run.metrics(values, step=epoch)
+            worker.tell((number, epoch, values))
+        for n in range(6):
+            run.text("what a training leaves\n" * 200, f"artifact_{n}.txt")
+        run.tags({f"tag_{n}": "value" for n in range(8)})
+    return run.run_id, np.zeros(WEIGHTS, "float32"), time.monotonic() - began - seconds
+
+
+def wait_for_workers(address: str, count: int) -> None:
+    """Returns when all of the crowd are there."""
+    from distributed import Client
+
+    with Client(address, timeout=120, set_as_default=False) as client:
+        client.wait_for_workers(count, timeout=300)
+
+
+def computed(*processes: int) -> float:
+    """Seconds that a core has computed for processes, and for all that they have started."""
+    below: dict[int, list[int]] = {}
+    spent: dict[int, float] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            values = (folder / "stat").read_text().rpartition(")")[2].split()
+            below.setdefault(int(values[1]), []).append(int(folder.name))
+            spent[int(folder.name)] = sum(map(int, values[11:15])) / os.sysconf("SC_CLK_TCK")
+    todo, found = list(processes), 0.0
+    while todo:
+        process = todo.pop()
+        found += spent.get(process, 0.0)
+        todo += below.get(process, [])
+    return found
+
+
+def crowd(count: int, seconds: float, counts: list[int]) -> None:
+    """Measures and prints what each part computes for a training, and how many workers fill a core of it."""
+    from mlplab import tracking as record
+
+    spawn = multiprocessing.get_context("spawn")
+    items, late, told = ROUNDS * count, [], itertools.count()
+    with contextlib.ExitStack() as stack:
+        services = stack.enter_context(a_stack())
+        server, serving = stack.enter_context(services.serving(counts[-1]))
+        os.environ |= {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{server.port}", "MLFLOW_EXPERIMENT_NAME": "crowd"}
+        os.environ |= {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": server.password}
+        os.environ["XDG_STATE_HOME"] = stack.enter_context(tempfile.TemporaryDirectory())
+        address = f"tcp://127.0.0.1:{free_port()}"
+        command = [sys.executable, "-m", "dask", "scheduler", "--host", "127.0.0.1", "--no-dashboard"]
+        quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        scheduler = subprocess.Popen([*command, "--port", address.rpartition(":")[2]], **quiet)
+        stack.callback(scheduler.kill)
+        hosts = [spawn.Process(target=host, args=(address, count // HOSTS), daemon=True) for _ in range(HOSTS)]
+        for one in hosts:
+            one.start()
+            stack.callback(one.kill)
+        cluster.CONNECT_SECONDS = 120.0
+        wait_for_workers(address, count)
+        workers = stack.enter_context(cluster.workers(address, on_message=lambda message: next(told)))
+        parts = {
+            "scheduler": [scheduler.pid],
+            "who asks": [],
+            "all workers": [one.pid for one in hosts if one.pid],
+            "tracking server": [serving],
+            "PostgreSQL": [services.database],
+        }
+
+        def now() -> dict[str, float]:
+            own = {"who asks": time.process_time()}
+            return {name: computed(*processes) for name, processes in parts.items()} | own
+
+        with record.parent_run("crowd", {}) as run:
+            parent = run.parent_ref
+            before, started = now(), time.perf_counter()
+            for (_, number, _), outcome in workers.map(rehearse, [(parent, n, seconds) for n in range(items)]):
+                run_id, weights, more = outcome.get()
+                late.append(more)
+                run.adopt(f"training {number}", run_id).keep("result", {"seed": number}, [weights])
+            took, after = time.perf_counter() - started, now()
+        points = record_points(server)
+    print(f"\n{items} trainings of {seconds:.0f} s, {EPOCHS} epochs, {METRICS} metrics, on {count} workers.")
+    print(
+        f"All over after {took:.0f} s: {ROUNDS * seconds / took:.0%} of what workers alone would do. The middle one had"
+    )
+    print(
+        f"everything on record {statistics.median(late):.1f} s after its end, the last one {max(late):.1f} s. Told were"
+    )
+    print(
+        f"{next(told):,} epochs of {items * EPOCHS:,}; on record {points:,} points of {items * EPOCHS * METRICS:,}.\n"
+    )
+    print(
+        "| | seconds of a core for a training | cores at 100 workers | workers that fill a core |\n|---|---:|---:|---:|"
+    )
+    for name in parts:
+        each = (after[name] - before[name]) / items
+        print(f"| {name} | {each:.3f} | {100 * each / seconds:.2f} | {seconds / each:,.0f} |", flush=True)
+
+
+def record_points(server: Server) -> int:
+    """How many points the trainings of the crowd have on record."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    experiment = client.get_experiment_by_name("crowd").experiment_id
+    runs = client.search_runs([experiment], "tags.`mlplab.kind` = 'training'", max_results=50_000)
+    return sum(len(client.get_metric_history(run.info.run_id, f"metric_{n}")) for run in runs for n in range(METRICS))
 
 
 # ---------------------------------------------------------------------------------------------------------------- plan
@@ -366,12 +548,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parts = ("trainings", "tasks", "tracking", "plan")
+    parts = ("trainings", "tasks", "tracking", "crowd", "plan")
     parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(parts)} (default: all)")
     parser.add_argument("--repetitions", type=int, default=3, help="turns of each (default: %(default)s)")
     parser.add_argument(
         "--tracking-workers", type=int, nargs="+", default=[1, 2, 4], help="of the tracking server (default: 1 2 4)"
     )
+    parser.add_argument("--crowd", type=int, default=100, help="workers of the crowd (default: %(default)s)")
     options = parser.parse_args()
     wanted = options.parts or parts
     if unknown := set(wanted) - set(parts):
@@ -383,6 +566,8 @@ def main() -> None:
         measured |= tasks(options.repetitions)
     if "tracking" in wanted:
         measured |= tracking(options.tracking_workers)
+    if "crowd" in wanted:
+        crowd(options.crowd, 60.0, options.tracking_workers)
     if "plan" in wanted:
         plan(measured)
 

@@ -11,7 +11,7 @@ import logging
 import re
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Client as Connect
 from multiprocessing.connection import Connection, Listener
@@ -23,7 +23,8 @@ from joblib.externals.loky import BrokenProcessPool, get_reusable_executor  # ty
 
 from mlplab import user_code, worker
 from mlplab.checks import UnavailableError, UsageError
-from mlplab.worker import TaskResult
+from mlplab.data import Dataset
+from mlplab.worker import Luggage, TaskResult
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
@@ -101,7 +102,10 @@ class Workers:
 
 @contextlib.contextmanager
 def workers(
-    address: str | None = None, jobs: int = 1, on_message: Callable[[Any], None] = lambda message: None
+    address: str | None = None,
+    jobs: int = 1,
+    on_message: Callable[[Any], None] = lambda message: None,
+    carried: Sequence[Dataset] = (),
 ) -> Iterator[Workers]:
     """Has `joblib.Parallel`, within the block, carry out its tasks where `address` says.
 
@@ -111,6 +115,7 @@ def workers(
         jobs: 1: in this process, one task after the other. More: in so many local processes.
         on_message: is called with what tasks `tell`: one call at a time, in the order of each worker, but from a
             thread of its own, perhaps after the task's outcome, and again for a task that is done again.
+        carried: data sets that Dask's workers are given once, and which then travel with no task.
 
     Raises:
         UsageError: a malformed address, both an address and jobs, or a worker whose code or versions are not ours.
@@ -128,9 +133,10 @@ def workers(
     if jobs > 1:
         raise UsageError(f"jobs is {jobs}, and the cluster is {address}: name one of them; a cluster uses all workers.")
     with _client(address, int(local[1]) if local else 0) as client:
-        backend = _backend(client, on_message)
+        luggage = Luggage(user_code.texts(), {one.digest: one for one in carried})
+        backend = _backend(client, on_message, luggage)
         config = functools.partial(joblib.parallel_config, backend, n_jobs=-1)
-        with config(), _watch(client, backend, address):
+        with _given(client, backend.name, luggage), config(), _watch(client, backend, address):
             yield Workers(len(client.ncores()), True, config)
 
 
@@ -191,7 +197,8 @@ def _client(address: str, processes: int) -> Iterator[Any]:
         raise UnavailableError(
             f"the cluster {address} needs Dask, which is not installed ({error}). Remedy: pip install '.[cluster]'"
         ) from error
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # A dead worker is not the user's to read about.
+    for name in ("distributed", "distributed.client"):  # What has died is said by what is raised.
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     with contextlib.ExitStack() as stack:
         if processes:
             cluster = distributed.LocalCluster(
@@ -257,7 +264,7 @@ def _check(client: Any) -> None:
             )
 
 
-def _backend(client: Any, on_message: Callable[[Any], None]) -> Any:
+def _backend(client: Any, on_message: Callable[[Any], None], luggage: Luggage) -> Any:
     """joblib's Dask backend, with its ways changed that do not fit long tasks and workers that may die.
 
     As it is, with a single worker everything would be done in this process; arrays would be kept on one worker, and be
@@ -271,8 +278,8 @@ def _backend(client: Any, on_message: Callable[[Any], None]) -> Any:
             super().__init__(client=client, **arguments)
             self.pending: set[Any] = set()
             self.lost: Exception | None = None
-            self._name, self._numbers = f"mlplab-{uuid.uuid4().hex}", itertools.count()
-            client.subscribe_topic(self._name, lambda event: on_message(event[1]))
+            self.name, self._numbers = f"mlplab-{uuid.uuid4().hex}", itertools.count()
+            client.subscribe_topic(self.name, lambda event: on_message(event[1]))
 
         def effective_n_jobs(self, n_jobs: int) -> int:
             return max(2, int(super().effective_n_jobs(n_jobs)))
@@ -294,8 +301,8 @@ def _backend(client: Any, on_message: Callable[[Any], None]) -> Any:
 
         def submit(self, func: Any, callback: Callable[[Any], object]) -> Any:
             # Keys that share their first part are a group, which the scheduler keeps until a worker is free.
-            key = (self._name, next(self._numbers))
-            future = client.submit(worker.call, _sent(func), worker.threads(), self._name, key=key, pure=False)
+            key = (self.name, next(self._numbers))
+            future = client.submit(worker.call, luggage.pack(func), worker.threads(), self.name, key=key, pure=False)
             self.pending.add(future)
 
             def over(future: Any) -> None:
@@ -315,12 +322,25 @@ def _backend(client: Any, on_message: Callable[[Any], None]) -> Any:
     return Backend()
 
 
-def _sent(func: Any) -> bytes:
-    """A call as it travels: with the user's own modules, which a worker elsewhere need not have, by their content."""
-    for module in user_code.modules():
-        cloudpickle.register_pickle_by_value(module)
-    content: bytes = cloudpickle.dumps(func)
-    return content
+@contextlib.contextmanager
+def _given(client: Any, name: str, luggage: Luggage) -> Iterator[None]:
+    """Within the block every worker has the luggage, also one that comes later."""
+    from distributed import WorkerPlugin
+
+    class Given(WorkerPlugin):  # type: ignore[misc]
+        def setup(self, worker: Any) -> None:
+            give(name, content)
+
+        def teardown(self, worker: Any) -> None:
+            take_away(name)
+
+    give, take_away, content = worker.give, worker.take_away, cloudpickle.dumps(luggage)
+    client.register_plugin(Given(), name=name)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(Exception):  # of a scheduler that is gone
+            client.unregister_worker_plugin(name)
 
 
 def _explained(error: BaseException) -> BaseException:
@@ -329,7 +349,8 @@ def _explained(error: BaseException) -> BaseException:
     if kind == "KilledWorker":
         return WorkerDiedError(f"{DEATHS + 1} workers {DIED} The last was {error.args[1].address}.")
     if "Cancelled" in kind:
-        return UnavailableError(f"the cluster gave this task up ({error}). See that the scheduler still runs.")
+        why = str(error).splitlines()[0].rstrip(".")
+        return UnavailableError(f"the cluster gave this task up ({why}). See that the scheduler runs.")
     return error
 
 

@@ -96,6 +96,12 @@ class Dataset:
         return sum(int(np.prod(array.shape[1:])) for _, array in leaves(self.train.x))
 
     @property
+    def bytes(self) -> int:
+        """How much memory the examples take."""
+        parts = [part for name in SPLITS for part in (getattr(self, name).x, getattr(self, name).y)]
+        return sum(array.nbytes for part in parts for _, array in leaves(part))
+
+    @property
     def is_fallback(self) -> bool:
         """Whether the data stand in for those of the experiment."""
         return self.name != self.wanted

@@ -14,6 +14,7 @@ import numpy as np
 
 from mlplab import drawing, evaluations, figures, labels, replay, results, tables, trial, worker
 from mlplab.calls import Call
+from mlplab.checks import UnavailableError
 from mlplab.comparison import Comparison
 from mlplab.data import Dataset
 from mlplab.folds import fold_number, for_seed, is_trial
@@ -22,6 +23,9 @@ from mlplab.spec import Metric, Training
 from mlplab.store.command import under
 from mlplab.store.runs import Found, ParentRef, Run
 from mlplab.trial import Device, ProgressListener
+
+CARRIED_BYTES = 2**28
+"""Data of a user's own travel to Dask's workers, once to each, up to so much; more they have to load themselves."""
 
 
 class SeedGroup:
@@ -320,10 +324,19 @@ def spreading(
 
     Returns:
         Called with groups and seeds in the order in which they are to be trained, it returns when all are.
+
+    Raises:
+        UnavailableError: what cannot be helped from here kept some from being trained: no scheduler, no worker, no data
+            there. What could be trained is; the rest is when the command is given again.
     """
     from mlplab import cluster
 
-    reference = worker.Reference.to(comparison.data, data)
+    described = comparison.data.without_arrays()
+    # Ready-made data are on the disks of all workers, as what is too large to travel has to be. Processes of this
+    # machine find everything where this one does, but for arrays that are nowhere else.
+    bare = described is not comparison.data
+    sent = bare or (address is not None and described.kind != "ready" and data.bytes <= CARRIED_BYTES)
+    reference = worker.Reference.to(described, data, carried=sent)
     shown: dict[tuple[str, int], Result] = {}
 
     def on_message(message: Any) -> None:
@@ -336,19 +349,32 @@ def spreading(
             result.add(values)
             watch.epoch(result)
 
-    with cluster.workers(address, jobs, on_message) as workers:
+    with cluster.workers(address, jobs, on_message, [data] if sent else []) as workers:
 
         def carry_out(turns: Sequence[tuple[SeedGroup, int]]) -> None:
             for group, seed in turns:
                 steps = group.variant.steps_per_epoch(len(data.train))
                 shown[group.variant.name, seed] = Result(variant=group.variant, seed=seed, steps_per_epoch=steps)
+            asked = {
+                id(group): replace(group.comparison, data=described) if bare else group.comparison for group, _ in turns
+            }
             tasks = {
-                _Task(group.comparison, group.variant, group.program, seed, reference, group.parent.parent_ref): group
+                _Task(asked[id(group)], group.variant, group.program, seed, reference, group.parent.parent_ref): group
                 for group, seed in turns
                 if not group.recall(seed, watch)
             }
+            unavailable: UnavailableError | None = None
             for task, outcome in workers.map(_train, tasks):
-                watch.ended(tasks[task].take(task.seed, outcome))
+                if isinstance(outcome.error, UnavailableError) and not isinstance(
+                    outcome.error, cluster.WorkerDiedError
+                ):
+                    # Not the training's own fault: it is trained when the command is given again.
+                    unavailable = unavailable or outcome.error
+                else:
+                    watch.ended(tasks[task].take(task.seed, outcome))
+            if unavailable is not None:
+                said = "What was trained is kept: the same command, given again, trains the rest."
+                raise UnavailableError(f"{unavailable} {said}") from unavailable
             for group, _ in turns:
                 group.trained.sort(key=lambda each: group.comparison.each_seed.index(each[0].seed))
 

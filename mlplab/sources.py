@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import KW_ONLY, dataclass, fields
+from dataclasses import KW_ONLY, dataclass, fields, replace
 from os import PathLike, fspath
 from pathlib import PurePath
 from typing import Any
@@ -153,6 +153,10 @@ class Data:
         if isinstance(self.source, Call):
             return self.source.name
         return PurePath(self.source).stem or self.source if self.kind != "ready" else str(self.source)
+
+    def without_arrays(self) -> "Data":
+        """The same in words, which is all that a process needs that has the examples from elsewhere."""
+        return replace(self, source=()) if self.kind == "arrays" else self
 
     @property
     def content(self) -> Any:

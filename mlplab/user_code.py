@@ -1,16 +1,22 @@
-"""A user's own functions: where they are, how another process finds them again, and a hash of the code behind them."""
+"""A user's own functions: where they are, how another process finds them again, and a hash of the code behind them.
+
+A process of another machine need not have the user's files: it is given their text, see `texts` and `install`.
+"""
 
 import ast
 import functools
 import hashlib
 import importlib
+import importlib.abc
+import importlib.machinery
 import inspect
 import json
+import linecache
 import runpy
 import sys
 import sysconfig
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
@@ -22,6 +28,9 @@ EXPERIMENTS = ("COMPARISON", "SEARCH", "PREDICTION", "OVERVIEW")
 
 _INSTALLED = tuple({Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib")})
 _PRODUCT = Path(__file__).resolve().parent
+
+_texts: dict[str, "Texts"] = {}
+"""The files that define the user's experiments and functions -> modules that these import, as they were by then."""
 
 _stamps: dict[str, int] = {}
 """Modules beside an experiment's file that were imported -> the time of change of the file that they were read from."""
@@ -58,13 +67,73 @@ def run(path: Path) -> dict[str, Any]:
             del sys.modules[name]
         beside[str(file)] = stamp
     _stamps.update(beside)
+    _note_texts(path.resolve())
     return runpy.run_path(str(path), run_name=f"mlplab_experiment_{path.stem}")
 
 
-def modules() -> list[ModuleType]:
-    """The modules beside the files that were run, as far as they have been imported."""
-    loaded = [module for module in list(sys.modules.values()) if getattr(module, "__file__", None)]
-    return [module for module in loaded if str(Path(str(module.__file__)).resolve()) in _stamps]
+Texts = Mapping[str, tuple[str, str]]
+"""Name of a module -> its file and its text."""
+
+
+def texts() -> Texts:
+    """The user's own modules as another process has to have them: those that define what was used, or are beside it.
+
+    What a function imports only when it is called is among them.
+    """
+    return {name: text for each in _texts.values() for name, text in each.items()}
+
+
+def _note_texts(file: Path) -> None:
+    name, root = _module_of(file)
+    modules = _beside(file)
+    if getattr(sys.modules.get(name), "__file__", None) == str(file):  # and not run as a spec is
+        packages = [folder / "__init__.py" for folder in file.parents if folder.is_relative_to(root) and folder != root]
+        modules += [(path, _module_of(path)[0]) for path in [file, *packages]]
+    _texts[str(file)] = {name: (str(path), path.read_text(errors="replace")) for path, name in modules}
+
+
+def install(given: Texts) -> None:
+    """Has imports of these modules run these texts, whatever else this machine has of that name.
+
+    They take the place of those that were installed before; where nothing has changed, what is loaded stays.
+    """
+    before = _installed.texts
+    if dict(given) == dict(before):
+        return
+    for name in {*before, *given}:
+        loaded = getattr(sys.modules.get(name), "__file__", None)
+        # With one of them all that may have imported it are loaded anew.
+        if loaded and not is_installed(loaded):
+            del sys.modules[name]
+    _installed.texts = given
+    if _installed not in sys.meta_path:
+        sys.meta_path.insert(0, _installed)
+
+
+class _Installed(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Imports modules from their texts."""
+
+    def __init__(self) -> None:
+        self.texts: Texts = {}
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if name not in self.texts:
+            return None
+        file = self.texts[name][0]
+        found = importlib.machinery.ModuleSpec(name, self, origin=file, is_package=Path(file).stem == "__init__")
+        found.has_location = True
+        return found
+
+    def exec_module(self, module: ModuleType) -> None:
+        file, text = self.texts[module.__name__]
+        # So that a traceback, and who asks for a function's source, has its lines.
+        linecache.cache[file] = len(text), None, text.splitlines(keepends=True), file
+        exec(compile(text, file, "exec"), vars(module))
+
+
+_installed = _Installed()
 
 
 def functions_of(file: str) -> dict[str, Any]:
@@ -116,6 +185,8 @@ def _make_importable(path: Path) -> None:
 
 def source(target: Any, file: str) -> str:
     """A hash of the code behind a function: of its file and the modules beside it, or of a notebook's cells."""
+    if file and file not in _texts:
+        _note_texts(Path(file))
     texts = dict(_files(Path(file))) if file else dict(_cells(inspect.unwrap(target), set()))
     return hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()[:16]
 

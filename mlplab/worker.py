@@ -4,20 +4,22 @@ A worker is one process on one core. Its operations are split among as many thre
 that core: how many there are decides in which order sums are taken, and so the last bits of every weight, while the
 core decides nothing but the time.
 
-Data sets do not travel with a task: it is given a `Reference`, and a worker loads the data set once, from its own disk.
+What is large does not travel with a task. Of a data set it has a `Reference`: ready-made ones a worker loads once, from
+its own disk; a user's own are in the `Luggage` that each worker is given once, with the text of the user's modules.
 """
 
 import contextlib
 import functools
 import hashlib
 import importlib.metadata
+import io
 import os
 import pickle
 import platform
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -26,7 +28,7 @@ import cloudpickle
 import filelock
 
 import mlplab
-from mlplab import backend, data, folders
+from mlplab import backend, data, folders, user_code
 from mlplab.checks import UnavailableError
 from mlplab.data import Dataset
 from mlplab.sources import Data
@@ -92,6 +94,7 @@ _prepared = 0
 _on_message: Callable[[Any], object] = lambda message: None  # noqa: E731
 _core: tuple[int, filelock.BaseFileLock] | None = None
 _held: dict[str, tuple[Dataset, "Device | None"]] = {}
+_luggage: dict[str, "bytes | Luggage"] = {}
 _lock = threading.Lock()
 
 
@@ -186,31 +189,92 @@ def attempt(task: Callable[[Any], Any], place: int, item: Any) -> tuple[int, Tas
         return place, TaskResult(error=error)
 
 
-def call(work: bytes, threads: int, topic: str) -> Any:
-    """Carries out what joblib sends to a worker of Dask's; unpacked here, since that imports TensorFlow."""
+@dataclass(frozen=True)
+class Luggage:
+    """What each worker is given once, before the tasks that need it.
+
+    Attributes:
+        texts: the user's own modules, as `user_code.texts` gives them.
+        carried: data sets by their digests. In a task such a data set is its digest.
+    """
+
+    texts: user_code.Texts = field(default_factory=dict)
+    carried: Mapping[str, Dataset] = field(default_factory=dict)
+
+    def pack(self, work: Any) -> bytes:
+        """A call as it travels."""
+        digests = {id(one): digest for digest, one in self.carried.items()}
+
+        class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+            def persistent_id(self, value: Any) -> str | None:
+                return digests.get(id(value))
+
+        content = io.BytesIO()
+        Pickler(content).dump(work)
+        return content.getvalue()
+
+    def unpack(self, content: bytes) -> Any:
+        """The call, on a worker that has this luggage."""
+
+        class Unpickler(pickle.Unpickler):
+            def persistent_load(_, digest: str) -> Dataset:  # noqa: N805
+                return self.carried[digest]
+
+        user_code.install(self.texts)
+        return Unpickler(io.BytesIO(content)).load()
+
+
+def give(name: str, luggage: bytes) -> None:
+    """Gives this worker the luggage of a command; it is unpacked when the first task needs it."""
+    _luggage[name] = luggage
+
+
+def take_away(name: str) -> None:
+    """Forgets the luggage of a command that is over, and its data sets that no other command has: a worker lives on."""
+    over = _luggage.pop(name, b"")
+    others = [one for one in list(_luggage.values()) if isinstance(one, Luggage)]
+    for digest in over.carried if isinstance(over, Luggage) else ():
+        if not any(digest in one.carried for one in others):
+            _held.pop(digest, None)
+
+
+def call(work: bytes, threads: int, name: str) -> Any:
+    """Carries out what joblib sends to a worker of Dask's; unpacked here, since that imports TensorFlow.
+
+    Args:
+        name: of the command: of its luggage here, and of the topic under which it is told how tasks go.
+    """
     from distributed import get_worker
 
     prepare(threads)
-    listen(functools.partial(get_worker().log_event, topic))
-    return cloudpickle.loads(work)()
+    listen(functools.partial(get_worker().log_event, name))
+    luggage = _luggage.get(name, b"")
+    if isinstance(luggage, bytes):
+        luggage = _luggage[name] = cloudpickle.loads(luggage) if luggage else Luggage()
+    return luggage.unpack(work)()
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A data set as a task is given it: what it is, not what it holds."""
+    """A data set as a task is given it: what it is; and what it holds, where that is in the luggage."""
 
     data: Data
     name: str
     digest: str
     source: str
     notice: str | None = field(default=None, compare=False)
+    carried: Dataset | None = field(default=None, compare=False, repr=False)
 
     @classmethod
-    def to(cls, data: Data, known: Dataset, device: "Device | None" = None) -> "Reference":
-        """The reference to a data set that this process has, with its tensors if there are any."""
+    def to(cls, data: Data, known: Dataset, device: "Device | None" = None, carried: bool = False) -> "Reference":
+        """The reference to a data set that this process has, with its tensors if there are any.
+
+        Args:
+            carried: whether it is in the workers' luggage; else they are to load it.
+        """
         with _lock:
             _held[known.digest] = known, device
-        return cls(data, known.name, known.digest, known.source, known.notice)
+        return cls(data, known.name, known.digest, known.source, known.notice, known if carried else None)
 
     def load(self) -> Dataset:
         """The data set: of this process, or loaded where this machine has it, once.
@@ -219,11 +283,16 @@ class Reference:
             UnavailableError: it is not to be had here, or is another.
         """
         with _lock:
+            if self.digest not in _held and self.carried is not None:
+                _held[self.digest] = self.carried, None
             if self.digest not in _held:
                 try:
                     found = data.load(self.data, dataset=self.name if self.data.kind == "ready" else "auto")
-                except UnavailableError as error:
-                    raise UnavailableError(f"On worker {name()}: {error}") from error
+                except Exception as error:  # a user's own function reads them, and may raise anything
+                    kind = "" if isinstance(error, UnavailableError) else f"{type(error).__name__}: "
+                    raise UnavailableError(
+                        f"{self.data.label} cannot be loaded on worker {name()}. {kind}{error}"
+                    ) from error
                 if found.digest != self.digest:
                     raise UnavailableError(
                         f"{found.label} on worker {name()}, in {found.source!r}, has the digest {found.digest}, but "

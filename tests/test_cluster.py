@@ -23,7 +23,8 @@ import cloudpickle
 import numpy as np
 import pytest
 from conftest import free_port, wait_until
-from faults import Machine, Server, Store, differences
+from faults import Machine, Server, Store
+from soak import compare, read
 from words import mlp
 
 from mlplab import cluster, user_code, worker
@@ -76,6 +77,11 @@ def deadly(number: int) -> int:
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(0.1)
     return number
+
+
+def examples(reference: worker.Reference) -> tuple[int, str]:
+    data = reference.load()
+    return len(data.train), data.digest
 
 
 def forever(_: int) -> None:
@@ -272,7 +278,9 @@ def test_a_worker_without_the_data_says_so(dataset: Dataset, tmp_path: Path, mon
         raise UnavailableError(f"MNIST was not found. Searched: {tmp_path}")
 
     monkeypatch.setattr(worker.data, "load", load)
-    with pytest.raises(UnavailableError, match=rf"On worker .*process {os.getpid()}.*Searched: {tmp_path}"):
+    with pytest.raises(
+        UnavailableError, match=rf"cannot be loaded on worker .*process {os.getpid()}.*Searched: {tmp_path}"
+    ):
         worker.Reference(Data.of("mnist"), "mnist", "1" * 32, "mnist.npz").load()
 
 
@@ -512,74 +520,145 @@ def test_a_search_of_scikit_learn_goes_to_the_workers(dataset: Dataset) -> None:
     assert found[0] == found[1]
 
 
+MINE = """import sizes_of_mine
+
+
+def f(n):
+    from parts_of_mine import inner  # which is imported where it is called, and not before
+
+    return sizes_of_mine.size(n) + inner.more(n)
+"""
+
+
 @pytest.mark.slow
-def test_a_users_own_modules_travel_with_the_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker that has neither the user's file nor the module beside it carries out its function all the same."""
+def test_a_users_own_code_and_data_travel(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that has none of the user's files, or others of that name, carries the functions out as they are here,
+    also after they were changed; and it has the data, whose bytes travel with no task."""
     monkeypatch.setattr(sys, "path", [*sys.path])
-    (tmp_path / "user").mkdir()
-    (tmp_path / "user" / "sizes_of_mine.py").write_text("def size(number):\n    return 2 * number\n")
-    (tmp_path / "user" / "mine.py").write_text("import sizes_of_mine\n\ndef f(n):\n    return sizes_of_mine.size(n)\n")
-    function = user_code.run(tmp_path / "user" / "mine.py")["f"]
-    (tmp_path / "elsewhere").mkdir()
-    with machines(tmp_path / "elsewhere", 1) as many, cluster.workers(many.address) as workers:
-        assert {number: outcome.get() for number, outcome in workers.map(function, [1, 2])} == {1: 2, 2: 4}
+    monkeypatch.setattr(user_code, "_texts", {})
+    here, elsewhere = tmp_path / "user", tmp_path / "elsewhere"
+    for folder, factor in ((here, 2), (elsewhere, 1_000)):
+        (folder / "parts_of_mine").mkdir(parents=True)
+        (folder / "sizes_of_mine.py").write_text(f"def size(number):\n    return {factor} * number\n")
+        (folder / "parts_of_mine" / "__init__.py").touch()
+        (folder / "parts_of_mine" / "inner.py").write_text("from .least import more\n")
+        (folder / "parts_of_mine" / "least.py").write_text(f"def more(number):\n    return {factor}00\n")
+    (here / "mine.py").write_text(MINE)
+    own = worker.Reference(Data(()), "own", "2" * 32, "nowhere", carried=dataset)
+    with machines(elsewhere, 1) as many:
+        for factor in (2, 3):
+            (here / "sizes_of_mine.py").write_text(f"def size(number):\n    return {factor} * number\n")
+            function = user_code.run(here / "mine.py")["f"]
+            with cluster.workers(many.address, carried=[dataset]) as workers:
+                outcomes = {number: outcome.get() for number, outcome in workers.map(function, [1, 2])}
+                ((_, held),) = workers.map(examples, [own])
+            assert outcomes == {1: 200 + factor, 2: 200 + 2 * factor}
+            assert held.get() == (len(dataset.train), dataset.digest)
+    luggage = worker.Luggage({}, {dataset.digest: dataset})
+    assert len(luggage.pack(own)) < 1_000
+    assert luggage.unpack(luggage.pack(own)).load() is dataset
 
 
-SPEC = '''"""Two variants, some seconds each."""
+SPEC = """"Own functions and data, tuned, and seeds until the verdicts are clear."
 
-from mlplab import Comparison, Training, call
+import numpy as np
+
+from mlplab import Comparison, LogUniform, Training, Tune, Until
+
+
+def points():
+    with np.load("points.npz") as file:
+        return file["x"], file["y"]
+
+
+def net(units=8):
+    import layers_of_mine
+
+    return layers_of_mine.net(units)
+
 
 COMPARISON = Comparison(
     question="Which of these trains best?",
-    data="mnist",
-    base=Training(model=call("mlp", hidden=(32,), dropout=0.1), loss="sparse_categorical_crossentropy",
-                  metrics=["accuracy"], optimizer="sgd", learning_rate=0.01, batch_size=8, epochs=40),
-    variants={"SGD": {}, "Adam": {"optimizer": "adam", "learning_rate": 0.001}},
+    data=points,
+    base=Training(model=net, loss="sparse_categorical_crossentropy", metrics=["accuracy"], optimizer="sgd",
+                  learning_rate=0.01, batch_size=4, epochs=30),
+    variants={"few": {}, "many": {"model.units": 16}},
+    seeds=Until(most=4, look_every=2),
+    tune=Tune({"learning_rate": LogUniform(0.01, 0.1)}, trials=2),
 )
-'''
+"""
+
+LAYERS = """import keras
+
+
+def net(units):
+    return keras.Sequential([keras.Input((6,)), keras.layers.Dense(units, "relu"), keras.layers.Dense(2, "softmax")])
+"""
+
+
+def user_in(folder: Path, uri: str) -> Machine:
+    """A machine with a spec, the module beside it, and the data that its function reads."""
+    user = Machine(folder, uri)
+    (folder / "spec.py").write_text(SPEC)
+    (folder / "layers_of_mine.py").write_text(LAYERS)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2_000, 6)).astype("float32")
+    np.savez(folder / "points.npz", x=x, y=(x[:, 0] + rng.normal(size=2_000) > 0).astype("int32"))
+    return user
 
 
 @pytest.mark.slow
-def test_a_comparison_loses_a_worker_and_nothing_else(empty_store: Path, tmp_path: Path) -> None:
-    """Variants and seeds on two machines, one of them killed, leave what one machine leaves: no run, no point twice."""
+def test_a_comparison_loses_its_scheduler_then_a_worker_and_nothing_else(empty_store: Path, tmp_path: Path) -> None:
+    """A command whose scheduler dies says so, and given again goes on with another; there a worker dies. Trials, looks,
+    trainings and weights are those of one machine, nothing twice, though workers have another module of that name."""
     (tmp_path / "mlflow.db").write_bytes(empty_store.read_bytes())
-    alone = Machine(tmp_path / "alone", f"sqlite:///{tmp_path}/mlflow.db")
-    done = alone.run(*alone.spec("spec", SPEC), "--seeds", "2")
-    assert done.code == 0, done.out
-    known = Store(alone.uri)
-    expected = known.content(known.parents()[0])
-    state = {"XDG_STATE_HOME": str(tmp_path / "workers"), "no_proxy": "*"}
-    with machines(tmp_path, **state) as many, ExitStack() as stack:
-        (tmp_path / "server").mkdir()
-        (tmp_path / "server" / "mlflow.db").write_bytes(empty_store.read_bytes())
-        host = urlsplit(many.address).hostname or ""
-        server = stack.enter_context(Server(tmp_path / "server", host=host))
-        user = Machine(tmp_path / "user", server.uri)
-        spec = user.spec("spec", SPEC)
-        command = user.start(*spec, "--seeds", "2", "--cluster", many.address, no_proxy="*")
-        store = Store(server.uri)
+    alone = user_in(tmp_path / "alone", f"sqlite:///{tmp_path}/mlflow.db")
+    by_itself = alone.start("compare", "spec.py")
+    state = {"XDG_STATE_HOME": str(tmp_path / "workers' state"), "no_proxy": "*"}
+    (tmp_path / "server").mkdir()
+    (tmp_path / "server" / "mlflow.db").write_bytes(empty_store.read_bytes())
+    folders = [tmp_path / name for name in ("workers", "other workers")]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "layers_of_mine.py").write_text(LAYERS.replace('"relu"', '"tanh"'))
 
-        def under_way() -> list[str]:
-            """Process ids of the workers that have recorded some epochs of a training and not the last."""
-            runs = [run for run in store.runs() if run.info.status == "RUNNING" and "machine.load" in run.data.tags]
-            return [worker_of(run) for run in runs if 2 < len(store.history(run.info.run_id, "loss")) < 30]
+    def under_way() -> dict[str, str]:
+        """Runs of which some epochs are on record, and not the last -> process ids of their workers."""
+        runs = [run for run in store.trained() if run.info.status == "RUNNING" and "machine.load" in run.data.tags]
+        epochs = {run.info.run_id: len(store.history(run.info.run_id, "loss")) for run in runs}
+        return {run.info.run_id: worker_of(run) for run in runs if 2 < epochs[run.info.run_id] < 25}
 
-        victim = command.wait_until(under_way)[0]
+    with machines(folders[0], **state) as many, ExitStack() as stack:
+        server = stack.enter_context(Server(tmp_path / "server", host=urlsplit(many.address).hostname or ""))
+        user, store = user_in(tmp_path / "user", server.uri), Store(server.uri)
+        command = user.start("compare", "spec.py", "--cluster", many.address, no_proxy="*")
+        command.wait_until(under_way)
+        end(many.processes["scheduler"])
+        done = command.done()
+        assert done.code == 3, done.out
+        assert "the cluster gave this task up" in done.out
+        assert "the same command, given again, trains the rest" in done.out.replace("\n", " ")
+    with machines(folders[1], **state) as many, Server(tmp_path / "server", host=server.host, port=server.port):
+        command = user.start("compare", "spec.py", "--cluster", many.address, no_proxy="*")
+        cut_off, victim = next(iter(command.wait_until(under_way).items()))
         (process,) = (p for name, p in many.processes.items() if "worker" in name and str(p.pid) == victim)
         end(process)
         done = command.done()
         assert done.code == 0, done.out
         (parent,) = store.parents()
-        found = store.content(parent)
-        workers = {worker_of(run) for run in store.trainings(parent).values()}
+        found = read(store, parent)
+        again = worker_of(store.client.get_run(cut_off))
         said = json.loads(user_text(store, parent.info.run_id, "verdicts.json"))
-    assert victim not in workers
+    assert again != victim
     assert {verdict["measure"] for verdict in said["verdicts"]} == {"val_accuracy", "gap"}
+    undisturbed = by_itself.done()
+    assert undisturbed.code == 0, undisturbed.out
+    twin = Store(alone.uri)
+    expected = read(twin, twin.parents()[0])
     # What is about times is there on one machine alone.
-    expected["/spec"]["artifacts"].remove("differences_train_seconds.png")
-    for run in expected.values():
-        run["metrics"].pop("group_seconds", None)
-    assert not [line for line in differences(expected, found) if "p_holm" not in line]
+    expected.about[""]["artifacts"].remove("differences_train_seconds.png")
+    expected.points = {point: values for point, values in expected.points.items() if point[1] != "group_seconds"}
+    assert not compare(expected, found).lines
 
 
 def worker_of(run: Any) -> str:
