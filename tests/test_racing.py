@@ -205,8 +205,13 @@ def test_a_race_that_was_interrupted_goes_on(raced: Any, dataset: Dataset, store
     assert record.search.refit.end == raced[0].search.refit.end
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("where", [{"jobs": 2}, {"cluster": "local:2"}], ids=["processes", "dask"])
+@pytest.mark.parametrize(
+    "where",
+    [
+        pytest.param({"jobs": 2}, id="processes", marks=pytest.mark.slow),
+        pytest.param({"cluster": "local:2"}, id="dask", marks=pytest.mark.nightly),
+    ],
+)
 def test_workers_race_as_this_process(where: dict[str, Any], raced: Any, dataset: Dataset, store: Any) -> None:
     """Round after round spread over the same workers, scores, winner and its weights are those of one process."""
     record = perform(a_race(), dataset, **where)
