@@ -255,7 +255,6 @@ def test_a_replay_is_equal(done: Done, capsys: pytest.CaptureFixture[str]) -> No
     assert "Equal to the bit" in capsys.readouterr().out
 
 
-@pytest.mark.slow
 def test_the_winner_is_registered_and_predicts(done: Done) -> None:
     """`mlplab register EXAMPLE` makes the winner's model a version and the champion; it answers as the model does."""
     name = done.comparison.name

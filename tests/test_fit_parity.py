@@ -977,6 +977,7 @@ assert len(mlflow.MlflowClient().get_metric_history(run.info.run_id, "loss")) ==
 """
 
 
+@pytest.mark.slow
 def test_autologging_says_that_it_does_not_see_this_fit(tmp_path: Path) -> None:
     """MLflow's autologging patches `Model.fit`: a warning says so, and its remedy records the epochs."""
     root = str(Path(__file__).resolve().parent.parent)

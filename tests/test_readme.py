@@ -224,6 +224,7 @@ def test_mlflow_runs_the_project(project: Path, environment: dict[str, str]) -> 
     assert parent.data.params == {**given, "seeds": "''", "cluster": "''", "jobs": "1", "profile": "full"}
 
 
+@pytest.mark.slow
 def test_the_ui_opens_on_the_local_store(project: Path, environment: dict[str, str]) -> None:
     """`mlflow ui`, as the pages give it, answers with the UI's page."""
     port = free_port()
@@ -250,6 +251,7 @@ def test_the_ui_opens_on_the_local_store(project: Path, environment: dict[str, s
         ui.wait()
 
 
+@pytest.mark.slow
 def test_a_wrong_option_fails_the_run_and_says_why(
     project: Path, environment: dict[str, str], empty_store: Path, tmp_path: Path
 ) -> None:

@@ -696,6 +696,7 @@ def test_dropout_differs_from_step_to_step_epoch_to_epoch_and_seed_to_seed() -> 
     assert (seen[0] == seen[3]).mean() == pytest.approx(0.58, abs=0.03)
 
 
+@pytest.mark.slow
 def test_a_model_with_dropout_stays_a_plain_keras_model(data: Data, tmp_path: Path) -> None:
     """After training the layer is Keras' own again, and the saved model loads where there is no mlplab."""
     model = mlp(functools.partial(keras.layers.Dropout, 0.3))
