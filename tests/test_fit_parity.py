@@ -683,8 +683,12 @@ TOGETHER: dict[str, Case] = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("program", training.PROGRAMS[:3])
-@pytest.mark.parametrize("name", TOGETHER)
+@pytest.mark.parametrize(
+    ("name", "program"),
+    [(name, program) for name in TOGETHER for program in ("graph", "epoch")]
+    # What is compiled of a step is what is compiled of an epoch.
+    + [(name, "steps") for name in ("every metric", "every layer of (8,)")],
+)
 def test_all_of_a_kind_are_keras(name: str, program: str) -> None:
     """Every loss, metric and layer, in one model with the others, comes to what it comes to with `keras.Model.fit`."""
     case = whole_batches(TOGETHER[name])

@@ -255,6 +255,7 @@ def test_workers_score_as_this_process(done: Any, dataset: Dataset, store: Any) 
     assert first.data.tags["machine.load"].startswith("shared: ")
 
 
+@pytest.mark.slow
 def test_candidates_of_another_search_are_not_trained_again(done: Any, dataset: Dataset) -> None:
     """A wider search takes over the candidates that are on record, wherever in the order they were drawn."""
     import mlflow
@@ -281,6 +282,7 @@ def numbered(many: int) -> list[str]:
     return [f"candidate {place}" for place in range(1, many + 1)]
 
 
+@pytest.mark.slow
 def test_a_fold_that_was_interrupted_goes_on(
     done: Any, dataset: Dataset, store: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -359,6 +361,7 @@ def cnn(data: Dataset, filters: int = 4, dropout: float = 0.0) -> keras.Model:
     return keras.Sequential(layers)
 
 
+@pytest.mark.slow
 def test_any_model_function_is_searched(dataset: Dataset, store: Any) -> None:
     """A CNN's arguments are drawn, as are its optimizer and whatever else a training has."""
     space = {"model.filters": [2, 3], "model.dropout": Uniform(0.1, 0.4), "optimizer": ["adam", "rmsprop"]}
