@@ -415,7 +415,7 @@ MODELS: dict[str, Case] = {
     "attention": Case(attention, (SERIES, Y)),
     "a stateful network": Case(stateful, (SERIES, Y), {"batch_size": 15, "validation_data": (SERIES[:15], Y[:15])}),
     "a fixed batch": Case(P(mlp, batch=15), (X, Y), {"batch_size": 15, "validation_data": (X[:30], Y[:30])}),
-    "a fixed batch that does not divide": Case(P(mlp, batch=16)),
+    "a fixed batch that does not divide": Case(P(mlp, batch=16), (X, Y), {"batch_size": 16}),
     "a frozen layer": Case(frozen),
     "a penalty and a constraint set by hand": Case(noted),
     "weighted metrics": Case(weighted, (X, Y), {"sample_weight": WEIGHTS}),
