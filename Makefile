@@ -37,7 +37,7 @@ $(EXPERIMENTS) report: .venv/ready
 
 # Two tests at a time, for most keep one core busy; tests/conftest.py says which go to one process.
 test: .venv/ready
-	python -m pytest -n 2 --dist loadscope --no-loadscope-reorder $(ARGS)
+	python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --durations=25 $(ARGS)
 
 check: .venv/ready
 	ruff check .

@@ -1,6 +1,7 @@
 """What several test files share."""
 
 import contextlib
+import gc
 import os
 import re
 import shutil
@@ -36,8 +37,11 @@ ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 300.0
 """Seconds after which a test gives up what it waits for: long enough on a machine that is busy with other things."""
 
-LONGEST = ("test_experiments.py", "test_faults.py", "test_search.py", "test_training.py", "test_readme.py")
-"""Files that take minutes. Two processes share the tests, so these begin: at the end one would be alone with them."""
+LONGEST = (
+    *("test_experiments.py", "test_examples.py", "test_services.py", "test_tuning.py", "test_search.py"),
+    *("test_serving.py", "test_faults.py", "test_ui.py", "test_training.py", "test_readme.py"),
+)
+"""Files that take minutes. Few processes share the tests, so these begin: at the end one would be alone with them."""
 
 # The same examples each time. `-m random` draws new ones, and more where a test does not say how many.
 settings.register_profile("same", derandomize=True, deadline=None, database=None)
@@ -59,7 +63,15 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Has the longest files run first."""
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    place = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(LONGEST)))
+
+
+def pytest_collection_finish() -> None:
+    """Has Python look less often for garbage, as a command does, and never again among what was imported."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -145,6 +145,7 @@ STATEFUL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("callback", STATEFUL)
 def test_a_callback_goes_on_with_what_it_knew(callback: str, store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Interrupted at any of its epochs, a training with a callback ends at the weights of one that was not."""
@@ -155,7 +156,8 @@ def test_a_callback_goes_on_with_what_it_knew(callback: str, store: Any, monkeyp
     (whole,) = perform(spec, data).results
     plain = perform(replace(spec, base=base.but(callbacks=())), data).results[0]
     assert whole.end != plain.end, "the callback made no difference, so the test shows nothing"
-    for last in range(2, whole.epochs + 1, 4):
+    for last in (2, 6):
+        assert last <= whole.epochs
         with pytest.raises(KeyboardInterrupt):
             perform(spec, data, InterruptedWhen(lambda result, last=last: result.epochs == last))
         (found,) = perform(spec, data).results

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -415,7 +415,7 @@ MODELS: dict[str, Case] = {
     "attention": Case(attention, (SERIES, Y)),
     "a stateful network": Case(stateful, (SERIES, Y), {"batch_size": 15, "validation_data": (SERIES[:15], Y[:15])}),
     "a fixed batch": Case(P(mlp, batch=15), (X, Y), {"batch_size": 15, "validation_data": (X[:30], Y[:30])}),
-    "a fixed batch that does not divide": Case(P(mlp, batch=16)),
+    "a fixed batch that does not divide": Case(P(mlp, batch=16), (X, Y), {"batch_size": 16}),
     "a frozen layer": Case(frozen),
     "a penalty and a constraint set by hand": Case(noted),
     "weighted metrics": Case(weighted, (X, Y), {"sample_weight": WEIGHTS}),
@@ -570,9 +570,8 @@ def difference(model: keras.Model, other: keras.Model) -> float:
     return float(np.linalg.norm(np.nan_to_num(ours - theirs)) / max(np.linalg.norm(np.nan_to_num(theirs)), 1e-9))
 
 
-def assert_as_keras(name: str, program: str | None) -> None:
+def assert_as_keras(name: str, case: Case, program: str | None) -> None:
     """Trains a case's twins, and compares all that comes of it."""
-    case = CASES[name]
     data = case.data or (_fits(case.make), Y)
     ours, theirs = twins(case.make)
     arguments = {"batch_size": BATCH, "epochs": 2, "shuffle": False, "verbose": 0, **case.arguments}
@@ -591,41 +590,110 @@ def assert_as_keras(name: str, program: str | None) -> None:
     assert clock.program == ("graph" if name in NOT_FOR_XLA else program or "graph")
 
 
-QUICK = [name for i, name in enumerate(CASES) if i % 4 == 0 or name.startswith("model")]
-COMPILED = [name for i, name in enumerate(CASES) if i % 16 == 0]
+QUICK = [name for i, name in enumerate(CASES) if i % 8 == 0]
+COMPILED = QUICK[::3]
+"""Tried by every session of tests, some of each kind."""
+ONE_BY_ONE = [name for name in CASES if name.startswith(("optimizer", "model", "data", "callback"))]
+"""What cannot be trained beside others in one model."""
 
 
-@pytest.mark.parametrize("name", QUICK)
+def always(names: list[str]) -> list[Any]:
+    """All cases: `names` by every session, and the others at night."""
+    return [pytest.param(name, marks=() if name in names else pytest.mark.nightly) for name in CASES]
+
+
+@pytest.mark.parametrize("name", always(QUICK))
 def test_it_is_keras_for(name: str) -> None:
     """Weights, epochs and history of a short training are those of `keras.Model.fit`."""
-    assert_as_keras(name, None)
+    assert_as_keras(name, CASES[name], None)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in CASES if name not in QUICK])
-def test_it_is_keras_for_the_others(name: str) -> None:
-    """Weights, epochs and history of a short training are those of `keras.Model.fit`, for every case."""
-    assert_as_keras(name, None)
-
-
-@pytest.mark.parametrize("name", COMPILED)
+@pytest.mark.parametrize("name", always(COMPILED))
 def test_compiled_it_is_keras_for(name: str) -> None:
     """Compiled as a whole epoch it is the same."""
-    assert_as_keras(name, "epoch")
+    assert_as_keras(name, CASES[name], "epoch")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in CASES if name not in COMPILED])
-def test_compiled_it_is_keras_for_the_others(name: str) -> None:
-    """Compiled as a whole epoch it is the same, for every case."""
-    assert_as_keras(name, "epoch")
-
-
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", COMPILED)
 def test_with_compiled_steps_it_is_keras_for(name: str) -> None:
     """A loop around a compiled step comes to the same."""
-    assert_as_keras(name, "steps")
+    assert_as_keras(name, CASES[name], "steps")
+
+
+# CI tries every case, but once for all that one model can have: what takes time is to compile.
+
+
+def whole_batches(case: Case) -> Case:
+    """The case without the smaller last batch of an epoch, which is compiled for itself."""
+    if {"batch_size", "sample_weight"} & set(case.arguments):
+        return case
+    return replace(case, data=keras.tree.map_structure(lambda array: array[: 2 * BATCH], case.data))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ONE_BY_ONE)
+def test_what_stands_alone_is_keras(name: str) -> None:
+    """Every optimizer, model, form of data and callback; compiled, too, where what is compiled depends on it."""
+    if name not in QUICK:
+        assert_as_keras(name, CASES[name], None)
+    if not name.startswith("data") and name not in COMPILED:
+        assert_as_keras(name, whole_batches(CASES[name]), "epoch")
+
+
+def every_loss() -> keras.Model:
+    """An output for each loss."""
+    inputs = keras.Input((8,))
+    hidden = layers.Dense(6, activation="tanh")(inputs)
+    outputs = [
+        layers.Dense(CLASSES, activation=last, name=f"out{i}")(hidden) for i, (_, _, last) in enumerate(LOSSES.values())
+    ]
+    return compiled(keras.Model(inputs, outputs), optimizers.SGD(0.1), [loss for loss, _, _ in LOSSES.values()])
+
+
+def every_metric() -> keras.Model:
+    """A metric of each kind."""
+    made = [make() for name, make in METRICS.items() if f"metric {name}" not in NOT_FOR_XLA]
+    for place, metric in enumerate(made):
+        if isinstance(metric, metrics.Metric):
+            metric.name = f"m{place}"
+    return mlp("categorical_crossentropy", metrics=lambda: made)
+
+
+def every_layer(shape: tuple[int, ...]) -> keras.Model:
+    """A branch for the layers of each case that takes inputs of a shape."""
+    inputs, branches = None, []
+    for name, make in LAYERS.items():
+        branch = make()
+        if branch.input_shape[1:] != shape or f"layer {name}" in NOT_FOR_XLA:
+            continue
+        inputs = keras.Input(shape, dtype=branch.inputs[0].dtype) if inputs is None else inputs
+        branches.append(branch(inputs))
+    return compiled(keras.Model(inputs, layers.Average()(branches)), optimizers.SGD(0.05), SPARSE, metrics=["accuracy"])
+
+
+TOGETHER: dict[str, Case] = {
+    "every loss": Case(every_loss, (X, [truth for _, truth, _ in LOSSES.values()])),
+    "every metric": Case(every_metric, (X, ONE_HOT)),
+    **{
+        f"every layer of {array.shape[1:]}": Case(P(every_layer, array.shape[1:]), (array, Y))
+        for array in (X, SERIES, IMAGES, WORDS)
+    },
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "program"),
+    [(name, program) for name in TOGETHER for program in ("graph", "epoch")]
+    # What is compiled of a step is what is compiled of an epoch.
+    + [(name, "steps") for name in ("every metric", "every layer of (8,)")],
+)
+def test_all_of_a_kind_are_keras(name: str, program: str) -> None:
+    """Every loss, metric and layer, in one model with the others, comes to what it comes to with `keras.Model.fit`."""
+    case = whole_batches(TOGETHER[name])
+    held_out = keras.tree.map_structure(lambda array: array[:BATCH], case.data)
+    assert_as_keras(name, replace(case, arguments={"validation_data": held_out}), program)
 
 
 # ------------------------------------------------------------------------------------------------ numbers out of range
@@ -651,8 +719,7 @@ WRONG: dict[str, tuple[Make, Any, Any, str]] = {
 }
 
 
-@pytest.mark.parametrize("program", [None, "epoch"])
-@pytest.mark.parametrize("where", ["training", "validation"])
+@pytest.mark.parametrize(("where", "program"), [("training", "epoch"), ("validation", None)])
 @pytest.mark.parametrize("case", WRONG)
 def test_a_number_out_of_range_is_refused_before_training(case: str, where: str, program: str | None) -> None:
     """A label or id that is none raises what Keras raises, and says which it is, where, and what is legal."""
@@ -814,9 +881,7 @@ def drawn(name: str, program: str, seed: int) -> np.ndarray:
     return memory.seen.numpy()
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow if i % 3 else ()) for i, n in enumerate(RANDOM)]
-)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if i else ()) for i, n in enumerate(RANDOM)])
 def test_random_layers_draw_as_with_keras(name: str) -> None:
     """Compiled, the numbers have Keras' mean and spread, are others at each step, and follow from the seed."""
     ours, again, other = (drawn(name, "epoch", seed) for seed in (1, 1, 2))
@@ -916,6 +981,7 @@ assert len(mlflow.MlflowClient().get_metric_history(run.info.run_id, "loss")) ==
 """
 
 
+@pytest.mark.slow
 def test_autologging_says_that_it_does_not_see_this_fit(tmp_path: Path) -> None:
     """MLflow's autologging patches `Model.fit`: a warning says so, and its remedy records the epochs."""
     root = str(Path(__file__).resolve().parent.parent)

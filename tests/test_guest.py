@@ -98,6 +98,7 @@ def said(code: str, folder: Path, environment: dict[str, str], *arguments: str) 
     return json.loads((folder / "said.json").read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["imported", "fresh"])
 def test_a_comparison_leaves_a_process_as_it_was(
     kind: str, empty_store: Path, environment: dict[str, str], tmp_path: Path

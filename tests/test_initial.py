@@ -483,6 +483,7 @@ print(hashes, float(tf.random.normal(())), float(tf.random.get_global_generator(
 FRESHLY = (cnn, sequences, attention, lazy)
 
 
+@pytest.mark.slow
 def test_other_processes_draw_the_same_and_stay_as_random_as_they_were() -> None:
     """Weights are equal in every process, whatever Python's hash seed; what has no seed yet gets none."""
     folder = Path(__file__).resolve().parent

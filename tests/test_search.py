@@ -255,11 +255,19 @@ def test_workers_score_as_this_process(done: Any, dataset: Dataset, store: Any) 
     assert first.data.tags["machine.load"].startswith("shared: ")
 
 
-def test_candidates_of_another_search_are_not_trained_again(dataset: Dataset, store: Any) -> None:
+@pytest.mark.slow
+def test_candidates_of_another_search_are_not_trained_again(done: Any, dataset: Dataset) -> None:
     """A wider search takes over the candidates that are on record, wherever in the order they were drawn."""
-    first = perform(a_search(), dataset)
+    import mlflow
+
+    first, store, _ = done
     watch = Quiet()
-    record = perform(a_search(candidates=6), dataset, watch)
+    here = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(store.tracking_uri)
+    try:
+        record = perform(a_search(candidates=6), dataset, watch)
+    finally:
+        mlflow.set_tracking_uri(here)
     known = {str(candidate.choices): candidate.scores for candidate in first.search.candidates}
     fresh = [name for name, c in zip(numbered(6), record.search.candidates, strict=True) if str(c.choices) not in known]
     assert set(names(watch, "started")) == {*fresh, "best found"}
@@ -274,6 +282,7 @@ def numbered(many: int) -> list[str]:
     return [f"candidate {place}" for place in range(1, many + 1)]
 
 
+@pytest.mark.slow
 def test_a_fold_that_was_interrupted_goes_on(
     done: Any, dataset: Dataset, store: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -352,6 +361,7 @@ def cnn(data: Dataset, filters: int = 4, dropout: float = 0.0) -> keras.Model:
     return keras.Sequential(layers)
 
 
+@pytest.mark.slow
 def test_any_model_function_is_searched(dataset: Dataset, store: Any) -> None:
     """A CNN's arguments are drawn, as are its optimizer and whatever else a training has."""
     space = {"model.filters": [2, 3], "model.dropout": Uniform(0.1, 0.4), "optimizer": ["adam", "rmsprop"]}
@@ -406,8 +416,13 @@ def deadly(data: Dataset, flag: str = "", units: int = 4) -> keras.Model:
     return picky(data, units)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("where", [{"jobs": 2}, {"cluster": "local:2"}], ids=["processes", "dask"])
+@pytest.mark.parametrize(
+    "where",
+    [
+        pytest.param({"jobs": 2}, id="processes", marks=pytest.mark.nightly),
+        pytest.param({"cluster": "local:2"}, id="dask", marks=pytest.mark.slow),
+    ],
+)
 def test_a_dead_worker_leaves_no_trace_in_the_record(
     where: dict[str, Any], store: Any, dataset: Dataset, tmp_path: Path
 ) -> None:

@@ -225,6 +225,7 @@ assert all(os.sched_getaffinity(int(thread)) == cores for thread in os.listdir("
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="Linux alone tells a thread's cores")
 def test_every_thread_keeps_its_cores() -> None:
     """A program compiled for one core leaves the pools that XLA makes with the first program all cores."""

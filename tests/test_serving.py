@@ -397,7 +397,7 @@ def bad_versions(held: Registry) -> None:
 def servers(registry: Registry) -> Iterator[dict[str, Server]]:
     """Ours, one of ours that is to be stopped, and MLflow's, which start side by side, for each takes a while."""
     limits = ["--max-body", str(MAX_BODY), "--max-requests", str(MAX_REQUESTS), "--sender-timeout", "1.5"]
-    limits += ["--reader-timeout", "1.5", "--max-connections", str(MAX_CONNECTIONS)]
+    limits += ["--answer-timeout", "10", "--reader-timeout", "1.5", "--max-connections", str(MAX_CONNECTIONS)]
     uri = f"models:/mnist-mlp/{registry.versions['first']}"
     commands = {
         "ours": [sys.executable, "-m", "serving", "--poll", "0.5", *limits],

@@ -229,7 +229,7 @@ def fitted(fit: Callable[..., Any], model: keras.Model, pair: str, **arguments: 
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("pair", PAIRS)
 @settings(max_examples=2, phases=[Phase.generate])
 @given(units=st.integers(2, 9), first=st.booleans(), program=st.sampled_from(["graph", "epoch"]))
@@ -253,7 +253,9 @@ def test_the_second_of_a_pair_is_trained_as_it_would_be_alone(pair: str, units: 
         assert one.shape != two.shape or not np.array_equal(one, two), "the pair makes no difference"
 
 
-@pytest.mark.parametrize("pair", list(PAIRS)[::4])
+@pytest.mark.parametrize(
+    "pair", [pytest.param(pair, marks=pytest.mark.slow if place % 4 else ()) for place, pair in enumerate(PAIRS)]
+)
 def test_the_second_of_a_pair_is_trained_as_keras_trains_it(pair: str) -> None:
     """Compiled or not, whatever two models differ in is not passed on from the first to the second."""
     for other in (False, True):

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ Make = Callable[[], keras.Model]
 
 EXAMPLES = 230
 """Two batches of 100 and a smaller one."""
+WHOLE = 46
+"""A batch size without a smaller batch, which is compiled for itself: a fifth, a half of a share held out."""
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +37,7 @@ def data(digits: Data) -> Data:
 @pytest.fixture(scope="session")
 def held_out(digits: Data) -> Data:
     """What they are validated on."""
-    return digits[0][1000:1130], digits[1][1000:1130]
+    return digits[0][1000:1092], digits[1][1000:1092]
 
 
 @pytest.fixture
@@ -112,7 +114,7 @@ def assert_trains_as_keras(
 ) -> tuple[keras.Model, keras.Model]:
     """Trains twins, one with mlplab and one with Keras, and compares weights and history."""
     ours, theirs = make(), make()
-    arguments = {"batch_size": 100, "shuffle": False, "verbose": 0, **arguments}
+    arguments = {"batch_size": WHOLE, "shuffle": False, "verbose": 0, **arguments}
     arguments = {key: value for key, value in arguments.items() if value is not None}
     got = compiled_fit(ours, x, y, callbacks=callbacks(), **arguments)
     arguments = {key: value for key, value in arguments.items() if key not in ("program", "clock")}
@@ -149,7 +151,11 @@ BATCH_SIZES = (1, 100, EXAMPLES)
 @pytest.mark.parametrize(
     ("optimizer", "kind", "batch_size"),
     # Every pair of an optimizer, a kind and a batch size occurs.
-    [(o, list(KINDS)[(i + j) % 3], b) for i, o in enumerate(OPTIMIZERS) for j, b in enumerate(BATCH_SIZES)],
+    [
+        (o, list(KINDS)[(i + j) % 3], b)
+        for i, o in enumerate(("sgd", "adam", "rmsprop"))
+        for j, b in enumerate(BATCH_SIZES)
+    ],
 )
 def test_an_epoch_ends_at_the_weights_and_history_of_keras(
     optimizer: str, kind: str, batch_size: int, data: Data, held_out: Data
@@ -162,7 +168,7 @@ def test_an_epoch_ends_at_the_weights_and_history_of_keras(
     assert set(ours.history.history) == {"loss", "accuracy", "val_loss", "val_accuracy"}
 
 
-@settings(max_examples=5)
+@settings(max_examples=3)
 @given(
     examples=st.integers(1, 90),
     batch_size=st.integers(1, 100),
@@ -186,15 +192,17 @@ def test_any_sizes_train_as_keras_trains_them(
 
 
 WEIGHTS = np.linspace(0, 2, EXAMPLES, dtype="float32")
+SHARE = 0.4
+"""Held out, it leaves whole batches, too."""
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
-    "validation_split": {"validation_split": 0.3},
-    "validation_split and sample_weight": {"validation_split": 0.3, "sample_weight": WEIGHTS},
+    "validation_split": {"validation_split": SHARE},
+    "validation_split and sample_weight": {"validation_split": SHARE, "sample_weight": WEIGHTS},
     "sample_weight": {"sample_weight": WEIGHTS},
     "class_weight": {"class_weight": {label: 1.0 + label for label in range(10)}},
-    "validation_freq": {"validation_split": 0.3, "validation_freq": 2, "epochs": 3},
-    "epochs of validation": {"validation_split": 0.3, "validation_freq": [1, 3], "epochs": 3},
-    "validation_batch_size": {"validation_split": 0.3, "validation_batch_size": 7},
+    "validation_freq": {"validation_split": SHARE, "validation_freq": 2, "epochs": 3},
+    "epochs of validation": {"validation_split": SHARE, "validation_freq": [1, 3], "epochs": 3},
+    "validation_batch_size": {"validation_split": SHARE, "validation_batch_size": 7},
     "initial_epoch": {"initial_epoch": 2, "epochs": 4},
     "no epoch left": {"initial_epoch": 2, "epochs": 2},
     "Keras' batch size": {"batch_size": None},
@@ -419,13 +427,18 @@ DIFFERENT: dict[str, tuple[Make, Make]] = {
 }
 
 
-@pytest.mark.parametrize("case", DIFFERENT)
-def test_models_that_compute_differently_do_not_share(case: str, traces: list[str], data: Data) -> None:
+def by_turns(cases: Iterable[str]) -> list[tuple[str, str]]:
+    """Cases with a kind of program: whose step it is does not depend on what it is compiled to, so most are not."""
+    return [(case, "epoch" if place % 4 == 0 else "graph") for place, case in enumerate(cases)]
+
+
+@pytest.mark.parametrize(("case", "program"), by_turns(DIFFERENT))
+def test_models_that_compute_differently_do_not_share(case: str, program: str, traces: list[str], data: Data) -> None:
     """A model trained after one that differs in more than values is traced for itself and trains as with Keras."""
     first, second = DIFFERENT[case]
-    compiled_fit(first(), *data, batch_size=115, shuffle=False)
+    compiled_fit(first(), *data, batch_size=115, shuffle=False, program=program)
     assert len(traces) == 1
-    assert_trains_as_keras(second, *data, batch_size=115)
+    assert_trains_as_keras(second, *data, batch_size=115, program=program)
     assert len(programs.shared()) == 2
 
 
@@ -578,11 +591,11 @@ OWN: dict[str, Callable[[float], keras.Model]] = {
 }
 
 
-@pytest.mark.parametrize("case", OWN)
-def test_a_part_of_its_own_is_never_taken_for_another(case: str, data: Data) -> None:
+@pytest.mark.parametrize(("case", "program"), by_turns(OWN))
+def test_a_part_of_its_own_is_never_taken_for_another(case: str, program: str, data: Data) -> None:
     """What a configuration leaves out decides who shares: the second of two models trains as with Keras."""
-    compiled_fit(OWN[case](1.0), *data, batch_size=115, shuffle=False)
-    assert_trains_as_keras(functools.partial(OWN[case], 3.0), *data, batch_size=115)
+    compiled_fit(OWN[case](1.0), *data, batch_size=115, shuffle=False, program=program)
+    assert_trains_as_keras(functools.partial(OWN[case], 3.0), *data, batch_size=115, program=program)
 
 
 def test_a_model_compiled_again_is_traced_again(data: Data) -> None:
@@ -662,7 +675,7 @@ def _recorded(rate: float, seed: int = 1) -> np.ndarray:
     return recorder.seen.numpy()
 
 
-@pytest.mark.parametrize("rate", [0.1, 0.3, 0.8])
+@pytest.mark.parametrize("rate", [0.1, 0.8])
 def test_dropout_drops_the_stated_share_and_scales_the_rest(rate: float) -> None:
     """The share of zeros is the rate, in every step, and what is kept is divided by one minus the rate."""
     seen = _recorded(rate)
@@ -683,6 +696,7 @@ def test_dropout_differs_from_step_to_step_epoch_to_epoch_and_seed_to_seed() -> 
     assert (seen[0] == seen[3]).mean() == pytest.approx(0.58, abs=0.03)
 
 
+@pytest.mark.slow
 def test_a_model_with_dropout_stays_a_plain_keras_model(data: Data, tmp_path: Path) -> None:
     """After training the layer is Keras' own again, and the saved model loads where there is no mlplab."""
     model = mlp(functools.partial(keras.layers.Dropout, 0.3))
@@ -725,7 +739,7 @@ CALLBACKS: dict[str, Callable[[], list[keras.callbacks.Callback]]] = {
 def test_callbacks_of_epochs_steer_as_with_keras(case: str, data: Data, held_out: Data) -> None:
     """Callbacks that stop, restore or change the rate give Keras' epochs, history, weights and last rate."""
     ours, theirs = assert_trains_as_keras(
-        FAST, *data, callbacks=CALLBACKS[case], epochs=8, validation_data=held_out, within=1e-4
+        FAST, *data, callbacks=CALLBACKS[case], epochs=8, batch_size=100, validation_data=held_out, within=1e-4
     )
     rates = [float(model.optimizer.learning_rate) for model in (ours, theirs)]
     assert rates[0] == pytest.approx(rates[1])
@@ -756,7 +770,8 @@ def test_callbacks_that_write_files_write_what_they_write_with_keras(
         every = keras.callbacks.ModelCheckpoint(folder / "{epoch}.weights.h5", save_weights_only=True)
         return [best, every, keras.callbacks.CSVLogger(folder / "log.csv")]
 
-    assert_trains_as_keras(FAST, *data, callbacks=callbacks, epochs=4, validation_data=held_out, within=1e-4)
+    arguments = {"epochs": 4, "batch_size": 100, "validation_data": held_out}
+    assert_trains_as_keras(FAST, *data, callbacks=callbacks, within=1e-4, **arguments)
     assert sorted(p.name for p in (tmp_path / "ours").iterdir()) == sorted(
         p.name for p in (tmp_path / "theirs").iterdir()
     )
@@ -963,20 +978,20 @@ WITHOUT_XLA: dict[str, tuple[Make, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("program", ["epoch", "steps", None])
+@pytest.mark.parametrize("program", ["epoch", "steps"])
 @pytest.mark.parametrize("case", WITHOUT_XLA)
-def test_what_xla_cannot_compile_or_does_otherwise_is_not_compiled(case: str, program: str | None, data: Data) -> None:
+def test_what_xla_cannot_compile_or_does_otherwise_is_not_compiled(case: str, program: str, data: Data) -> None:
     """A step that XLA does not know, or whose checks or draws it changes, runs as TensorFlow runs it for Keras."""
     make, arguments = WITHOUT_XLA[case]
     clock = training.Clock()
-    assert_trains_as_keras(make, *data, epochs=2, clock=clock, program=program, **arguments)
+    assert_trains_as_keras(make, *data, batch_size=115, clock=clock, program=program, **arguments)
     assert clock.program == "graph"
 
 
 @pytest.mark.parametrize("program", training.PROGRAMS[:3])
 def test_logs_that_are_no_metrics_are_those_of_the_last_batch(program: str, data: Data) -> None:
     """What a train_step returns under names of its own is in the history as with Keras."""
-    ours, _ = assert_trains_as_keras(_own_logs, *data, epochs=2, program=program)
+    ours, _ = assert_trains_as_keras(_own_logs, *data, batch_size=115, epochs=2, program=program)
     assert list(ours.history.history) == ["what I call it"]
 
 
@@ -1025,7 +1040,7 @@ def test_a_model_not_compiled_is_refused(call: Callable[..., Any], data: Data) -
 # ------------------------------------------------------------------------------------------- evaluation and the clock
 
 
-@pytest.mark.parametrize("batch_size", [None, 1, 33, 10_000])
+@pytest.mark.parametrize("batch_size", [None, 1, 10_000])
 def test_evaluate_gives_what_keras_gives(batch_size: int | None, data: Data) -> None:
     """Loss, penalty and metrics equal those of `model.evaluate`, weighted or not, and no weight changes."""
     middle = [keras.layers.BatchNormalization, functools.partial(keras.layers.Dropout, 0.5)]

@@ -397,6 +397,7 @@ def test_a_trial_is_replayed_to_the_bit(done: Any, dataset: Dataset) -> None:
     assert outcome.sentence.startswith("Equal to the bit")
 
 
+@pytest.mark.slow
 def test_an_interrupted_tuning_goes_on(done: Any, store: Any, dataset: Dataset) -> None:
     """Trials that were over are kept, the rest is trained, and every number is as it would have been undisturbed."""
     import mlflow
@@ -455,6 +456,7 @@ class FailsIn(Quiet):
             raise ValueError("the disk is full")
 
 
+@pytest.mark.slow
 def test_a_failed_trial_is_none_and_all_failed_are_an_error(store: Any, dataset: Dataset) -> None:
     """One that raised is not chosen and the rest goes on; where every trial of a variant did, the first is shown."""
     one = comparison(

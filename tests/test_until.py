@@ -83,6 +83,7 @@ def test_killed_it_goes_on_where_it_was(recorded):
     assert all(run.info.status == "FINISHED" for run in client.search_runs(["0"]))
 
 
+@pytest.mark.slow
 def test_more_seeds_go_on_with_the_same_test(recorded, dataset):
     """With more seeds allowed nothing is trained twice, every look that was made counts, what it decided stays, and the
     winner's model is the one that was trained before."""
@@ -106,6 +107,7 @@ def test_more_seeds_go_on_with_the_same_test(recorded, dataset):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_a_fixed_number_of_seeds_counts_as_a_look(store, dataset):
     """Who has seen the verdicts of so many seeds has looked: a test that goes on from there has a look there."""
     two = COMPARISON.only(["some", "more"]).with_base(epochs=1)
