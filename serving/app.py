@@ -73,9 +73,12 @@ def give_back_memory() -> None:
 
 
 def _begin() -> None:
-    """What a process that parses does first."""
-    give_back_memory()
+    """What a process that parses does first: it leaves the processors to who answers, wherever these are few."""
+    import os
     import signal
+
+    give_back_memory()
+    os.nice(10)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 

@@ -574,13 +574,51 @@ def test_every_connection_has_a_deadline_in_every_state(server: Server) -> None:
 
 
 def test_more_connections_than_there_may_be_leave_room_for_a_health_check(server: Server) -> None:
-    """The one that has been silent longest makes room; whoever sends a request is answered."""
+    """The one that has been silent longest makes room; whoever else sends a request is answered, and soon the peer
+    that floods is, too."""
     with contextlib.ExitStack() as stack:
-        for _ in range(MAX_CONNECTIONS + 100):
-            stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+
+        def flood() -> None:
+            for _ in range(MAX_CONNECTIONS + 300):
+                stack.enter_context(socket.create_connection(("127.0.0.1", server.port), PATIENCE, ("127.0.0.2", 0)))
+
+        flood()
         for _ in range(20):
             assert server.ask("/health").status == 200
             assert server.predict(inputs([IMAGE])).status == 200
+        flood()
+
+        def same_peer() -> bool:
+            with socket.create_connection(("127.0.0.1", server.port), PATIENCE, ("127.0.0.2", 0)) as connection:
+                connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                with contextlib.suppress(OSError):
+                    return read_raw(connection)[0] == 200
+            return False
+
+        wait_until(same_peer)
+
+
+@pytest.mark.parametrize("opens", [1, 2], ids=["another peer", "the peer that has most"])
+def test_who_floods_makes_room_for_others_at_once_and_for_itself_now_and_then(opens: int) -> None:
+    """At the limit the oldest silent connection of the peer that has most ends for each newcomer; a newcomer of that
+    peer is refused beyond a few at a time, and costs no connection then."""
+    from serving.connections import AT_ONCE, Peers
+    from serving.limits import Limits
+
+    ended: list[int] = []
+    peers = Peers(Limits(connections=1_000), lambda status: None)
+    for port in range(999):
+        peers.entered(("10.0.0.2", port), lambda port=port: ended.append(port))
+    peers.speaks(("10.0.0.2", 0))
+    assert peers.admits("10.0.0.1")
+    peers.entered(("10.0.0.1", 5_000), lambda: ended.append(5_000))
+    admitted = 0
+    for port in range(6_000, 6_000 + 400):
+        if peers.admits(f"10.0.0.{opens}"):
+            admitted += 1
+            peers.entered((f"10.0.0.{opens}", port), lambda port=port: ended.append(port))
+    assert ended == list(range(1, 1 + admitted))
+    assert AT_ONCE <= admitted <= 3 * AT_ONCE if opens == 2 else admitted == 400
 
 
 def test_who_does_not_read_is_cut_off(server: Server) -> None:
@@ -926,6 +964,51 @@ def test_a_token_is_asked_for_where_there_is_one(registry: Registry) -> None:
         for right in (f"Bearer {SECRET}", f"Basic {basic}"):
             assert server.predict(inputs([IMAGE]), JSON | {"Authorization": right}).status == 200
         assert server.ask("/health").status == 200
+    finally:
+        ended(server)
+
+
+def test_tls_by_files_is_spoken_and_has_deadlines(registry: Registry) -> None:
+    """With a certificate's files the server answers curl, which trusts that certificate alone, and not without TLS;
+    who never ends the handshake is cut off, and counts as a connection until then."""
+    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    make += [
+        "-keyout",
+        "key.pem",
+        "-out",
+        "cert.pem",
+        "-subj",
+        "/CN=localhost",
+        "-addext",
+        "subjectAltName=IP:127.0.0.1",
+    ]
+    subprocess.run(make, cwd=registry.folder, check=True, capture_output=True)
+    number = free_port()
+    command = [sys.executable, "-m", "serving", "--port", str(number), "--model", "models:/mnist-mlp/1"]
+    command += ["--tls-cert", "cert.pem", "--tls-key", "key.pem", "--sender-timeout", "1.5", "--max-connections", "50"]
+    server = started(command, number, registry.folder, registry.uri)
+
+    def curl(*words: str) -> str:
+        command = ["curl", "-sS", "--max-time", "10", *words, f"{server.url.replace('http:', 'https:')}/invocations"]
+        given = {"cwd": registry.folder, "input": inputs([IMAGE]), "capture_output": True, "check": False}
+        done = subprocess.run([*command, "-H", "Content-Type: application/json", "-d", "@-"], **given)
+        return (done.stdout + done.stderr).decode()
+
+    try:
+        until(lambda: "predictions" in curl("--cacert", "cert.pem"), server.log)
+        assert "predictions" not in curl()
+        with pytest.raises((OSError, http.client.HTTPException)):
+            server.ask("/health")
+        with contextlib.ExitStack() as stack:
+            opened = [
+                stack.enter_context(socket.create_connection(("127.0.0.1", number), PATIENCE, ("127.0.0.2", 0)))
+                for _ in range(100)
+            ]
+            assert "predictions" in curl("--cacert", "cert.pem")
+            for connection in opened:
+                with contextlib.suppress(ConnectionError):
+                    while connection.recv(65_536):
+                        pass
     finally:
         ended(server)
 
