@@ -26,7 +26,7 @@ A_ROUND = 8
 APART_SECONDS = 0.001
 """Between two connections that are ended because their time is over."""
 ROOM_SECONDS, AT_ONCE = 0.005, 64
-"""Between two connections of the peer that has most for which older ones of its own make room; how many may be early."""
+"""Between two connections of the peer that has most, for which older ones of it make room; how many may be early."""
 
 Address = tuple[str, int]
 
