@@ -313,7 +313,7 @@ class Registry:
         batch = np.array(json.loads(body)["inputs"], np.float32).reshape(-1, PIXELS)
         return np.asarray(self.models[name](batch, training=False))
 
-    def add(self, name: str, folder: Path, evil: str = "", **tags: str) -> None:
+    def add(self, name: str, folder: Path, evil: str = "", example: tuple[Any, ...] = (), **tags: str) -> None:
         """Registers what a folder holds, as `mlplab register` does, whatever it is."""
         import mlflow
 
@@ -321,7 +321,7 @@ class Registry:
         from serving.model import arguments
         from serving.versions import CHECKED, CONTENT
 
-        given = arguments(folder) | ({"python_model": evil} if evil else {})
+        given = arguments(folder, *example) | ({"python_model": evil} if evil else {})
         (run, *_) = self.client.search_runs([self.client.get_experiment_by_name("serving").experiment_id])
         with mlflow.start_run(run.info.run_id):
             uri = mlflow.pyfunc.log_model(name="model", **given).model_uri
@@ -497,6 +497,46 @@ def test_every_form_gets_the_answer_of_the_model_from_both_servers(
         assert answer.status == 200, (name, answer.body)
         found = np.array([one["probabilities"] for one in answer.json["predictions"]])
         np.testing.assert_allclose(found, np.tile(expected, (len(found) // 2, 1)), atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("form", ["json", "csv"])
+def test_mlflow_predicts_from_a_file(registry: Registry, tmp_path: Path, form: str) -> None:
+    """`mlflow models predict` on the version gives what the trained model gives, of JSON and of CSV."""
+    from click.testing import CliRunner
+    from mlflow.models.cli import commands
+
+    body, _ = GOOD["inputs" if form == "json" else "CSV"]
+    # It takes no key but those of the protocol.
+    body = json.dumps({"inputs": json.loads(body)["inputs"]}).encode() if form == "json" else body
+    (tmp_path / "given").write_bytes(body)
+    command = ["predict", "-m", f"models:/mnist-mlp/{registry.versions['first']}", "--env-manager", "local", "-t", form]
+    command += ["-i", str(tmp_path / "given"), "-o", str(tmp_path / "answer.json")]
+    done = CliRunner().invoke(commands, command, env={"MLFLOW_TRACKING_URI": registry.uri}, catch_exceptions=False)
+    assert done.exit_code == 0
+    answers = json.loads((tmp_path / "answer.json").read_text())["predictions"]
+    expected = registry.expected(registry.versions["first"], inputs([IMAGE, IMAGE[::-1]]))
+    assert np.allclose([one["probabilities"] for one in answers], expected, atol=1e-5)
+
+
+def test_mlflow_makes_a_container_of_a_version(registry: Registry, tmp_path: Path) -> None:
+    """What `mlflow models build-docker` builds has the version's graph and contract, and no Keras or TensorFlow."""
+    from click.testing import CliRunner
+    from mlflow.models.cli import commands
+
+    command = [
+        "generate-dockerfile",
+        "-m",
+        f"models:/mnist-mlp/{registry.versions['first']}",
+        "-d",
+        str(tmp_path / "d"),
+    ]
+    done = CliRunner().invoke(commands, command, env={"MLFLOW_TRACKING_URI": registry.uri}, catch_exceptions=False)
+    assert done.exit_code == 0
+    model = tmp_path / "d" / "model_dir"
+    assert {path.name for path in (model / "artifacts").iterdir()} == {"model.onnx", "contract.json"}
+    packages = {line.partition("==")[0] for line in (model / "requirements.txt").read_text().split()}
+    assert packages == {"mlflow", "numpy", "onnxruntime", "pandas"}
+    assert "COPY model_dir" in (tmp_path / "d" / "Dockerfile").read_text()
 
 
 def test_the_other_endpoints_keep_mlflows_contract(server: Server, plain: Server) -> None:
@@ -1155,6 +1195,82 @@ def test_the_description_for_programs_is_openapi_and_says_the_model(server: Serv
 # ------------------------------------------------------------------------------------------------- client and README
 
 
+AS_CSV = """
+import csv, io, schemathesis
+
+@schemathesis.serializer("text/csv")
+def as_csv(context, rows):
+    out = io.StringIO()
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
+        return str(rows).encode()
+    writer = csv.DictWriter(out, list(dict.fromkeys(name for row in rows for name in row)))
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue().encode("utf-8", "replace")
+"""
+
+
+def small_pictures() -> Any:
+    from keras import Input, Sequential, layers
+
+    return Sequential([Input((4, 4)), layers.Flatten(), layers.Dense(10, activation="softmax")])
+
+
+def small_table() -> Any:
+    from keras import Input, Model, layers
+
+    numbers, code = Input((3,), name="numbers"), Input((1,), name="code", dtype="int8")
+    both = layers.Concatenate()([numbers, layers.Flatten()(layers.Embedding(128, 2)(code))])
+    return Model({"numbers": numbers, "code": code}, layers.Dense(3, activation="softmax")(both))
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("kind", ["pictures", "table"])
+def test_schemathesis_finds_nothing(registry: Registry, tmp_path: Path, kind: str) -> None:
+    """What the description calls legal is answered, what it does not is refused, and answers are as it says; made up by
+    schemathesis, which is a program in an environment of its own (SCHEMATHESIS, or on the path)."""
+    program = os.environ.get("SCHEMATHESIS") or shutil.which("schemathesis") or pytest.skip("there is no schemathesis")
+    from mlplab import served
+    from mlplab.building import build
+    from mlplab.data import load
+    from mlplab.export import answering
+    from mlplab.spec import Training
+    from serving.model import Contract, answers, as_sent, named
+
+    rng = np.random.default_rng(0)
+    if kind == "pictures":
+        pixels = np.pad(rng.integers(0, 256, (100, 2, 2)), ((0, 0), (1, 1), (1, 1))).astype(np.uint8)
+        model, data = small_pictures, replace(load((pixels, np.tile(np.arange(10), 10))), image_shape=(4, 4))
+    else:
+        x = {"numbers": rng.normal(size=(60, 3)).astype("float32"), "code": rng.integers(0, 4, (60, 1)).astype("int8")}
+        model, data = small_table, load((x, np.tile(np.arange(3), 20)))
+    built = build(Training(model=model, optimizer="sgd", loss="sparse_categorical_crossentropy"), data, 1)
+    assert served.write(tmp_path / kind, served.exported(built, data), data) == ""
+    import mlflow
+
+    mlflow.set_tracking_uri(registry.uri)
+    rows = served.first_test_rows(data, 1)
+    outputs = served.exported(built, data)
+    contract = Contract.read((tmp_path / kind / "contract.json").read_bytes())
+    example = named(as_sent(rows), "input"), answers(contract, served.arrays(answering(outputs)(rows), "output"))
+    registry.add(kind, tmp_path / kind, example=example)
+    mlflow.set_tracking_uri(None)
+    (tmp_path / "as_csv.py").write_text(AS_CSV)
+    number = free_port()
+    command = [sys.executable, "-m", "serving", "--port", str(number)]
+    command += ["--model", f"models:/mnist-mlp/{registry.versions[kind]}"]
+    server = started(command, number, tmp_path, registry.uri)
+    try:
+        server.wait()
+        environment = os.environ | {"SCHEMATHESIS_HOOKS": "as_csv", "PYTHONPATH": str(tmp_path)}
+        run = [program, "run", f"{server.url}/openapi.json", "--max-examples", "200", "--continue-on-failure"]
+        done = subprocess.run(run, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout[-5_000:]
+        assert " passed" in done.stdout
+    finally:
+        ended(server)
+
+
 def client(server: Server | None, *arguments: str, folder: Path, status: int = 0) -> str:
     url = ["--url", server.url if server else f"http://127.0.0.1:{free_port()}"]
     done = subprocess.run(
@@ -1205,6 +1321,49 @@ def test_a_picture_becomes_light_on_dark_of_the_size_and_place_of_mnists_digits(
     assert read["light"][~inside].max() < 50
     whole = as_trained(picture(Image.fromarray(255 - read["light"]).resize((280, 280))), (28, 28), "light", 1.0)[0]
     assert (255 - whole)[:, 10:18].min(axis=1).min() > 100
+
+
+STROKES = {
+    0: [(0.5, 0.05), (0.2, 0.3), (0.2, 0.7), (0.5, 0.95), (0.8, 0.7), (0.8, 0.3), (0.5, 0.05)],
+    1: [(0.35, 0.25), (0.55, 0.05), (0.55, 0.95)],
+    2: [(0.2, 0.25), (0.5, 0.05), (0.8, 0.25), (0.2, 0.95), (0.8, 0.95)],
+    3: [(0.2, 0.1), (0.75, 0.25), (0.4, 0.47), (0.8, 0.7), (0.2, 0.93)],
+    4: [(0.65, 0.97), (0.65, 0.05), (0.2, 0.6), (0.85, 0.6)],
+    5: [(0.75, 0.07), (0.3, 0.07), (0.3, 0.45), (0.75, 0.65), (0.25, 0.93)],
+    7: [(0.2, 0.1), (0.8, 0.1), (0.42, 0.95)],
+}
+
+
+def test_a_digit_on_paper_is_read_as_a_clean_one() -> None:
+    """A photo of a person's digit, dim, with a shadow, grain and specks, the ink off its centre, dark on light, becomes
+    what the same stroke is on a clean ground: each is nearest to its own digit, and empty paper to none."""
+    from PIL import ImageDraw
+
+    from serving.pictures import as_trained
+
+    rng = np.random.default_rng(0)
+    across, down = np.meshgrid(np.linspace(0, 1, 640), np.linspace(0, 1, 480))
+    for light in (230, 140):
+        paper = light - 50 * across - 25 * down**2 + rng.normal(0, 4, down.shape)
+        paper.ravel()[rng.integers(0, paper.size, 40)] -= 60
+        clean, photos = {}, {}
+        for digit, stroke in STROKES.items():
+            ink = Image.new("L", (640, 480))
+            left, top = rng.integers(10, 400), rng.integers(10, 240)
+            line = [(left + 200 * x, top + 200 * y) for x, y in stroke]
+            ImageDraw.Draw(ink).line(line, fill=255, width=16, joint="curve")
+            clean[digit] = as_trained(picture(ink), (28, 28), "dark", 20 / 28)[0].astype(float)
+            share = np.asarray(ink) / 255
+            photo = Image.fromarray((paper * (1 - share) + 0.25 * light * share).clip(0, 255).astype(np.uint8))
+            pixels, done = as_trained(picture(photo, "JPEG"), (28, 28), "dark", 20 / 28)
+            assert "inverted" in done
+            photos[digit] = pixels.astype(float)
+        for digit, pixels in photos.items():
+            apart = {other: np.abs(pixels - template).mean() for other, template in clean.items()}
+            assert min(apart, key=apart.__getitem__) == digit
+            assert apart[digit] < 20  # a pixel to the side is 15
+        empty = Image.fromarray(paper.clip(0, 255).astype(np.uint8))
+        assert as_trained(picture(empty), (28, 28), "dark", 20 / 28)[0].mean() < 10
 
 
 def test_a_picture_of_28x28_is_left_as_it_is() -> None:
