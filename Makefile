@@ -12,7 +12,9 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 EXPERIMENTS := $(basename $(notdir $(wildcard experiments/*.py)))
 
-.PHONY: help test check docs bench soak ui stack clean report $(EXPERIMENTS)
+SECRETS := admin_password database_password flask_secret_key postgres_password serving_password trainer_password
+
+.PHONY: help test check docs bench soak ui secrets stack clean report $(EXPERIMENTS)
 
 help:
 	@echo "make NAME    run a comparison: $(EXPERIMENTS)"
@@ -29,7 +31,7 @@ help:
 	@test -n "$(PYTHON)" && "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
 	  { echo "mlplab needs Python 3.11, but found '$(PYTHON)'; install it, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
 	"$(PYTHON)" -m venv .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@touch .venv/ready
 
 $(EXPERIMENTS) report: .venv/ready
@@ -71,13 +73,15 @@ soak: .venv/ready
 ui: .venv/ready
 	mlflow ui
 
-# Random values for what .env.example leaves empty.
-.env:
-	@umask 077 && "$(PYTHON)" -c 'import re, secrets; example = open(".env.example").read(); \
-	  print(end=re.sub("(?m)^[A-Z_]+=$$", lambda name: name[0] + secrets.token_hex(24), example))' > .env.new
-	@mv .env.new .env
+# 48 random hexadecimal digits for each secret of docker-compose.yml that there is not yet. Containers of whatever user can
+# read the files; on this machine the folder lets nobody but you to them.
+secrets:
+	@mkdir -p -m 700 secrets
+	@cd secrets && for name in $(SECRETS); do test -s $$name || { \
+	  "$(PYTHON)" -c 'import os; print(end=os.urandom(24).hex())' > $$name.new && chmod 444 $$name.new && mv -f $$name.new $$name; \
+	} || exit 1; done
 
-stack: .venv/ready .env
+stack: .venv/ready secrets
 	@python stack/local.py
 
 clean:

@@ -6,9 +6,14 @@ A server with its default limits, and for each attack a process that carries it 
 healthy client asks for one image again as soon as it is answered, each time by a connection of its own, for so many
 seconds alone, and for as many beside the attack. The ratio of the p99s is the result; a health check is asked each half
 second.
+
+Attackers and client share the processors with the server. What that alone costs is measured by the same client with a
+bare server, a process that nobody attacks and that does nothing but answer: its p99 beside the attack on the other,
+over its own alone.
 """
 
 import argparse
+import asyncio
 import contextlib
 import http.client
 import multiprocessing
@@ -25,7 +30,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from serving import Served, request  # noqa: E402  (benchmarks/serving.py, not the package)
+from serving import Served, free_port, request  # noqa: E402  (benchmarks/serving.py, not the package)
 
 HEAD = "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
 
@@ -97,6 +102,28 @@ def no_reader(port: int) -> None:
 ATTACKS = {work.__name__: (work, 4 if work is junk else 1) for work in (no_body, wrong_path, silent, junk, no_reader)}
 
 
+def bare(port: int) -> None:
+    """A server that answers whatever comes with the same few bytes."""
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = head.lower().partition(b"content-length:")[2].split(b"\r\n")[0]
+        await reader.readexactly(int(length or 0))
+        writer.write(answer)
+        writer.close()
+
+    async def listen() -> None:
+        await (await asyncio.start_server(serve, "127.0.0.1", port, backlog=2_048)).serve_forever()
+
+    asyncio.run(listen())
+
+
+def p99(taken: list[float]) -> float:
+    """Milliseconds."""
+    return 1e3 * float(np.percentile(taken, 99))
+
+
 def healthy(port: int, seconds: float) -> tuple[list[float], dict[int, int], int]:
     """Seconds of requests, how many had which status, and how many health checks failed."""
     sent, taken, statuses, failed = request(1, 0), [], {}, 0
@@ -138,11 +165,15 @@ def main() -> None:
         uri = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "PYTHONPATH": str(ROOT)}
         subprocess.run(script, check=True, capture_output=True, cwd=folder, env=os.environ | uri)
         server = Served([sys.executable, "-m", "serving"], ROOT, folder)
-        print("| attack | answers beside it | failed health checks | p99 alone | p99 beside | ratio | memory |")
-        print("|---|---|---:|---:|---:|---:|---:|")
+        other = free_port()
+        beside_it = multiprocessing.Process(target=bare, args=(other,), daemon=True)
+        beside_it.start()
+        head = ("attack", "answers beside it", "failed health checks", "p99 alone", "p99 beside", "ratio", "of a bare")
+        print(f"| {' | '.join([*head, 'memory'])} |")
+        print("|---|---|---:|---:|---:|---:|---:|---:|")
         try:
             for attack, (work, many) in ((name, ATTACKS[name]) for name in options.only):
-                alone, _, _ = healthy(server.port, options.seconds)
+                alone, bare_alone = (healthy(port, options.seconds)[0] for port in (server.port, other))
                 processes = [
                     multiprocessing.Process(target=work, args=(server.port,), daemon=True) for _ in range(many)
                 ]
@@ -150,19 +181,20 @@ def main() -> None:
                     process.start()
                 time.sleep(2)
                 beside, statuses, failed = healthy(server.port, options.seconds)
+                bare_beside = healthy(other, options.seconds)[0]
                 memory = server.memory()
                 for process in processes:
                     process.kill()
                     process.join()
-                before, after = (1e3 * float(np.percentile(taken, 99)) for taken in (alone, beside))
                 says = ", ".join(f"{many} × {status or 'none'}" for status, many in sorted(statuses.items()))
-                print(
-                    f"| {attack} | {says} | {failed} | {before:.1f} ms | {after:.1f} ms | {after / before:.1f} | "
-                    f"{memory:.0f} MiB |",
-                    flush=True,
-                )
+                cells = [
+                    *(attack, says, str(failed), f"{p99(alone):.1f} ms", f"{p99(beside):.1f} ms"),
+                    *(f"{p99(beside) / p99(alone):.1f}", f"{p99(bare_beside) / p99(bare_alone):.1f}"),
+                ]
+                print(f"| {' | '.join([*cells, f'{memory:.0f} MiB'])} |", flush=True)
         finally:
             server.end()
+            beside_it.kill()
 
 
 if __name__ == "__main__":

@@ -364,11 +364,12 @@ def rehearse(item: tuple[Any, int, float]) -> tuple[str, Any, float]:
     """On a worker: records what a training of so many seconds would; its run, its weights, and how long it is late."""
     import numpy as np
 
-    from mlplab import tracking, worker
+    from mlplab import worker
+    from mlplab.store.command import under
 
     parent, number, seconds = item
     began = time.monotonic()
-    with tracking.under(parent) as above:
+    with under(parent) as above:
         run = above.child(f"training {number}", {f"param_{n}": n for n in range(16)}, {"mlplab.kind": "training"})
         for epoch in range(1, EPOCHS + 1):
             time.sleep(max(0.0, began + seconds * epoch / EPOCHS - time.monotonic()))
@@ -408,7 +409,7 @@ def computed(*processes: int) -> float:
 
 def crowd(count: int, seconds: float, counts: list[int]) -> None:
     """Measures and prints what each part computes for a training, and how many workers fill a core of it."""
-    from mlplab import tracking as record
+    from mlplab.store import command as record
 
     spawn = multiprocessing.get_context("spawn")
     items, late, told = ROUNDS * count, [], itertools.count()

@@ -103,13 +103,18 @@ def register(folder: Path) -> None:
     client.set_registered_model_alias("mnist-mlp", "champion", "1")
 
 
+def free_port() -> int:
+    """A port of this machine that nobody has."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 class Served:
     """A server's process: its port, how long it took to its first answer, and what memory it has."""
 
     def __init__(self, command: list[str], checkout: Path, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.log = (folder / f"{self.port}.log").open("w+")
         environment = os.environ | {"PYTHONPATH": str(checkout), "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
         started = time.perf_counter()

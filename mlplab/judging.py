@@ -109,10 +109,10 @@ def champion_of(versions: Sequence[Any]) -> Any:
     champion: Any = None
     for version in versions:
         tags: Mapping[str, Any] = version.tags
-        if tags.get("mlplab.checked") != "passed":
-            continue
         metric, more = decisive(tags)
         tag = tag_of(metric, tags.get("dataset.digest", ""))
+        if tags.get("mlplab.checked") != "passed" or tag not in tags:
+            continue
         value, least = float(tags[tag]), math.inf if more else -math.inf
         other = value if champion is None else float(champion.tags.get(tag, least))
         if (value >= other if more else value <= other) or tags.get("mlplab.forced") == "true":

@@ -116,9 +116,10 @@ def register(
             )
             trained = _trained(run, Path(folder))
             version = _version_of(client, name, run.info.run_id)
-            created = version is None
+            created = False
             if version is None:
-                version = _add_version(client, name, run, data, by, trained)
+                version, created = _add_version(client, name, run, data, by, trained)
+            if created:
                 tell(f"Registered as version {version.version} of {name}")
             else:
                 tell(f"That run is version {version.version} of {name} already")
@@ -202,7 +203,9 @@ def _version_of(client: stores.Client, name: str, run_id: str) -> ModelVersion |
 
 def _add_version(
     client: stores.Client, name: str, run: Run, data: Dataset, by: Metric, trained: Trained
-) -> ModelVersion:
+) -> tuple[ModelVersion, bool]:
+    """The one version of a run, and whether it is ours: of several that were made at the same time the first one stays,
+    and each command takes its own away that is a later one."""
     from mlflow.models import Model
 
     tags, contract = run.data.tags, trained.contract
@@ -241,7 +244,12 @@ def _add_version(
         )
 
     made: ModelVersion = stores.once(create, lambda: _version_of(client, name, run.info.run_id))
-    return made
+    first = _version_of(client, name, run.info.run_id) or made
+    if int(first.version) < int(made.version):
+        client.delete_model_version(name, made.version)
+        client.delete_logged_model(logged.model_id)
+        return first, False
+    return made, True
 
 
 def content_of(uri: str, folder: Path) -> str:
@@ -348,7 +356,10 @@ def _evaluate_champion(
         else:
             raise ValueError(f"it has no test_{metric} on these data")
     except (ValueError, OSError) as error:
-        tell(f"The champion, version {before.version}, does not answer: {error}")
+        tell(
+            f"The champion, version {before.version}, does not answer on {data.label}: {error}. It stays champion "
+            "unless a new one is forced (-P force=true)"
+        )
         return
     client.set_model_version_tag(name, before.version, tag, value)
 

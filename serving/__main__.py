@@ -80,7 +80,7 @@ def main() -> None:
     import uvicorn
 
     from serving.app import App, give_back_memory
-    from serving.connections import protocol
+    from serving.connections import Door, Loop, Peers, protocol
     from serving.limits import Limits
     from serving.registry import Reference, Registry
     from serving.versions import Watcher
@@ -109,6 +109,12 @@ def main() -> None:
     )
     give_back_memory()
     app = App(watcher, limits, _mlflow(), token, out)
+    peers = Peers(limits, app.count)
+    try:
+        doors = Door.of(options.host, options.port, peers)
+    except OSError as error:
+        parser.error(f"it cannot listen on {options.host}:{options.port} ({error}); free the port, or give another")
+    Loop.handshake_seconds = options.sender_timeout
     watcher.look()
     watcher.start()
     _name_run(options.model)
@@ -116,11 +122,10 @@ def main() -> None:
     # uvicorn stops gracefully and then raises the signal again, for whom it may concern.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
-        uvicorn.run(
+        config = uvicorn.Config(
             app,
-            host=options.host,
-            port=options.port,
-            http=protocol(limits, app.count),
+            loop="serving.connections:Loop",
+            http=protocol(peers),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -130,6 +135,8 @@ def main() -> None:
             ssl_certfile=options.tls_cert,
             ssl_keyfile=options.tls_key,
         )
+        with contextlib.suppress(KeyboardInterrupt):
+            uvicorn.Server(config).run(sockets=doors)
     finally:
         app.close()
         out.write()

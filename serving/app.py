@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from serving import parsing
-from serving.description import described, openapi, page_of_docs
+from serving.description import OPEN, described, openapi, page_of_docs
 from serving.limits import Limits, RefusalError
 from serving.lines import Lines
 from serving.model import Contract
@@ -48,8 +48,6 @@ PATHS = {
     "/page.js": "GET",
     "/page.css": "GET",
 }
-OPEN = ("/ping", "/health")
-"""Answered without a token."""
 AT_WORK = 2
 """Large requests that are parsed or computed at the same time; the others wait."""
 INLINE_BYTES, INLINE_NUMBERS = 65_536, 65_536
@@ -73,9 +71,12 @@ def give_back_memory() -> None:
 
 
 def _begin() -> None:
-    """What a process that parses does first."""
-    give_back_memory()
+    """What a process that parses does first: it leaves the processors to who answers, wherever these are few."""
+    import os
     import signal
+
+    give_back_memory()
+    os.nice(10)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
@@ -312,7 +313,7 @@ class App:
         return described(self.watcher, self.limits)
 
     def _openapi_json(self, headers: dict[str, str]) -> bytes:
-        return openapi(self.watcher, self.limits)
+        return openapi(self.watcher, self.limits, bool(self._token))
 
     def _docs(self, headers: dict[str, str]) -> bytes:
         headers |= {"content-type": "text/html; charset=utf-8", **SAFE}

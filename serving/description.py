@@ -4,7 +4,10 @@ import html
 import json
 import re
 from dataclasses import asdict
+from itertools import islice, product
 from typing import Any
+
+import numpy as np
 
 from serving.limits import Limits
 from serving.model import ARRAYS, CLASSES, INVERTED, PIXELS, SCALED, STAND_IN, UNKNOWN, VALUES, Contract, Input, legal
@@ -58,18 +61,86 @@ def _quality(about: Any) -> dict[str, float]:
     return found
 
 
-def _schema_of(one: Input, batch: bool = True) -> dict[str, Any]:
-    kind = {"b": "boolean", "i": "integer", "u": "integer"}.get(one.dtype[0], "number")
-    schema: dict[str, Any] = {"type": kind}
-    if one.low is not None:
-        schema["minimum"] = one.low
-    if one.high is not None:
-        schema["maximum"] = one.high
+MOST_WAYS = 16
+"""In which an example of several inputs may be told, that are described: a number alone, or in a list …"""
+MOST_NAMED = 2_000
+"""Columns of a table that are described one by one."""
+
+
+def _number_schema(one: Input) -> dict[str, Any]:
+    """A number of an input."""
+    dtype = np.dtype(one.dtype)
     if one.vocabulary:
-        schema = {"enum": [*one.vocabulary, *range(len(one.vocabulary) + 1)]}
-    for size in reversed(one.shape):
-        schema = {"type": "array", "items": schema, "minItems": size, "maxItems": size}
-    return {"type": "array", "items": schema, "minItems": 1} if batch else schema
+        return {"enum": [*one.vocabulary, *range(len(one.vocabulary) + 1), *([None] if one.nan else [])]}
+    if dtype.kind == "b":
+        return {"type": "boolean"}
+    if dtype.kind == "f":
+        low, high = float(np.finfo(dtype).min), float(np.finfo(dtype).max)
+    else:
+        low, high = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+    kind = "number" if dtype.kind == "f" else "integer"
+    return {
+        "type": [kind, "null"] if one.nan else kind,
+        "minimum": low if one.low is None else one.low,
+        "maximum": high if one.high is None else one.high,
+    }
+
+
+def _example_schemas(contract: Contract, one: Input) -> list[dict[str, Any]]:
+    """The ways in which an example of an input may be told."""
+    found = []
+    for shape in contract.shapes[one.name]:
+        schema = _number_schema(one)
+        for size in reversed(shape):
+            schema = {"type": "array", "items": schema, "minItems": size, "maxItems": size}
+        found.append(schema)
+    return found
+
+
+def _batch(schemas: list[dict[str, Any]]) -> dict[str, Any]:
+    """Examples, which are all told in one of these ways."""
+    found = [{"type": "array", "items": schema, "minItems": 1} for schema in schemas]
+    return found[0] if len(found) == 1 else {"anyOf": found}
+
+
+def _row_schema(contract: Contract) -> dict[str, Any] | None:
+    """An example as a row of a table; None where it is none, or has too many columns to name each."""
+    (first, *more) = contract.inputs
+    if any(one.size > 1 and not one.columns for one in (contract.inputs if more else ())):
+        return None
+    cells = {name: _number_schema(one) for one in contract.inputs for name in (one.columns or (one.name,))}
+    if not more and not first.columns and not first.vocabulary:
+        cells = {str(place): _number_schema(first) for place in range(first.size)}
+    if len(cells) > MOST_NAMED:
+        return None
+    return {"type": "object", "required": list(cells), "properties": cells, "additionalProperties": False}
+
+
+def _request_schemas(contract: Contract) -> dict[str, Any]:
+    """What a request may hold, by media type."""
+    each = {one.name: _example_schemas(contract, one) for one in contract.inputs}
+    if list(each) == [""]:
+        forms = {"inputs": _batch(each[""]), "instances": _batch(each[""])}
+    else:
+        named = {"type": "object", "required": list(each), "additionalProperties": False}
+        # Not by `inputs`, which has to hold as many examples of each: a schema cannot say that.
+        ways = islice(product(*each.values()), MOST_WAYS)
+        forms = {"instances": _batch([{**named, "properties": dict(zip(each, way, strict=True))} for way in ways])}
+    row = _row_schema(contract)
+    requests: dict[str, Any] = {}
+    if row is not None:
+        forms["dataframe_records"] = rows = _batch([row])
+        requests["text/csv"] = {"schema": rows}  # as OpenAPI has tables: a header, and a line for each object
+    bodies = [{"type": "object", "required": [form], "properties": {form: schema}} for form, schema in forms.items()]
+    requests["application/json"] = {"schema": {"oneOf": bodies}}
+    if contract.image:
+        requests |= {mime: {"schema": {"type": "string", "format": "binary"}} for mime in ("image/png", "image/jpeg")}
+    return requests
+
+
+ASKING = """Exactly one of `inputs`, `instances`, `dataframe_split` (`columns` and `data`) and `dataframe_records`, or
+CSV with a header. Of several inputs `inputs` has a list by each name, all with as many examples. A model of pictures
+takes them as files, and in `instances` as `{"b64": "…"}`, too. A body may be packed with gzip (`Content-Encoding`)."""
 
 
 def _answer_schema(contract: Contract | None) -> dict[str, Any]:
@@ -86,24 +157,14 @@ def _answer_schema(contract: Contract | None) -> dict[str, Any]:
     return {"type": "object", "required": ["predictions"], "properties": properties}
 
 
-def openapi(watcher: Watcher, limits: Limits) -> bytes:
-    """The answer of `/openapi.json`: OpenAPI 3.1, with the served model's inputs and outputs."""
+def openapi(watcher: Watcher, limits: Limits, closed: bool = False) -> bytes:
+    """The answer of `/openapi.json`: OpenAPI 3.1, with the served model's inputs and outputs.
+
+    Args:
+        closed: whether requests have to bear a token.
+    """
     current = watcher.current
     contract = current.contract if current else None
-    requests: dict[str, Any] = {}
-    if contract:
-        inputs = {one.name: _schema_of(one) for one in contract.inputs}
-        schema = inputs[""] if list(inputs) == [""] else {
-            "type": "object", "required": list(inputs), "properties": inputs, "additionalProperties": False,
-        }  # fmt: skip
-        requests["application/json"] = {
-            "schema": {"type": "object", "required": ["inputs"], "properties": {"inputs": schema}}
-        }
-        requests["text/csv"] = {"schema": {"type": "string"}}
-        if contract.image:
-            requests |= {
-                mime: {"schema": {"type": "string", "format": "binary"}} for mime in ("image/png", "image/jpeg")
-            }
     refusal = {
         "content": {
             "application/json": {
@@ -137,21 +198,40 @@ def openapi(watcher: Watcher, limits: Limits) -> bytes:
         "/invocations": {
             "post": {
                 "summary": "Asks the model.",
-                "requestBody": {"required": True, "content": requests},
+                "description": ASKING,
+                "requestBody": {
+                    "required": True,
+                    "content": _request_schemas(contract) if contract else {"application/json": {}},
+                },
                 "responses": {"200": answered, **{k: {"description": v, **refusal} for k, v in refusals.items()}},
             }
         }
     }
     for path, (summary, mime) in OTHERS.items():
         responses: dict[str, Any] = {"200": {"description": summary, "content": {mime: {}}}}
-        if path in ("/health", "/ping"):
-            responses["503"] = {"description": "No version is loaded yet.", **refusal}
         paths[path] = {"get": {"summary": summary, "responses": responses}}
+        if path in OPEN:
+            responses["503"] = {"description": "No version is loaded yet.", **refusal}
+            paths[path]["get"]["security"] = []
+        else:
+            responses["401"] = {"description": refusals["401"], **refusal}
     info = {"title": watcher.reference.name, "version": current.number if current else "0"}
-    return json.dumps({"openapi": "3.1.0", "info": info, "paths": paths}).encode()
+    found: dict[str, Any] = {"openapi": "3.1.0", "info": info, "paths": paths}
+    if closed:
+        kinds = ("bearer", "basic")
+        found["components"] = {"securitySchemes": {kind: {"type": "http", "scheme": kind} for kind in kinds}}
+        found["security"] = [{kind: []} for kind in kinds]
+    return json.dumps(found).encode()
+
+
+OPEN = ("/ping", "/health")
+"""Answered without a token."""
 
 
 OTHERS = {
+    "/": ("A page to ask on.", "text/html"),
+    "/docs": ("How to ask, for people.", "text/html"),
+    "/openapi.json": ("This.", "application/json"),
     "/health": ("Whether a version is loaded.", "application/json"),
     "/ping": ("The same.", "application/json"),
     "/version": ("MLflow's version.", "application/json"),

@@ -336,13 +336,12 @@ def _numbers(contract: Contract, one: Input, what: str, array: np.ndarray) -> np
     if dtype.kind != "b":
         with np.errstate(all="ignore"):
             told = array.astype(dtype)
-            # NaN fails each comparison.
-            low, high = one.low, float(len(one.vocabulary)) if one.vocabulary else one.high
-            good = (array >= (-math.inf if low is None else low)) & (array <= (math.inf if high is None else high))
+            known = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
+            low = known.min if one.low is None else one.low
+            high = float(len(one.vocabulary)) if one.vocabulary else known.max if one.high is None else one.high
+            good = (array >= low) & (array <= high)  # NaN fails each comparison
             if dtype.kind != "f":
                 good &= told == array
-            elif low is None or high is None:
-                good &= np.isfinite(told)
             if one.nan and array.dtype.kind == "f":
                 good |= np.isnan(array)
         if not good.all():
@@ -482,8 +481,11 @@ class Graph:
         try:
             found = self._session.run(None, {name: arrays[place] for name, place in self._names}, options)
         except Exception as error:
-            out = "memory" if "llocat" in str(error) or "emory" in str(error) else "reason"
-            raise ValueError(f"the model cannot answer these examples, for want of {out}") from None
+            out = "llocat" in str(error) or "emory" in str(error)
+            why = (
+                "for want of memory" if out else "for such numbers as one of them has, say of a category, it never had"
+            )
+            raise ValueError(f"the model cannot answer these examples, {why}") from None
         for one, array in zip(self.contract.outputs, found, strict=True):
             if (
                 not isinstance(array, np.ndarray)

@@ -1,6 +1,7 @@
 """The services of docker-compose.yml as processes of this machine: the same commands, the same environment.
 
-`make stack` runs this file. It takes the databases of the working directory, sqlite both, in PostgreSQL's place.
+`make stack` runs this file. It takes the databases of the working directory, sqlite both, in PostgreSQL's place. Its
+secrets are those of Docker, the files of `secrets/`.
 """
 
 import os
@@ -21,19 +22,14 @@ from dotenv import dotenv_values
 ROOT = Path(__file__).resolve().parent.parent
 POSTGRESQL = "postgresql+psycopg2:///mlflow"
 INHERITED = ("PATH", "HOME", "LANG", "TMPDIR", "XDG_CACHE_HOME", "MLPLAB_DATA_DIR")
-VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>\w+)(?:(?P<rule>:[-?])(?P<word>[^}]*))?\})")
+VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>\w+)(?::-(?P<word>[^}]*))?\})")
 
 
 def compose(values: Mapping[str, str | None]) -> dict[str, Any]:
-    """docker-compose.yml with its variables filled in; one that is required and missing ends the program."""
+    """docker-compose.yml with its variables filled in; a secret that is missing ends the program."""
 
     def variable(match: re.Match[str]) -> str:
-        if match["name"] is None:
-            return "$"
-        value = values.get(match["name"]) or ""
-        if match["rule"] == ":?" and not value:
-            raise SystemExit(f"{match['name']} is missing: {match['word']}")
-        return value or (match["word"] if match["rule"] == ":-" else "")
+        return "$" if match["name"] is None else values.get(match["name"]) or match["word"] or ""
 
     def filled(part: Any) -> Any:
         if isinstance(part, dict):
@@ -42,8 +38,12 @@ def compose(values: Mapping[str, str | None]) -> dict[str, Any]:
             return [filled(value) for value in part]
         return VARIABLE.sub(variable, part) if isinstance(part, str) else part
 
-    stack = dict(filled(yaml.safe_load((ROOT / "docker-compose.yml").read_text())))
-    return stack | {"values": {name: value or "" for name, value in values.items()}}
+    stack: dict[str, Any] = filled(yaml.safe_load((ROOT / "docker-compose.yml").read_text()))
+    for secret in stack["secrets"].values():
+        path = secret["file"] = ROOT / secret["file"]
+        if not path.is_file() or not path.read_text().strip():
+            raise SystemExit(f"{path} is missing or empty: set it, or have all made (make secrets)")
+    return stack
 
 
 def on_this_machine(stack: dict[str, Any], volumes: Path) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def on_this_machine(stack: dict[str, Any], volumes: Path) -> dict[str, Any]:
             volume, target = mounted.split(":")
             places[target] = str(volumes / volume)
         for secret in service.get("secrets", []):
-            places[f"/run/secrets/{secret}"] = str(_secret(stack, volumes, secret))
+            places[f"/run/secrets/{secret}"] = str(stack["secrets"][secret]["file"])
         for mounted in service.get("configs", []):
             places[mounted["target"]] = str(ROOT / stack["configs"][mounted["source"]]["file"])
 
@@ -76,20 +76,13 @@ def on_this_machine(stack: dict[str, Any], volumes: Path) -> dict[str, Any]:
             return text
 
         services[name] = {
-            "command": [moved(word) for word in service.get("entrypoint", []) + service.get("command", [])],
+            "entrypoint": [moved(word) for word in service.get("entrypoint", [])],
+            "command": [moved(word) for word in service.get("command", [])],
             "environment": {key: moved(value) for key, value in service["environment"].items()},
             "healthcheck": [moved(word) for word in service.get("healthcheck", {}).get("test", [])[1:]],
             "needs": service.get("depends_on", {}),
         }
     return services
-
-
-def _secret(stack: Mapping[str, Any], volumes: Path, name: str) -> Path:
-    """A secret as a file that its owner alone can read."""
-    path = volumes / f".secret-{name}"
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(stack["values"][stack["secrets"][name]["environment"]])
-    return path
 
 
 def environment(service: Mapping[str, Any]) -> dict[str, str]:
@@ -103,7 +96,7 @@ def environment(service: Mapping[str, Any]) -> dict[str, str]:
 def start(service: Mapping[str, Any], output: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
     """The service's process, in a group of its own: a Ctrl-C is for us, and we stop it."""
     return subprocess.Popen(
-        service["command"],
+        [*service["entrypoint"], *service["command"]],
         cwd=ROOT,
         env=environment(service),
         stdout=output,
@@ -176,7 +169,7 @@ def main() -> None:
         tracking["environment"]["MLFLOW_AUTH_CONFIG_PATH"] = accounts.name
         with running(services, "mlflow", "accounts", "serving") as processes:
             address = "http://127.0.0.1:"
-            print(f"Tracking server: {address}{values['MLFLOW_PORT']}, user admin, ADMIN_PASSWORD of .env")
+            print(f"Tracking server: {address}{values['MLFLOW_PORT']}, user admin, password in secrets/admin_password")
             print(f"Model server:    {address}{values['SERVING_PORT']}. Ctrl-C stops both.", flush=True)
             while all(processes[name].poll() is None for name in ("mlflow", "serving")):
                 time.sleep(0.5)

@@ -45,7 +45,7 @@ BY_OTHERS = {
     IN_A_SHELL: "test_readme.py::test_mlflow_runs_the_project",
     "mlflow ui": "test_readme.py::test_the_ui_opens_on_the_local_store",
     "make docs": "test_docs.py::test_the_pages_are_built_without_a_warning",
-    "make .env": "test_stack.py::test_the_environment_is_made_of_random_secrets_once",
+    "make secrets": "test_stack.py::test_the_secrets_are_made_of_random_digits_once",
     "docker compose run --rm --build trainer": "test_services.py::test_artifacts_go_through_the_tracking_server",
     "docker compose run --rm trainer python -m mlplab register": (
         "test_services.py::test_what_was_trained_is_registered_and_served"

@@ -1,6 +1,8 @@
 """From a finished run to a version and the champion, on real digits, a real store and fresh processes."""
 
 import contextlib
+import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -170,6 +172,46 @@ def test_registrations_at_the_same_time_agree(trained, dataset, here):
     assert int(alias("race")["champion"]) == int(expected.version)
     best = max(done, key=lambda registration: registration.value)
     assert int(expected.version) == best.version
+
+
+def test_a_run_that_is_registered_twice_at_once_is_one_version(trained, dataset, here, monkeypatch):
+    """Both look, find no version of the run, and make one: the first stays, and both commands end with it."""
+    both, looked = threading.Barrier(2), threading.local()
+    look = registry._version_of
+
+    def late(*given):
+        found = look(*given)
+        if not getattr(looked, "once", False):
+            looked.once = True
+            both.wait()
+        return found
+
+    monkeypatch.setattr(registry, "_version_of", late)
+    done, run = [], trained["short"].info.run_id
+    threads = [
+        threading.Thread(target=lambda: done.append(registry.register(dataset, name="twice", run_id=run)))
+        for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [one.version for one in done] == [1, 1]
+    assert sorted(one.created for one in done) == [False, True]
+    assert [version.version for version in mlflow.MlflowClient().search_model_versions("name = 'twice'")] == [1]
+    assert str(alias("twice")["champion"]) == "1"
+
+
+def test_a_champion_that_does_not_answer_is_said(trained, dataset, here):
+    """Where its files are gone another run is registered all the same, and on other data that it stays is said."""
+    registry.register(dataset, name="broken", run_id=trained["long"].info.run_id)
+    client = mlflow.MlflowClient()
+    place = client.get_model_version_download_uri("broken", "1").removeprefix("file://")
+    shutil.rmtree(place)
+    assert registry.register(dataset, name="broken", run_id=trained["short"].info.run_id).champion == 1
+    said = []
+    registry._evaluate_champion(client, "broken", replace(dataset, digest="2" * 32), 2, "accuracy", said.append)
+    assert re.search(r"champion, version 1, does not answer on digits.*: its files cannot be read.*force=true", said[0])
 
 
 def description(name):

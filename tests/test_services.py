@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 
 import pytest
 from conftest import PATIENCE, ROOT, free_port, wait_until
-from test_stack import SERVICES, values
+from test_stack import COMPOSE, SERVICES, given, kept
 
 from stack import local
+from stack.with_secrets import with_secrets
 
 pytestmark = pytest.mark.postgres
 
@@ -40,8 +41,9 @@ class Stack:
     """The services as they run, and what to reach them by."""
 
     services: dict[str, Any]
-    values: dict[str, str]
+    secrets: dict[str, str]
     port: int
+    serving_port: int
     folder: Path
     database: dict[str, str]
 
@@ -56,7 +58,7 @@ class Stack:
     ) -> Answer:
         """What the tracking server answers to a request whose path is sent as it is written."""
         if user:
-            password = password or self.values[f"{user.upper()}_PASSWORD"]
+            password = password or self.secrets[f"{user}_password"]
             headers["Authorization"] = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
         if isinstance(body, dict):
             headers["Content-Type"] = "application/json"
@@ -78,7 +80,7 @@ class Stack:
         """Runs a command as the service of this name, and returns what it printed."""
         service = self.services[name]
         done = subprocess.run(
-            command,
+            [*service["entrypoint"], *command],
             cwd=ROOT,
             env=local.environment(service) | environment,
             capture_output=True,
@@ -107,7 +109,7 @@ def database(environment: dict[str, str]) -> Iterator[dict[str, str]]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         password = folder / "password"
-        password.write_text(environment["POSTGRES_PASSWORD"])
+        password.write_text(Path(environment["POSTGRES_PASSWORD_FILE"]).read_text().strip())
         if user:
             for path in (folder, password):
                 shutil.chown(path, "postgres", "postgres")
@@ -132,15 +134,20 @@ def database(environment: dict[str, str]) -> Iterator[dict[str, str]]:
         )
         try:
             reached = {"PGHOST": "127.0.0.1", "PGPORT": port}
-            client = reached | {"PGUSER": environment["POSTGRES_USER"], "PGPASSWORD": environment["POSTGRES_PASSWORD"]}
+            superuser = {"PGUSER": environment["POSTGRES_USER"], "PGPASSWORD": password.read_text()}
+            client = os.environ | environment | reached | superuser
             ready = [postgresql("pg_isready"), *SERVICES["postgres"]["healthcheck"]["test"][2:]]
 
             def is_ready() -> bool:
                 return subprocess.run(ready, env=os.environ | reached, capture_output=True, check=False).returncode == 0
 
             wait_until(is_ready)
-            create = [postgresql("createdb"), environment["POSTGRES_DB"]]
-            subprocess.run(create, env=os.environ | client, check=True, capture_output=True)
+            # As the image does with what is mounted there.
+            (made_by,) = SERVICES["postgres"]["configs"]
+            assert made_by["target"].startswith("/docker-entrypoint-initdb.d/")
+            script = ROOT / COMPOSE["configs"][made_by["source"]]["file"]
+            run = [postgresql("psql"), "-v", "ON_ERROR_STOP=1", "--no-psqlrc", "-d", "postgres", "-f", str(script)]
+            subprocess.run(run, env=client, check=True, capture_output=True)
             yield reached
         finally:
             local.stop(server)
@@ -150,17 +157,16 @@ def database(environment: dict[str, str]) -> Iterator[dict[str, str]]:
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Database, tracking server and accounts, started from nothing as docker-compose.yml says."""
     folder = tmp_path_factory.mktemp("stack")
-    port = free_port()
-    given = values(MLFLOW_PORT=str(port), SERVING_PORT=str(free_port()))
-    filled = local.compose(given)
+    port, serving_port = free_port(), free_port()
+    filled = local.compose(given(folder, MLFLOW_PORT=str(port), SERVING_PORT=str(serving_port)))
     services = local.on_this_machine(filled, folder)
     services["trainer"]["environment"]["XLA_FLAGS"] = os.environ["XLA_FLAGS"]
     (folder / "outside.txt").write_text("nobody may read this")
-    with database(filled["services"]["postgres"]["environment"]) as reached:
+    with database(services["postgres"]["environment"]) as reached:
         services["mlflow"]["environment"] |= reached
         with local.running(services, "mlflow", "accounts", logs=folder) as processes:
             assert processes["accounts"].wait(PATIENCE) == 0, (folder / "accounts.log").read_text()
-            yield Stack(services, given, port, folder, reached)
+            yield Stack(services, kept(folder), port, serving_port, folder, reached)
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +198,7 @@ def test_what_was_trained_is_registered_and_served(stack: Stack, registered: dic
     assert registered["source"].startswith(("models:/", "mlflow-artifacts:/"))
     with local.running(stack.services, "serving", logs=stack.folder) as processes:
         local.wait_until_healthy("serving", stack.services["serving"], processes["serving"], PATIENCE)
-        connection = http.client.HTTPConnection("127.0.0.1", int(stack.values["SERVING_PORT"]), timeout=PATIENCE)
+        connection = http.client.HTTPConnection("127.0.0.1", stack.serving_port, timeout=PATIENCE)
         connection.request(
             "POST", "/invocations", json.dumps({"inputs": [[0] * 784, [255] * 784]}),
             {"Content-Type": "application/json"},
@@ -210,20 +216,27 @@ PUBLIC = {"/health", "/version", "/static-files", "/favicon.ico"}
 
 
 def test_accounts_are_in_postgresql_and_only_the_administrator_is_one(stack: Stack) -> None:
-    """The first start makes three accounts in PostgreSQL; the trainer's and the model server's are ordinary ones."""
+    """The first start makes three accounts in PostgreSQL; the trainer's and the model server's are ordinary ones, and
+    so is the database's role that the tracking server has."""
     users = stack.api("GET", "users/list")["users"]
     assert {user["username"]: user["is_admin"] for user in users} == {"admin": True, "trainer": False, "serving": False}
     import psycopg2
 
     client = {"host": "127.0.0.1", "port": stack.database["PGPORT"], "user": "mlflow", "dbname": "mlflow"}
-    with psycopg2.connect(**client, password=stack.values["POSTGRES_PASSWORD"]) as connection:
+    with psycopg2.connect(**client, password=stack.secrets["database_password"]) as connection:
         cursor = connection.cursor()
         cursor.execute("SELECT username, password_hash FROM users")
         stored = dict(cursor.fetchall())
+        cursor.execute(
+            "SELECT rolsuper, rolcreatedb, rolcreaterole, rolbypassrls FROM pg_roles WHERE rolname = 'mlflow'"
+        )
+        assert cursor.fetchall() == [(False, False, False, False)]
     assert set(stored) == {"admin", "trainer", "serving"}
-    assert not set(stored.values()) & set(stack.values.values())
+    assert not set(stored.values()) & set(stack.secrets.values())
     with pytest.raises(psycopg2.OperationalError, match="password authentication failed"):
         psycopg2.connect(**client, password="mlflow")
+    with pytest.raises(psycopg2.OperationalError, match="permission denied"):
+        psycopg2.connect(**client | {"dbname": "postgres"}, password=stack.secrets["database_password"])
 
 
 def endpoints() -> list[tuple[str, str]]:
@@ -293,7 +306,7 @@ def test_a_wrong_password_is_refused(stack: Stack, user: str, password: str, pat
 def test_the_password_that_everybody_knows_does_not_start(stack: Stack, tmp_path: Path) -> None:
     """A first start with MLflow's old default password ends with a message that says so."""
     service = stack.services["mlflow"]
-    environment = local.environment(service) | {"MLFLOW_AUTH_ADMIN_PASSWORD": "password1234"}
+    environment = with_secrets(local.environment(service)) | {"MLFLOW_AUTH_ADMIN_PASSWORD": "password1234"}
     del environment["MLFLOW_AUTH_CONFIG_PATH"]
     command = [word.replace(local.POSTGRESQL, "sqlite:///mlflow.db") for word in service["command"]]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)

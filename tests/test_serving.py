@@ -313,7 +313,7 @@ class Registry:
         batch = np.array(json.loads(body)["inputs"], np.float32).reshape(-1, PIXELS)
         return np.asarray(self.models[name](batch, training=False))
 
-    def add(self, name: str, folder: Path, evil: str = "", **tags: str) -> None:
+    def add(self, name: str, folder: Path, evil: str = "", example: tuple[Any, ...] = (), **tags: str) -> None:
         """Registers what a folder holds, as `mlplab register` does, whatever it is."""
         import mlflow
 
@@ -321,7 +321,7 @@ class Registry:
         from serving.model import arguments
         from serving.versions import CHECKED, CONTENT
 
-        given = arguments(folder) | ({"python_model": evil} if evil else {})
+        given = arguments(folder, *example) | ({"python_model": evil} if evil else {})
         (run, *_) = self.client.search_runs([self.client.get_experiment_by_name("serving").experiment_id])
         with mlflow.start_run(run.info.run_id):
             uri = mlflow.pyfunc.log_model(name="model", **given).model_uri
@@ -499,6 +499,46 @@ def test_every_form_gets_the_answer_of_the_model_from_both_servers(
         np.testing.assert_allclose(found, np.tile(expected, (len(found) // 2, 1)), atol=1e-6, err_msg=name)
 
 
+@pytest.mark.parametrize("form", ["json", "csv"])
+def test_mlflow_predicts_from_a_file(registry: Registry, tmp_path: Path, form: str) -> None:
+    """`mlflow models predict` on the version gives what the trained model gives, of JSON and of CSV."""
+    from click.testing import CliRunner
+    from mlflow.models.cli import commands
+
+    body, _ = GOOD["inputs" if form == "json" else "CSV"]
+    # It takes no key but those of the protocol.
+    body = json.dumps({"inputs": json.loads(body)["inputs"]}).encode() if form == "json" else body
+    (tmp_path / "given").write_bytes(body)
+    command = ["predict", "-m", f"models:/mnist-mlp/{registry.versions['first']}", "--env-manager", "local", "-t", form]
+    command += ["-i", str(tmp_path / "given"), "-o", str(tmp_path / "answer.json")]
+    done = CliRunner().invoke(commands, command, env={"MLFLOW_TRACKING_URI": registry.uri}, catch_exceptions=False)
+    assert done.exit_code == 0
+    answers = json.loads((tmp_path / "answer.json").read_text())["predictions"]
+    expected = registry.expected(registry.versions["first"], inputs([IMAGE, IMAGE[::-1]]))
+    assert np.allclose([one["probabilities"] for one in answers], expected, atol=1e-5)
+
+
+def test_mlflow_makes_a_container_of_a_version(registry: Registry, tmp_path: Path) -> None:
+    """What `mlflow models build-docker` builds has the version's graph and contract, and no Keras or TensorFlow."""
+    from click.testing import CliRunner
+    from mlflow.models.cli import commands
+
+    command = [
+        "generate-dockerfile",
+        "-m",
+        f"models:/mnist-mlp/{registry.versions['first']}",
+        "-d",
+        str(tmp_path / "d"),
+    ]
+    done = CliRunner().invoke(commands, command, env={"MLFLOW_TRACKING_URI": registry.uri}, catch_exceptions=False)
+    assert done.exit_code == 0
+    model = tmp_path / "d" / "model_dir"
+    assert {path.name for path in (model / "artifacts").iterdir()} == {"model.onnx", "contract.json"}
+    packages = {line.partition("==")[0] for line in (model / "requirements.txt").read_text().split()}
+    assert packages == {"mlflow", "numpy", "onnxruntime", "pandas"}
+    assert "COPY model_dir" in (tmp_path / "d" / "Dockerfile").read_text()
+
+
 def test_the_other_endpoints_keep_mlflows_contract(server: Server, plain: Server) -> None:
     for path in ("/ping", "/health", "/version"):
         ours, theirs = server.ask(path), plain.ask(path)
@@ -574,13 +614,51 @@ def test_every_connection_has_a_deadline_in_every_state(server: Server) -> None:
 
 
 def test_more_connections_than_there_may_be_leave_room_for_a_health_check(server: Server) -> None:
-    """The one that has been silent longest makes room; whoever sends a request is answered."""
+    """The one that has been silent longest makes room; whoever else sends a request is answered, and soon the peer
+    that floods is, too."""
     with contextlib.ExitStack() as stack:
-        for _ in range(MAX_CONNECTIONS + 100):
-            stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+
+        def flood() -> None:
+            for _ in range(MAX_CONNECTIONS + 300):
+                stack.enter_context(socket.create_connection(("127.0.0.1", server.port), PATIENCE, ("127.0.0.2", 0)))
+
+        flood()
         for _ in range(20):
             assert server.ask("/health").status == 200
             assert server.predict(inputs([IMAGE])).status == 200
+        flood()
+
+        def same_peer() -> bool:
+            with socket.create_connection(("127.0.0.1", server.port), PATIENCE, ("127.0.0.2", 0)) as connection:
+                connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                with contextlib.suppress(OSError):
+                    return read_raw(connection)[0] == 200
+            return False
+
+        wait_until(same_peer)
+
+
+@pytest.mark.parametrize("opens", [1, 2], ids=["another peer", "the peer that has most"])
+def test_who_floods_makes_room_for_others_at_once_and_for_itself_now_and_then(opens: int) -> None:
+    """At the limit the oldest silent connection of the peer that has most ends for each newcomer; a newcomer of that
+    peer is refused beyond a few at a time, and costs no connection then."""
+    from serving.connections import AT_ONCE, Peers
+    from serving.limits import Limits
+
+    ended: list[int] = []
+    peers = Peers(Limits(connections=1_000), lambda status: None)
+    for port in range(999):
+        peers.entered(("10.0.0.2", port), lambda port=port: ended.append(port))
+    peers.speaks(("10.0.0.2", 0))
+    assert peers.admits("10.0.0.1")
+    peers.entered(("10.0.0.1", 5_000), lambda: ended.append(5_000))
+    admitted = 0
+    for port in range(6_000, 6_000 + 400):
+        if peers.admits(f"10.0.0.{opens}"):
+            admitted += 1
+            peers.entered((f"10.0.0.{opens}", port), lambda port=port: ended.append(port))
+    assert ended == list(range(1, 1 + admitted))
+    assert AT_ONCE <= admitted <= 3 * AT_ONCE if opens == 2 else admitted == 400
 
 
 def test_who_does_not_read_is_cut_off(server: Server) -> None:
@@ -930,6 +1008,51 @@ def test_a_token_is_asked_for_where_there_is_one(registry: Registry) -> None:
         ended(server)
 
 
+def test_tls_by_files_is_spoken_and_has_deadlines(registry: Registry) -> None:
+    """With a certificate's files the server answers curl, which trusts that certificate alone, and not without TLS;
+    who never ends the handshake is cut off, and counts as a connection until then."""
+    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    make += [
+        "-keyout",
+        "key.pem",
+        "-out",
+        "cert.pem",
+        "-subj",
+        "/CN=localhost",
+        "-addext",
+        "subjectAltName=IP:127.0.0.1",
+    ]
+    subprocess.run(make, cwd=registry.folder, check=True, capture_output=True)
+    number = free_port()
+    command = [sys.executable, "-m", "serving", "--port", str(number), "--model", "models:/mnist-mlp/1"]
+    command += ["--tls-cert", "cert.pem", "--tls-key", "key.pem", "--sender-timeout", "1.5", "--max-connections", "50"]
+    server = started(command, number, registry.folder, registry.uri)
+
+    def curl(*words: str) -> str:
+        command = ["curl", "-sS", "--max-time", "10", *words, f"{server.url.replace('http:', 'https:')}/invocations"]
+        given = {"cwd": registry.folder, "input": inputs([IMAGE]), "capture_output": True, "check": False}
+        done = subprocess.run([*command, "-H", "Content-Type: application/json", "-d", "@-"], **given)
+        return (done.stdout + done.stderr).decode()
+
+    try:
+        until(lambda: "predictions" in curl("--cacert", "cert.pem"), server.log)
+        assert "predictions" not in curl()
+        with pytest.raises((OSError, http.client.HTTPException)):
+            server.ask("/health")
+        with contextlib.ExitStack() as stack:
+            opened = [
+                stack.enter_context(socket.create_connection(("127.0.0.1", number), PATIENCE, ("127.0.0.2", 0)))
+                for _ in range(100)
+            ]
+            assert "predictions" in curl("--cacert", "cert.pem")
+            for connection in opened:
+                with contextlib.suppress(ConnectionError):
+                    while connection.recv(65_536):
+                        pass
+    finally:
+        ended(server)
+
+
 def test_a_picture_is_made_as_those_of_the_training(server: Server) -> None:
     """PNG, JPEG and base64 in JSON, dark on light and large: the answer is that of the digit as MNIST has it."""
     from PIL import ImageDraw
@@ -1072,6 +1195,86 @@ def test_the_description_for_programs_is_openapi_and_says_the_model(server: Serv
 # ------------------------------------------------------------------------------------------------- client and README
 
 
+AS_CSV = """
+import csv, io, schemathesis
+
+@schemathesis.serializer("text/csv")
+def as_csv(context, rows):
+    out = io.StringIO()
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
+        return str(rows).encode()
+    writer = csv.DictWriter(out, list(dict.fromkeys(name for row in rows for name in row)))
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue().encode("utf-8", "replace")
+"""
+
+
+def small_pictures() -> Any:
+    from keras import Input, Sequential, layers
+
+    return Sequential([Input((4, 4)), layers.Flatten(), layers.Dense(10, activation="softmax")])
+
+
+def small_table() -> Any:
+    from keras import Input, Model, layers
+
+    numbers, code = Input((3,), name="numbers"), Input((1,), name="code", dtype="int8")
+    both = layers.Concatenate()([numbers, layers.Flatten()(layers.Embedding(128, 2)(code))])
+    return Model({"numbers": numbers, "code": code}, layers.Dense(3, activation="softmax")(both))
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("kind", ["pictures", "table"])
+def test_schemathesis_finds_nothing(registry: Registry, tmp_path: Path, kind: str) -> None:
+    """What the description calls legal is answered, what it does not is refused, and answers are as it says; made up by
+    schemathesis, which is a program in an environment of its own (SCHEMATHESIS, or on the path)."""
+    program = os.environ.get("SCHEMATHESIS") or shutil.which("schemathesis") or pytest.skip("there is no schemathesis")
+    from mlplab import served
+    from mlplab.building import build
+    from mlplab.data import load
+    from mlplab.export import answering
+    from mlplab.spec import Training
+    from serving.model import Contract, answers, as_sent, named
+
+    rng = np.random.default_rng(0)
+    if kind == "pictures":
+        pixels = np.pad(rng.integers(0, 256, (100, 2, 2)), ((0, 0), (1, 1), (1, 1))).astype(np.uint8)
+        model, data = small_pictures, replace(load((pixels, np.tile(np.arange(10), 10))), image_shape=(4, 4))
+    else:
+        x = {"numbers": rng.normal(size=(60, 3)).astype("float32"), "code": rng.integers(0, 4, (60, 1)).astype("int8")}
+        model, data = small_table, load((x, np.tile(np.arange(3), 20)))
+    built = build(Training(model=model, optimizer="sgd", loss="sparse_categorical_crossentropy"), data, 1)
+    assert served.write(tmp_path / kind, served.exported(built, data), data) == ""
+    import mlflow
+
+    mlflow.set_tracking_uri(registry.uri)
+    rows = served.first_test_rows(data, 1)
+    outputs = served.exported(built, data)
+    contract = Contract.read((tmp_path / kind / "contract.json").read_bytes())
+    example = named(as_sent(rows), "input"), answers(contract, served.arrays(answering(outputs)(rows), "output"))
+    registry.add(kind, tmp_path / kind, example=example)
+    mlflow.set_tracking_uri(None)
+    (tmp_path / "as_csv.py").write_text(AS_CSV)
+    # Of numbers of 1e38 a model may give none that is finite, which is 422.
+    (tmp_path / "schemathesis.toml").write_text(
+        '[checks.positive_data_acceptance]\nexpected-statuses = ["2xx", "422"]\n'
+    )
+    number = free_port()
+    command = [sys.executable, "-m", "serving", "--port", str(number)]
+    command += ["--model", f"models:/mnist-mlp/{registry.versions[kind]}"]
+    server = started(command, number, tmp_path, registry.uri)
+    try:
+        server.wait()
+        environment = os.environ | {"SCHEMATHESIS_HOOKS": "as_csv", "PYTHONPATH": str(tmp_path)}
+        run = [program, "run", f"{server.url}/openapi.json", "--max-examples", "200", "--continue-on-failure"]
+        done = subprocess.run(run, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout[-5_000:]
+        assert " passed" in done.stdout
+    finally:
+        ended(server)
+
+
 def client(server: Server | None, *arguments: str, folder: Path, status: int = 0) -> str:
     url = ["--url", server.url if server else f"http://127.0.0.1:{free_port()}"]
     done = subprocess.run(
@@ -1122,6 +1325,49 @@ def test_a_picture_becomes_light_on_dark_of_the_size_and_place_of_mnists_digits(
     assert read["light"][~inside].max() < 50
     whole = as_trained(picture(Image.fromarray(255 - read["light"]).resize((280, 280))), (28, 28), "light", 1.0)[0]
     assert (255 - whole)[:, 10:18].min(axis=1).min() > 100
+
+
+STROKES = {
+    0: [(0.5, 0.05), (0.2, 0.3), (0.2, 0.7), (0.5, 0.95), (0.8, 0.7), (0.8, 0.3), (0.5, 0.05)],
+    1: [(0.35, 0.25), (0.55, 0.05), (0.55, 0.95)],
+    2: [(0.2, 0.25), (0.5, 0.05), (0.8, 0.25), (0.2, 0.95), (0.8, 0.95)],
+    3: [(0.2, 0.1), (0.75, 0.25), (0.4, 0.47), (0.8, 0.7), (0.2, 0.93)],
+    4: [(0.65, 0.97), (0.65, 0.05), (0.2, 0.6), (0.85, 0.6)],
+    5: [(0.75, 0.07), (0.3, 0.07), (0.3, 0.45), (0.75, 0.65), (0.25, 0.93)],
+    7: [(0.2, 0.1), (0.8, 0.1), (0.42, 0.95)],
+}
+
+
+def test_a_digit_on_paper_is_read_as_a_clean_one() -> None:
+    """A photo of a person's digit, dim, with a shadow, grain and specks, the ink off its centre, dark on light, becomes
+    what the same stroke is on a clean ground: each is nearest to its own digit, and empty paper to none."""
+    from PIL import ImageDraw
+
+    from serving.pictures import as_trained
+
+    rng = np.random.default_rng(0)
+    across, down = np.meshgrid(np.linspace(0, 1, 640), np.linspace(0, 1, 480))
+    for light in (230, 140):
+        paper = light - 50 * across - 25 * down**2 + rng.normal(0, 4, down.shape)
+        paper.ravel()[rng.integers(0, paper.size, 40)] -= 60
+        clean, photos = {}, {}
+        for digit, stroke in STROKES.items():
+            ink = Image.new("L", (640, 480))
+            left, top = rng.integers(10, 400), rng.integers(10, 240)
+            line = [(left + 200 * x, top + 200 * y) for x, y in stroke]
+            ImageDraw.Draw(ink).line(line, fill=255, width=16, joint="curve")
+            clean[digit] = as_trained(picture(ink), (28, 28), "dark", 20 / 28)[0].astype(float)
+            share = np.asarray(ink) / 255
+            photo = Image.fromarray((paper * (1 - share) + 0.25 * light * share).clip(0, 255).astype(np.uint8))
+            pixels, done = as_trained(picture(photo, "JPEG"), (28, 28), "dark", 20 / 28)
+            assert "inverted" in done
+            photos[digit] = pixels.astype(float)
+        for digit, pixels in photos.items():
+            apart = {other: np.abs(pixels - template).mean() for other, template in clean.items()}
+            assert min(apart, key=apart.__getitem__) == digit
+            assert apart[digit] < 20  # a pixel to the side is 15
+        empty = Image.fromarray(paper.clip(0, 255).astype(np.uint8))
+        assert as_trained(picture(empty), (28, 28), "dark", 20 / 28)[0].mean() < 10
 
 
 def test_a_picture_of_28x28_is_left_as_it_is() -> None:

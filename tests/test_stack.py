@@ -13,17 +13,24 @@ import yaml
 from conftest import PATIENCE, ROOT, free_port
 
 from stack import local
+from stack.with_secrets import with_secrets
 
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES = COMPOSE["services"]
 STAYING = [name for name, service in SERVICES.items() if service["restart"] == "unless-stopped"]
-REQUIRED = sorted(set(re.findall(r"\$\{(\w+):\?", (ROOT / "docker-compose.yml").read_text())))
 SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|KEY")
 
 
-def values(**changed: str) -> dict[str, str]:
-    """What .env would hold."""
-    return {name: f"{name} {secrets.token_hex(8)}@/%:" for name in REQUIRED} | changed
+def given(folder: Path, **changed: str) -> dict[str, str]:
+    """The variables of docker-compose.yml, with a folder of new secrets, which are any text; `kept` reads them."""
+    (folder / "secrets").mkdir()
+    for name in COMPOSE["secrets"]:
+        (folder / "secrets" / name).write_text(f"{name} {secrets.token_hex(8)}@/%:'\n")
+    return {"SECRETS": str(folder / "secrets")} | changed
+
+
+def kept(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text().strip() for path in (folder / "secrets").iterdir()}
 
 
 # ----------------------------------------------------------------------------------------------------------- the file
@@ -79,50 +86,69 @@ def test_the_database_is_reached_by_the_tracking_server_alone() -> None:
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_no_secret_is_in_the_file(name: str) -> None:
-    """Passwords and keys come from the environment, a missing one stops the start; the scheduler alone needs none."""
-    found = {key: value for key, value in SERVICES[name]["environment"].items() if SECRET.search(key)}
+def test_no_secret_is_in_the_file_or_the_environment(name: str) -> None:
+    """Each password and key is a file that the service is given; the scheduler alone needs none."""
+    service = SERVICES[name]
+    found = {key: value for key, value in service["environment"].items() if SECRET.search(key)}
+    assert {value.removeprefix("/run/secrets/") for value in found.values()} == set(service.get("secrets", []))
+    assert all(key.endswith("_FILE") for key in found)
     assert found or name == "scheduler"
-    for key, value in found.items():
-        assert re.fullmatch(r"/run/secrets/\w+" if key.endswith("_FILE") else r"\$\{\w+:\?.+\}", value)
-    for secret in SERVICES[name].get("secrets", []):
-        assert COMPOSE["secrets"][secret]["environment"] in REQUIRED
+    # What does not read the files itself has them read for it.
+    itself = {"postgres", "serving", "scheduler"}
+    assert service.get("entrypoint") == ["python", "stack/with_secrets.py"] or name in itself
+    # Docker gives a read-only container no secret from its own environment.
+    assert {source["file"] for source in COMPOSE["secrets"].values()} == {
+        f"${{SECRETS:-secrets}}/{secret}" for secret in COMPOSE["secrets"]
+    }
 
 
-@pytest.mark.parametrize("missing", REQUIRED)
-@pytest.mark.parametrize("value", [None, ""], ids=["unset", "empty"])
-def test_a_missing_secret_stops_the_start(missing: str, value: str | None) -> None:
+@pytest.mark.parametrize("missing", COMPOSE["secrets"])
+@pytest.mark.parametrize("value", [None, "\n"], ids=["none", "empty"])
+def test_a_missing_secret_stops_the_start(tmp_path: Path, missing: str, value: str | None) -> None:
     """Without a secret, or with an empty one, nothing starts, and the message names it and the remedy."""
-    given: dict[str, str | None] = {**values(), missing: value}
-    with pytest.raises(SystemExit, match=rf"{missing} is missing: .*make \.env"):
-        local.compose(given)
+    values = given(tmp_path)
+    path = tmp_path / "secrets" / missing
+    path.unlink()
+    if value:
+        path.write_text(value)
+    with pytest.raises(SystemExit, match=rf"{path} is missing or empty.*make secrets"):
+        local.compose(values)
+    with pytest.raises(SystemExit, match="make secrets"):
+        with_secrets({"SOME_PASSWORD_FILE": str(path)})
 
 
-def test_the_example_names_every_variable_and_holds_no_secret() -> None:
-    """.env.example has each variable that the compose file reads; those that are required are empty."""
-    example = local.dotenv_values(ROOT / ".env.example")
-    assert set(example) == set(re.findall(r"\$\{(\w+)", (ROOT / "docker-compose.yml").read_text()))
-    assert sorted(name for name, value in example.items() if not value) == REQUIRED
+def test_a_command_finds_its_secrets_in_its_environment(tmp_path: Path) -> None:
+    """The content of each file stands for its path, without the end of the line; other files stay what they are."""
+    (tmp_path / "secret").write_text("a b'$x\n")
+    files = {"A_PASSWORD_FILE": str(tmp_path / "secret"), "SSL_CERT_FILE": "/etc/cert.pem"}
+    program = "import os; print([os.environ.get(n) for n in ('A_PASSWORD', 'A_PASSWORD_FILE', 'SSL_CERT_FILE')])"
+    command = [sys.executable, str(ROOT / "stack" / "with_secrets.py"), sys.executable, "-c", program]
+    done = subprocess.run(command, env=files, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(["a b'$x", None, "/etc/cert.pem"])
 
 
-def test_the_environment_is_made_of_random_secrets_once(tmp_path: Path) -> None:
-    """`make .env` fills what is empty with random values that only the user can read, and changes no .env there is."""
-    for name in ("Makefile", ".env.example"):
-        shutil.copy(ROOT / name, tmp_path)
-    make = ["make", "-C", tmp_path, f"PYTHON={sys.executable}", ".env"]
+def test_the_secrets_are_made_of_random_digits_once(tmp_path: Path) -> None:
+    """`make secrets` makes each secret that is not there, in a folder that its user alone can enter."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    make = ["make", "-C", tmp_path, f"PYTHON={sys.executable}", "secrets"]
     subprocess.run(make, capture_output=True, check=True)
-    made = local.dotenv_values(tmp_path / ".env")
-    assert set(made) == set(local.dotenv_values(ROOT / ".env.example"))
-    assert all(re.fullmatch("[0-9a-f]{48}", made[name] or "") for name in REQUIRED)
-    assert len({made[name] for name in REQUIRED}) == len(REQUIRED)
-    assert (tmp_path / ".env").stat().st_mode & 0o077 == 0
+    made = kept(tmp_path)
+    assert set(made) == set(COMPOSE["secrets"])
+    assert all(re.fullmatch("[0-9a-f]{48}", secret) for secret in made.values())
+    assert len(set(made.values())) == len(made)
+    assert (tmp_path / "secrets").stat().st_mode & 0o777 == 0o700
+    # The users of the containers are others than this one.
+    assert all(path.stat().st_mode & 0o777 == 0o444 for path in (tmp_path / "secrets").iterdir())
+    (tmp_path / "secrets" / "admin_password").unlink()
     subprocess.run(make, capture_output=True, check=True)
-    assert local.dotenv_values(tmp_path / ".env") == made
+    again = kept(tmp_path)
+    assert again.pop("admin_password") != made.pop("admin_password")
+    assert again == made
 
 
-def test_the_environment_is_not_committed() -> None:
-    """Git ignores .env and the local accounts."""
-    for name in (".env", "basic_auth.db"):
+def test_what_is_secret_is_not_committed() -> None:
+    """Git ignores the secrets, .env and the local accounts."""
+    for name in ("secrets/admin_password", ".env", "basic_auth.db"):
         ignored = subprocess.run(["git", "-C", ROOT, "check-ignore", "--quiet", "--no-index", name], check=False)
         if ignored.returncode == 128:
             pytest.skip("this is no Git checkout")
@@ -159,17 +185,31 @@ def test_every_service_has_limits(name: str) -> None:
 
 
 def test_the_model_servers_image_has_what_it_needs_alone() -> None:
-    """Neither TensorFlow, Keras nor MLflow; each package by hash, at the version of the project's lock."""
+    """Neither TensorFlow, Keras nor MLflow."""
     recipe = (ROOT / "serving" / "Dockerfile").read_text()
-    assert "--require-hashes" in recipe
     assert re.findall(r"^COPY (\S+)", recipe, re.MULTILINE) == ["serving/requirements.lock", "serving"]
-    lock = (ROOT / "serving" / "requirements.lock").read_text()
-    pins = re.findall(r"^([\w-]+)==(\S+) \\\n    --hash=sha256:", lock, re.MULTILINE)
-    assert {"numpy", "onnx", "onnxruntime", "pillow", "uvicorn"} <= {name for name, _ in pins}
-    assert not {name for name, _ in pins} & {"tensorflow", "tensorflow-cpu", "keras", "mlflow", "mlflow-skinny"}
-    whole = (ROOT / "requirements.lock").read_text()
-    assert all(re.search(rf"^{name}=={re.escape(at)}", whole, re.MULTILINE) for name, at in pins)
-    assert "://" not in lock
+    pins = locked("serving/requirements.lock")
+    assert {"numpy", "onnx", "onnxruntime", "pillow", "uvicorn"} <= pins.keys()
+    assert not pins.keys() & {"tensorflow", "tensorflow-cpu", "keras", "mlflow", "mlflow-skinny"}
+
+
+def locked(path: str) -> dict[str, str]:
+    return dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / path).read_text(), re.MULTILINE))
+
+
+def test_every_package_of_an_image_is_installed_by_its_hashes() -> None:
+    """Each image takes what a lock has, by hash, at the version of the project's own lock; so does `make`."""
+    for path in ("stack/Dockerfile", "serving/Dockerfile", "Makefile"):
+        installs = re.findall(r"pip install (?!.*torch).*", (ROOT / path).read_text())
+        assert installs
+        assert all("--require-hashes" in install for install in installs), path
+    whole = locked("requirements.lock").items()
+    for path in ("requirements.lock", "stack/requirements.lock", "serving/requirements.lock"):
+        lines = (ROOT / path).read_text().splitlines()
+        for line, following in zip(lines, [*lines[1:], ""], strict=True):
+            assert line.startswith("    --hash=sha256:") or following.startswith("    --hash=sha256:"), (path, line)
+        assert locked(path).items() <= whole
+        assert not any("://" in line for line in lines)
 
 
 @pytest.mark.parametrize("name", STAYING)
@@ -211,7 +251,7 @@ def test_the_cluster_carries_out_what_it_is_given(tmp_path: Path) -> None:
     from mlplab import cluster, worker
 
     ports = {"8786": str(free_port()), "8787": str(free_port())}
-    services = local.on_this_machine(local.compose(values()), tmp_path)
+    services = local.on_this_machine(local.compose(given(tmp_path)), tmp_path)
 
     def here(words: list[str]) -> list[str]:
         for inside, outside in ports.items():
