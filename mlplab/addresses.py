@@ -4,6 +4,9 @@ import os
 import re
 import sys
 from pathlib import Path
+from urllib.parse import unquote
+
+from mlplab.checks import UnavailableError
 
 EXPERIMENT = "mlplab"
 """The experiment of MLflow's that runs go to where nobody names another."""
@@ -20,6 +23,23 @@ def absolute(uri: str) -> str:
         here = str(Path.cwd()).replace("%", "%25").replace("?", "%3F")
         return f"sqlite:///{Path(here) / uri.removeprefix('sqlite:///')}"
     return uri
+
+
+def database_file(uri: str) -> Path | None:
+    """The file of a store in SQLite, where %41 in the address stands for A; None for another store.
+
+    Raises:
+        UnavailableError: the address names no file.
+    """
+    if not re.match(r"sqlite(\+\w+)?:", uri):
+        return None
+    named = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?]+)(\?.*)?", uri)
+    if named is None or named[1] == ":memory:":
+        raise UnavailableError(
+            f"the tracking store {uri} is no file, so the record would be gone with the process. Set "
+            "MLFLOW_TRACKING_URI to a file: sqlite:////an/absolute/path/mlflow.db"
+        )
+    return Path(unquote(named[1])).absolute()
 
 
 def shown(uri: str) -> str:

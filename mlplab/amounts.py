@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from decimal import Decimal
 
 
 def within(unit: str, margin: float) -> str:
@@ -48,3 +49,9 @@ def counted(many: int, what: str) -> str:
 def _signless(text: str) -> str:
     """A zero without a minus."""
     return text.removeprefix("-") if not text.strip("-0.") else text
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """`value` with so many significant digits as people write it, such as 1,870; only extremes have an exponent."""
+    rounded = f"{value:.{digits}g}"
+    return f"{Decimal(rounded):,f}" if value == 0 or 1e-6 <= abs(value) < 1e15 else rounded

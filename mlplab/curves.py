@@ -12,10 +12,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from mlplab import evaluations
+from mlplab.amounts import significant
 from mlplab.calls import Call
 from mlplab.checks import UsageError
 from mlplab.drawing import LINE, SPIKE, limit_y
-from mlplab.results import DIVERGED, Outcome, Result, significant
+from mlplab.results import DIVERGED, Outcome, Result
 from mlplab.spec import Metric, Training
 from mlplab.statistics import mean_interval
 

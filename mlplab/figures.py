@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mlplab import evaluations, tables
+from mlplab.amounts import significant
 from mlplab.curves import draw, finish, histories, mean_of, sound, unit_of, with_unit
 from mlplab.drawing import (
     COLOURS,
@@ -26,7 +27,7 @@ from mlplab.drawing import (
     new_figure,
 )
 from mlplab.records import Predictions, Record, choice_words
-from mlplab.results import DIVERGED, FAILED, Outcome, Result, outcomes, significant
+from mlplab.results import DIVERGED, FAILED, Outcome, Result, outcomes
 from mlplab.spec import Metric, Training
 from mlplab.statistics import mean_interval
 

@@ -13,7 +13,8 @@ from mlplab import stores
 from mlplab.addresses import shown
 from mlplab.checks import UnavailableError, UsageError
 from mlplab.marks import model_name
-from mlplab.stores import NOT_THERE, Client, brief, inner_retries, unusable
+from mlplab.store.errors import brief, unusable
+from mlplab.stores import NOT_THERE, Client, inner_retries
 
 
 def existing_run(client: Any, run_id: str) -> StoredRun:

@@ -15,11 +15,12 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
+from mlplab.amounts import significant
 from mlplab.curves import mean_of, sound, spiking, with_unit
 from mlplab.drawing import CROWD, looks
 from mlplab.folders import cache_dir
 from mlplab.predicted import Fitted
-from mlplab.results import DIVERGED, Outcome, Result, Target, significant
+from mlplab.results import DIVERGED, Outcome, Result, Target
 from mlplab.spec import Metric
 from mlplab.verdict_figures import span_text
 from mlplab.verdicts import BETTER, EQUIVALENT, Verdict

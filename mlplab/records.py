@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from mlplab.amounts import significant
 from mlplab.calls import plain, shown, thawed
 from mlplab.comparison import Comparison
 from mlplab.data import Dataset
 from mlplab.loading import Experiment
-from mlplab.results import FAILED, Outcome, Result, outcomes, significant
+from mlplab.results import FAILED, Outcome, Result, outcomes
 from mlplab.spec import Metric
 from mlplab.statistics import expected_best
 from mlplab.verdicts import Verdict

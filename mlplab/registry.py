@@ -21,6 +21,7 @@ from mlplab.checks import UnavailableError, UsageError, check_registered
 from mlplab.choosing import OPTIMIZER, chosen
 from mlplab.data import Dataset
 from mlplab.spec import Metric
+from mlplab.store.errors import brief
 from serving.model import CONTRACT, PIXELS, VALUES, Contract, answers, arguments, as_sent, named
 from serving.versions import ARTIFACTS, CHECKED, CONTENT, content_tag
 
@@ -179,7 +180,7 @@ def _trained(run: Run, folder: Path) -> Trained:
     except (OSError, KeyError, ValueError, mlflow.MlflowException) as error:
         raise UsageError(
             f"the model of run {run_id} cannot be registered: none is logged in it that can be read "
-            f"({stores.brief(error)}). A comparison logs that of one seed of each variant; train the variant again."
+            f"({brief(error)}). A comparison logs that of one seed of each variant; train the variant again."
         ) from None
 
 
@@ -285,7 +286,7 @@ def _fetched(name: str, version: ModelVersion, folder: Path) -> Path:
         expected = json.loads(version.tags.get(CONTENT, "{}"))
         files = {path: (found / path).read_bytes() for path in {*expected, *ARTIFACTS.values()}}
     except (OSError, ValueError, AttributeError, mlflow.MlflowException) as error:
-        raise ValueError(f"its files cannot be read: {stores.brief(error)}") from None
+        raise ValueError(f"its files cannot be read: {brief(error)}") from None
     if json.loads(content_tag(files)) != expected:
         raise ValueError("its files are not what was registered")
     (folder / "alone").mkdir()

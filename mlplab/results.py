@@ -3,12 +3,12 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from decimal import Decimal
 from typing import Any
 
 import numpy as np
 
 from mlplab import evaluations
+from mlplab.amounts import significant
 from mlplab.comparison import Comparison
 from mlplab.spec import Metric, Training
 from mlplab.statistics import mean_interval
@@ -447,9 +447,3 @@ def rank(comparison: Comparison, results: Sequence[Result]) -> list[Outcome]:
     ranked = [o for o in every if not o.failed and math.isfinite(o.best(select.name))]
     ranked.sort(key=lambda outcome: outcome.best(select.name), reverse=select.maximizes)
     return ranked + [outcome for outcome in every if outcome not in ranked]
-
-
-def significant(value: float, digits: int = 3) -> str:
-    """`value` with so many significant digits as people write it, such as 1,870; only extremes have an exponent."""
-    rounded = f"{value:.{digits}g}"
-    return f"{Decimal(rounded):,f}" if value == 0 or 1e-6 <= abs(value) < 1e15 else rounded

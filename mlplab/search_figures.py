@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from mlplab.amounts import significant
 from mlplab.curves import POINTS
 from mlplab.drawing import (
     COLOURS,
@@ -28,7 +29,7 @@ from mlplab.drawing import (
     new_figure,
 )
 from mlplab.records import Candidate, SearchResult, Tuning, choice_text, choice_words
-from mlplab.results import PRUNED, significant
+from mlplab.results import PRUNED
 from mlplab.statistics import best_band, expected_best
 
 RESAMPLES = 1_000

@@ -6,11 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from mlplab.amounts import significant
 from mlplab.checks import UsageError
 from mlplab.comparison import Comparison
 from mlplab.evaluations import PENALTY, PREFIX, measured
 from mlplab.records import Record, SearchResult, Tuning, choice_text, choice_words
-from mlplab.results import FINISHED, Outcome, Result, Target, outcomes, rank, significant
+from mlplab.results import FINISHED, Outcome, Result, Target, outcomes, rank
 from mlplab.spec import Metric
 
 NO_METRICS = ("loss", PENALTY, "learning_rate", "train_seconds")

@@ -15,10 +15,11 @@ from mlplab import stores
 from mlplab.addresses import shown
 from mlplab.checks import UndeliveredError, UsageError
 from mlplab.marks import PLUMBING, began, with_key
+from mlplab.store.errors import unusable
 from mlplab.store.journal import RunState, UnreadableError
 from mlplab.store.recorder import Recorder
 from mlplab.store.sessions import damaged_dir, in_use, interrupted, sessions_dir, set_aside
-from mlplab.stores import Client, unusable
+from mlplab.stores import Client
 
 DISCARD = "python -m mlplab sync --discard"
 

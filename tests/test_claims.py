@@ -17,11 +17,12 @@ from experiments.report.claims import CLAIMS
 from experiments.report.judging import Claim, assess
 from experiments.report.looks import FOUND, roughness
 from experiments.report.quantities import NOT_REPRODUCED, NOT_TESTABLE, REPRODUCED, STATUSES
+from mlplab.amounts import significant
 from mlplab.calls import Call
 from mlplab.comparison import Comparison
 from mlplab.loading import Options, Overview, Prediction, load_experiment
 from mlplab.records import Candidate, Predictions, Record, SearchResult
-from mlplab.results import DIVERGED, FAILED, Result, measures, significant
+from mlplab.results import DIVERGED, FAILED, Result, measures
 from mlplab.space import Search
 from mlplab.spec import Training
 from mlplab.verdicts import judge

@@ -20,10 +20,11 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from mlplab import drawing, figures, search_figures, tables, verdict_figures
+from mlplab.amounts import significant
 from mlplab.calls import call
 from mlplab.comparison import Comparison
 from mlplab.records import Candidate, Record, SearchResult
-from mlplab.results import DIVERGED, FAILED, Result, Target, significant
+from mlplab.results import DIVERGED, FAILED, Result, Target
 from mlplab.space import Search
 from mlplab.spec import Metric, Training
 from mlplab.statistics import expected_best, mean_interval

@@ -56,10 +56,22 @@ LAYERS = (
     {"calls", "datasets", "origin", "store.recorder"},
     {"store.deliver"},
     {"stores", "store.sessions"},
+    {"store.errors"},
     # What needs nothing else.
-    {"keras_names", "user_code", "models", "initial", "splits", "verdicts", "aggregates", "store.journal", "backend"},
+    {
+        "keras_names",
+        "user_code",
+        "models",
+        "initial",
+        "splits",
+        "verdicts",
+        "aggregates",
+        "store.journal",
+        "backend",
+        "addresses",
+    },
     {"checks", "statistics", "sequential", "racing", "arrays", "ranges", "sharing", "drawing", "export", "machine"},
-    {"marks", "amounts", "addresses", "layout", "views", "page_parts", "store", "folders", "evaluations"},
+    {"marks", "amounts", "layout", "views", "page_parts", "store", "folders", "evaluations"},
     # The public names, which it imports on use alone, and the folders of the cache and the state.
     {"__init__"},
 )
@@ -152,6 +164,7 @@ def test_only_the_modules_of_the_store_and_the_registry_import_mlflow() -> None:
         "registry",
         "store.command",
         "store.deliver",
+        "store.errors",
         "store.pages",
         "store.runs",
         "stores",

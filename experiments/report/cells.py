@@ -4,9 +4,10 @@ import math
 from collections.abc import Sequence
 
 from experiments.report.plan import title_of
+from mlplab.amounts import significant
 from mlplab.comparison import Comparison
 from mlplab.records import Record, SearchResult, choice_text, choice_words
-from mlplab.results import Outcome, Target, rank, significant
+from mlplab.results import Outcome, Target, rank
 from mlplab.tables import shown_metrics
 
 NONE = "–"

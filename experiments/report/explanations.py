@@ -4,8 +4,9 @@ import math
 
 from experiments.report.judging import Records, result_of
 from experiments.report.looks import DECAYS, SGD_DECAY_MOMENTUM, points_apart
+from mlplab.amounts import significant
 from mlplab.calls import Call
-from mlplab.results import Result, significant
+from mlplab.results import Result
 
 
 def _rate(result: Result) -> str:

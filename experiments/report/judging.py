@@ -37,10 +37,11 @@ from experiments.report.quantities import (
     Unit,
     estimated,
 )
+from mlplab.amounts import significant
 from mlplab.comparison import Comparison
 from mlplab.loading import Prediction, load_experiment
 from mlplab.records import Record
-from mlplab.results import DIVERGED, FAILED, Outcome, Result, significant
+from mlplab.results import DIVERGED, FAILED, Outcome, Result
 from mlplab.space import Search
 
 SEED_POINTS = 0.3

@@ -38,8 +38,9 @@ from experiments.report.quantities import (
     Unit,
     estimated,
 )
+from mlplab.amounts import significant
 from mlplab.records import Record, choice_text, choice_words
-from mlplab.results import FAILED, Result, significant
+from mlplab.results import FAILED, Result
 
 DECAYS = ("mini-batch SGD", "with decay", "with decay and momentum")
 SGD_DECAY_MOMENTUM = "batch size 1, decay, momentum"

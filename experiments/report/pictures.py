@@ -15,12 +15,12 @@ from experiments.report.judging import Records
 from experiments.report.looks import choices_text
 from experiments.report.plan import Planned, title_of
 from mlplab import figures, results, search_figures, verdict_figures
-from mlplab.amounts import within
+from mlplab.amounts import significant, within
 from mlplab.comparison import Comparison
 from mlplab.drawing import save
 from mlplab.loading import Overview
 from mlplab.records import Record
-from mlplab.results import DIVERGED, Outcome, significant
+from mlplab.results import DIVERGED, Outcome
 from mlplab.spec import Metric
 
 MANY_VERDICTS = 12

@@ -17,25 +17,16 @@ from mlflow.entities import RunTag
 from mlflow.tracking.context.registry import resolve_tags
 
 from mlplab import stores
-from mlplab.addresses import EXPERIMENT, absolute, is_server, shown
+from mlplab.addresses import EXPERIMENT, absolute, database_file, is_server, shown
 from mlplab.checks import UnavailableError, UndeliveredError
 from mlplab.data import Dataset
 from mlplab.marks import plumbing
+from mlplab.store.errors import brief, is_transient, unusable
 from mlplab.store.journal import RunState, Session
 from mlplab.store.recorder import Recorder
 from mlplab.store.runs import ParentRef, Run
 from mlplab.store.sessions import open_session
-from mlplab.stores import (
-    Client,
-    brief,
-    check_writable,
-    database_file,
-    experiment_id,
-    experiment_of,
-    is_transient,
-    searched,
-    unusable,
-)
+from mlplab.stores import Client, check_writable, experiment_id, experiment_of, searched
 
 WORKER_SECONDS = 600.0
 """How long a worker waits for a store that does not answer, before what it has trained counts as failed."""

@@ -19,8 +19,9 @@ from mlflow.entities import Run as StoredRun
 
 from mlplab import views
 from mlplab.marks import PLUMBING, model_name, plumbing, with_key
+from mlplab.store.errors import is_transient
 from mlplab.store.journal import Operation, RunState, Session, child_key
-from mlplab.stores import Client, experiment_id, inner_retries, is_transient, open_for_training, tag_experiment
+from mlplab.stores import Client, experiment_id, inner_retries, open_for_training, tag_experiment
 
 MOST = {"metrics": 1_000, "params": 100, "tags": 100}
 """MLflow's limits for one `log_batch`."""

@@ -15,8 +15,9 @@ from typing import Any
 from mlplab.addresses import is_server, shown
 from mlplab.checks import UndeliveredError
 from mlplab.store.deliver import Deliverer
+from mlplab.store.errors import brief, is_transient, refusal
 from mlplab.store.journal import Operation, Session
-from mlplab.stores import Client, brief, is_transient, refusal
+from mlplab.stores import Client
 
 COMMIT_SECONDS = 0.05
 """What is said within so long is one transaction of the journal."""

@@ -23,9 +23,10 @@ from mlplab.addresses import shown
 from mlplab.checks import UnavailableError
 from mlplab.data import Dataset
 from mlplab.marks import PLUMBING, plumbing
+from mlplab.store.errors import is_transient
 from mlplab.store.journal import child_key
 from mlplab.store.recorder import Recorder
-from mlplab.stores import Client, experiment_id, is_transient, searched
+from mlplab.stores import Client, experiment_id, searched
 
 
 @dataclass(frozen=True)
