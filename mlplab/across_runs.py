@@ -96,7 +96,7 @@ def _note(over: Across, verdicts: Sequence[Verdict], answer: str, run: Run) -> s
     select = over.comparison.metric.name
     mean = over.mean_over(over.ranked()[0])[0]
     profiles = over.profiles()
-    pages = [f"[{record.data}]({pages.page_address(run, record.run_id)})" for record in over.records]
+    each = [f"[{record.data}]({pages.page_address(run, record.run_id)})" for record in over.records]
     parts = [
         f"{answer} {links(run)}",
         tables.wide_markdown(over.cells()),
@@ -104,7 +104,7 @@ def _note(over: Across, verdicts: Sequence[Verdict], answer: str, run: Run) -> s
         over.best if not math.isfinite(mean) or told_apart(select, over.ranked(), verdicts) else "",
         over.caution,
         tables.wide_markdown(over.profile_cells(profiles)) if profiles else "",
-        f"On each data set: {', '.join(pages)}.",
+        f"On each data set: {', '.join(each)}.",
         *(f"> **{notice}**" for notice in dict.fromkeys(record.notice for record in over.records) if notice),
     ]
     return "\n\n".join(part.strip("\n") for part in parts if part)

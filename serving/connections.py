@@ -129,7 +129,8 @@ class Door(socket.socket):
         return [cls(family, address, peers) for family, _, _, _, address in found]
 
     def __init__(self, family: int, address: Any, peers: Peers) -> None:
-        super().__init__(family, socket.SOCK_STREAM)
+        # asyncio sends at once what is small, but only on a socket that says it is TCP's.
+        super().__init__(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._peers, self._left, self._goodbye = peers, A_ROUND, answer_of(FULL)
         self.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:

@@ -989,6 +989,21 @@ def test_a_log_that_nobody_reads_keeps_no_request_waiting(registry: Registry) ->
         ended(server)
 
 
+def test_a_small_answer_is_sent_at_once() -> None:
+    """A connection says that it is TCP's, without which asyncio leaves small packets to wait for each other: 40 ms."""
+    from serving.connections import Door, Peers
+    from serving.limits import Limits
+
+    (door, *others) = Door.of("127.0.0.1", 0, Peers(Limits(), lambda status: None))
+    assert not others
+    with door:
+        door.listen()
+        with socket.create_connection(door.getsockname()):
+            guest, _ = door.accept()
+            with guest:
+                assert guest.proto == socket.IPPROTO_TCP
+
+
 def test_a_token_is_asked_for_where_there_is_one(registry: Registry) -> None:
     """Without it, or with a wrong one, 401; as a bearer, or as a password, it opens; health checks need none."""
     number = free_port()
