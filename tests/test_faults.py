@@ -351,8 +351,8 @@ def test_a_comparison_that_is_killed_is_finished_by_the_same_command(spec, place
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "Ctrl-C"])
 def test_an_interrupt_leaves_every_run_ended_and_every_epoch_on_record(number, code, undisturbed, local):
     """Within seconds of SIGTERM or Ctrl-C every run is ended, with every epoch shown, and the same command goes on."""
-    store = local.record()
-    arguments = local.spec("spec", TWO)
+    store, spec = local.record(), TWO.replace("epochs=200", "epochs=1_000")
+    arguments = local.spec("spec", spec)
     command = local.start(*arguments, terminal=True)
     command.wait_until(lambda: store.epochs("Adam") >= 10)
     command.send(number)
@@ -366,12 +366,12 @@ def test_an_interrupt_leaves_every_run_ended_and_every_epoch_on_record(number, c
         "SGD": "FINISHED",
         "Adam": "KILLED",
     }
-    shown = int(re.findall(r"Adam\s+epoch (\d+)/200", command.said)[-1])
+    shown = int(re.findall(r"Adam\s+epoch (\d+)/1,?000", command.said)[-1])
     (interrupted,) = [run for run in store.runs() if run.info.run_name == "Adam"]
     assert [step for step, *_ in store.history(interrupted.info.run_id, "loss")] == list(range(1, shown + 1))
     done = local.here(*arguments)
     assert done.code == 0, done.out
-    complete(store, undisturbed(TWO))
+    complete(store, undisturbed(spec))
     print(f"\n{signal.Signals(number).name}: ended {seconds:.1f} s after it, {shown} epochs shown and found")
 
 
