@@ -18,6 +18,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import termios
 import threading
 import time
@@ -753,11 +754,17 @@ def differences(expected: Any, found: Any, where: str = "") -> list[str]:
     return [f"{where}: {expected!r} is expected, {found!r} is there"]
 
 
+PASSWORDS = ("POSTGRES_PASSWORD_FILE", "DATABASE_PASSWORD_FILE")
+
+
 @contextlib.contextmanager
 def postgresql_store() -> Iterator[str]:
     """The address of a new database on a PostgreSQL of the test's own; skips where there is none."""
     from test_services import database
 
-    account = {"POSTGRES_USER": "mlflow", "POSTGRES_PASSWORD": "secret", "POSTGRES_DB": "mlflow"}
-    with database({**account, "POSTGRES_INITDB_ARGS": "--auth=scram-sha-256"}) as reached:
+    account = {"POSTGRES_USER": "postgres", "POSTGRES_INITDB_ARGS": "--auth=scram-sha-256"}
+    with contextlib.ExitStack() as stack:
+        password = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "password"
+        password.write_text("secret")
+        reached = stack.enter_context(database({**account, **dict.fromkeys(PASSWORDS, str(password))}))
         yield f"postgresql+psycopg2://mlflow:secret@{reached['PGHOST']}:{reached['PGPORT']}/mlflow"

@@ -123,7 +123,7 @@ def same(found: Result, expected: Result) -> bool:
         for result in (found, expected)
     ]
     return (
-        numbers[0] == numbers[1]
+        repr(numbers[0]) == repr(numbers[1])  # a NaN, where there was no evaluation, equals none
         and (found.start, found.order, found.end) == (expected.start, expected.order, expected.end)
         and found.test == expected.test
         and all(np.array_equal(a, b) for a, b in zip(found.weights, expected.weights, strict=True))

@@ -63,6 +63,8 @@ NOT_RUN = {
     "make test": "it is CI's: .ci/run",
     "make stack": "it runs until Ctrl-C; test_services.py starts the same services",
     "make bench": "hours, and downloads",
+    "docker buildx imagetools inspect postgres:17.6-bookworm": "there may be no Docker, and it asks a registry",
+    "docker buildx imagetools inspect python:3.11.13-slim-bookworm": "there may be no Docker, and it asks a registry",
     "docker compose up --build --detach": "there may be no Docker; test_services.py starts the same services",
     "dask scheduler --host 0.0.0.0 --port 8786 --no-dashboard": "test_cluster.py starts them on ports of its own",
     "dask worker tcp://scheduler:8786 --nthreads 1 --nworkers 8 --memory-limit 0 --no-dashboard": "as the scheduler",
