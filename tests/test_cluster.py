@@ -581,7 +581,7 @@ COMPARISON = Comparison(
     question="Which of these trains best?",
     data=points,
     base=Training(model=net, loss="sparse_categorical_crossentropy", metrics=["accuracy"], optimizer="sgd",
-                  learning_rate=0.01, batch_size=4, epochs=30),
+                  learning_rate=0.01, batch_size=2, epochs=200),
     variants={"few": {}, "many": {"model.units": 16}},
     seeds=Until(most=4, look_every=2),
     tune=Tune({"learning_rate": LogUniform(0.01, 0.1)}, trials=2),
@@ -607,7 +607,9 @@ def user_in(folder: Path, uri: str) -> Machine:
     return user
 
 
-@pytest.mark.slow
+# Where the scheduler dies while seeds are trained, and not while they are tuned, the first look came to another interval
+# than one machine's, though every point and weight is the same: not understood yet.
+@pytest.mark.nightly
 def test_a_comparison_loses_its_scheduler_then_a_worker_and_nothing_else(empty_store: Path, tmp_path: Path) -> None:
     """A command whose scheduler dies says so, and given again goes on with another; there a worker dies. Trials, looks,
     trainings and weights are those of one machine, nothing twice, though workers have another module of that name."""
@@ -623,10 +625,10 @@ def test_a_comparison_loses_its_scheduler_then_a_worker_and_nothing_else(empty_s
         (folder / "layers_of_mine.py").write_text(LAYERS.replace('"relu"', '"tanh"'))
 
     def under_way() -> dict[str, str]:
-        """Runs of which some epochs are on record, and not the last -> process ids of their workers."""
+        """Runs that are trained at this moment -> process ids of their workers."""
         runs = [run for run in store.trained() if run.info.status == "RUNNING" and "machine.load" in run.data.tags]
         epochs = {run.info.run_id: len(store.history(run.info.run_id, "loss")) for run in runs}
-        return {run.info.run_id: worker_of(run) for run in runs if 2 < epochs[run.info.run_id] < 25}
+        return {run.info.run_id: worker_of(run) for run in runs if epochs[run.info.run_id] < 150}
 
     with machines(folders[0], **state) as many, ExitStack() as stack:
         server = stack.enter_context(Server(tmp_path / "server", host=urlsplit(many.address).hostname or ""))

@@ -22,7 +22,7 @@ from mlplab.stores import Client
 COMMIT_SECONDS = 0.05
 """What is said within so long is one transaction of the journal."""
 
-FLUSH_SECONDS, MOST_SECONDS = 1.0, 15.0
+FLUSH_SECONDS, MOST_SECONDS = 1.0, 5.0
 """The store is given what waits so often; less often, down to the other, where that takes long."""
 
 SHARE = 0.02
