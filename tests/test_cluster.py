@@ -607,8 +607,8 @@ def user_in(folder: Path, uri: str) -> Machine:
     return user
 
 
-# Where the scheduler dies while seeds are trained, and not while they are tuned, the first look came to another
-# interval than one machine's, though every point and weight is the same: not understood yet.
+# It fails: with trainings of seconds, the command that went on chose another trial for one variant than one
+# machine did. Not understood yet.
 @pytest.mark.nightly
 def test_a_comparison_loses_its_scheduler_then_a_worker_and_nothing_else(empty_store: Path, tmp_path: Path) -> None:
     """A command whose scheduler dies says so, and given again goes on with another; there a worker dies. Trials, looks,
