@@ -263,10 +263,8 @@ def _replay(options: argparse.Namespace) -> int:
     with parent_run(f"replay · {of}", tags, data, say=out.print) as run:
         with Progress(out).phase(Phase("replay", "seeds", {variant.name: work})) as progress:
             outcome, result = replay.replay(recorded, data, progress)
-        for epoch in range(result.epochs):
-            values = {name: each[epoch] for name, each in result.history.items()}
-            told = {k: v for k, v in values.items() if evaluations.measured(k, epoch + 1, v, variant.epochs)}
-            run.metrics(told, step=epoch + 1)
+        for epoch in range(1, result.epochs + 1):
+            run.metrics(evaluations.at(result.history, epoch, variant.epochs), step=epoch)
         run.text(outcome.to_json(), "replay.json")
         run.tags({"replay.equal": str(outcome.equal).lower(), "mlflow.note.content": outcome.sentence})
         run.finish("FINISHED" if outcome.equal else "FAILED")

@@ -4,7 +4,7 @@ Evaluating them after each would take a third of the training's own time, for a 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 PREFIX, PENALTY = "train_eval_", "penalty"
 """What the names of the metrics begin with, and the name of what is measured with them."""
@@ -43,6 +43,16 @@ def measured(metric: str, epoch: int, value: float, epochs: int) -> bool:
         epochs: that the training was to have.
     """
     return not (metric.startswith(PREFIX) or metric == PENALTY) or planned(epoch, epochs) or not math.isnan(value)
+
+
+def at(history: Mapping[str, Sequence[float]], epoch: int, epochs: int) -> dict[str, float]:
+    """What was measured after an epoch, the first being 1, of a training that was to have so many.
+
+    >>> at({"loss": [0.5, 0.4], "train_eval_loss": [0.3, math.nan]}, 2, 50)
+    {'loss': 0.4}
+    """
+    values = {name: each[epoch - 1] for name, each in history.items()}
+    return {name: value for name, value in values.items() if measured(name, epoch, value, epochs)}
 
 
 def points(metric: str, values: Sequence[float], epochs: int) -> list[int]:

@@ -395,8 +395,8 @@ def _curves(result: Result, epoch: int) -> dict[str, float]:
     variant = result.variant
     changes = isinstance(variant.learning_rate, Call) or variant.callbacks or variant.optimizer is None
     left_out = {evaluations.PENALTY, *([] if changes else ["learning_rate"])}
-    values = {name: values[epoch - 1] for name, values in result.history.items() if name not in left_out}
-    return {k: v for k, v in values.items() if evaluations.measured(k, epoch, v, variant.epochs)}
+    found = evaluations.at(result.history, epoch, variant.epochs)
+    return {name: value for name, value in found.items() if name not in left_out}
 
 
 def _summary(result: Result, comparison: Comparison) -> dict[str, float]:

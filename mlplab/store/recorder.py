@@ -62,7 +62,7 @@ class Recorder:
         self._wake, self._closing, self._over = threading.Event(), False, False
         self._bug: BaseException | None = None
         self._refused = 0
-        self._answered = time.monotonic()
+        self._failing: float | None = None
 
     def start(self) -> None:
         """Begins to deliver."""
@@ -241,19 +241,22 @@ class Recorder:
             before, began = self.to_store.taken, time.monotonic()
             failed = self.deliver()
             if failed and self.to_store.taken == before:
+                if self._failing is None:  # a store that was slow is tried again as soon as any other
+                    self._failing, pause = time.monotonic(), FLUSH_SECONDS
                 pause = min(2 * pause, 10.0) if not self._closing else 0.5
                 # Not more often, however often it is woken.
                 time.sleep(min(pause, 0.5))
-                self._outage(failed)
+                self._outage(failed, time.monotonic() - self._failing)
             else:
                 # What delivering takes, here and at a server on this machine, the training does not have.
                 pause = min(max(FLUSH_SECONDS, (time.monotonic() - began) / SHARE), MOST_SECONDS)
-                self._answered = time.monotonic()
+                self._failing = None
                 if self.silent and self.to_store.taken != before:
                     self.silent = False
                     self._say(f"The tracking server {shown(self.store)} answers again.")
 
-    def _outage(self, error: Exception) -> None:
+    def _outage(self, error: Exception, seconds: float) -> None:
+        """Says once what keeps the store from taking anything, which it has not for so long."""
         if refused := refusal(error):
             self._refused += 1
             self._once(
@@ -261,8 +264,7 @@ class Recorder:
                 f"The tracking store {shown(self.store)} refuses a part of the record ({brief(error)}). Training goes "
                 f"on; what it records waits in {self.session.folder}. {refused}",
             )
-        late = time.monotonic() - self._answered > 3 * FLUSH_SECONDS
-        if late and not self.silent and is_server(self.store) and is_transient(error):
+        if seconds > 2 * FLUSH_SECONDS and not self.silent and is_server(self.store) and is_transient(error):
             self.silent = True
             self._say(
                 f"The tracking server {shown(self.store)} does not answer ({brief(error)}). Training goes on; what it "
